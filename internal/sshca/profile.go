@@ -1,0 +1,169 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sshca
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/problem"
+)
+
+// Extensions are those that ssh-keygen gives a user certificate by default
+// (PROTOCOL.certkeys, "Extensions").
+var Extensions = []string{
+	"permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding", "permit-pty", "permit-user-rc",
+}
+
+// RoleRule restricts the certificates of those who hold a role.
+type RoleRule struct {
+	Lifetime      time.Duration  // the longest life; zero: no limit of its own
+	Extensions    []string       // those that are allowed; nil: the common ones
+	SourceAddress []netip.Prefix // where the certificate may be used from; nil: anywhere
+	ForceCommand  string         // the only command that may be run; empty: any
+}
+
+// UserRules decide what a user certificate holds.
+type UserRules struct {
+	Accounts    AccountRules
+	Lifetime    time.Duration // when the client asks for none
+	MaxLifetime time.Duration // the most that a client may ask for
+	Extensions  []string      // what every certificate is given
+	Roles       map[string]RoleRule
+}
+
+// profile is what a certificate will say, short of key, serial and times.
+type profile struct {
+	principals []string
+	extensions map[string]string
+	critical   map[string]string
+	lifetime   time.Duration
+	leftOut    []LeftOut
+}
+
+// decide makes the profile of a user who holds the roles. A certificate is one
+// key to all of its principals, so the restrictions of all roles apply at
+// once: the shortest life, the extensions that every role allows, the source
+// addresses that every role accepts.
+func (r UserRules) decide(roles []string, asked time.Duration) (profile, error) {
+	p := profile{extensions: map[string]string{}, critical: map[string]string{}}
+	p.principals, p.leftOut = r.Accounts.Of(roles)
+	if len(p.principals) == 0 {
+		return p, problem.New(problem.Forbidden, "%s", noPrincipals(roles, p.leftOut))
+	}
+	extensions := slices.Clone(r.Extensions)
+	limit := r.MaxLifetime
+	var sources []netip.Prefix
+	for _, role := range slices.Sorted(slices.Values(roles)) {
+		rule, ok := r.Roles[role]
+		if !ok {
+			continue
+		}
+		if rule.Lifetime > 0 {
+			limit = min(limit, rule.Lifetime)
+		}
+		if rule.Extensions != nil {
+			extensions = slices.DeleteFunc(extensions, func(e string) bool { return !slices.Contains(rule.Extensions, e) })
+		}
+		if rule.SourceAddress != nil {
+			if sources = intersect(sources, rule.SourceAddress); len(sources) == 0 {
+				return p, problem.New(problem.Forbidden, "the source addresses of your roles exclude each other; ask the cloud's operator")
+			}
+		}
+		if command := rule.ForceCommand; command != "" {
+			if other, ok := p.critical["force-command"]; ok && other != command {
+				return p, problem.New(problem.Forbidden, "your roles force different commands; ask the cloud's operator")
+			}
+			p.critical["force-command"] = command
+		}
+	}
+	for _, extension := range extensions {
+		p.extensions[extension] = ""
+	}
+	if sources != nil {
+		p.critical["source-address"] = joinPrefixes(sources)
+	}
+	var err error
+	p.lifetime, err = r.lifetime(asked, limit)
+	return p, err
+}
+
+func (r UserRules) lifetime(asked, limit time.Duration) (time.Duration, error) {
+	switch {
+	case asked == 0:
+		return min(r.Lifetime, limit), nil
+	case asked < time.Minute:
+		return 0, problem.InField("lifetime", "less than a minute is too short to log in")
+	case asked > limit:
+		return 0, problem.InField("lifetime", "at most %d seconds are allowed to your roles", int(limit/time.Second))
+	default:
+		return asked, nil
+	}
+}
+
+func noPrincipals(roles []string, leftOut []LeftOut) string {
+	if len(roles) == 0 {
+		return "the user has no role in the project"
+	}
+	reasons := make([]string, len(leftOut))
+	for i, left := range leftOut {
+		reasons[i] = fmt.Sprintf("role %q: %s", left.Role, left.Reason)
+	}
+	return "none of the user's roles can be an account: " + strings.Join(reasons, "; ")
+}
+
+// digest identifies what a certificate grants: two with equal digests differ
+// in nothing but serial and times.
+func (p profile) digest() string {
+	h := sha256.New()
+	for _, list := range [][]string{p.principals, flatten(p.extensions), flatten(p.critical)} {
+		fmt.Fprintf(h, "%d\n", len(list))
+		for _, item := range list {
+			fmt.Fprintf(h, "%q\n", item)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+func flatten(options map[string]string) []string {
+	var flat []string
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		flat = append(flat, name, options[name])
+	}
+	return flat
+}
+
+// intersect returns what both lists cover. A nil list covers everything.
+func intersect(a, b []netip.Prefix) []netip.Prefix {
+	if a == nil {
+		return slices.Clone(b)
+	}
+	var both []netip.Prefix
+	for _, p := range a {
+		for _, q := range b {
+			switch {
+			case p.Overlaps(q) && p.Bits() >= q.Bits():
+				both = append(both, p)
+			case p.Overlaps(q):
+				both = append(both, q)
+			}
+		}
+	}
+	return slices.Compact(both)
+}
+
+func joinPrefixes(prefixes []netip.Prefix) string {
+	texts := make([]string, len(prefixes))
+	for i, prefix := range prefixes {
+		texts[i] = prefix.Masked().String()
+	}
+	slices.Sort(texts)
+	return strings.Join(slices.Compact(texts), ",")
+}

@@ -1,0 +1,291 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package krl
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// The serial numbers of an authority are a set of runs (maximal intervals of
+// consecutive numbers). Each run goes into one list section that all share
+// (8 bytes a serial, and 5 once), into a range section of its own (21 bytes),
+// or, with neighbours, into a bitmap section. A bitmap costs 5 bytes of
+// section header, 8 of offset, 4 of length, and as an mpint must be positive,
+// one byte for each 8 bits begun with at least one zero bit on top:
+// 18 + floor(bits/8).
+//
+// The choice is optimal: a dynamic programme over the runs finds the least
+// sum. Splitting a run between sections never helps, because a bitmap that
+// touches a run grows by at most 8 bytes for each serial taken from the list.
+const (
+	sectionCost = 5
+	serialCost  = 8
+	rangeCost   = sectionCost + 16
+	bitmapCost  = sectionCost + 8 + 4 + 1
+
+	// maxBitmapBits is OpenSSH's limit when it reads (SSHBUF_MAX_BIGNUM, 2048
+	// bytes). ssh-keygen -k writes longer ones, which nobody can load.
+	maxBitmapBits = 16384
+
+	// A bitmap that crosses a gap of this many bits is never smaller than two
+	// bitmaps: the gap alone costs as much as the second one's header.
+	clusterGap = 8 * bitmapCost
+)
+
+// Choices for a run. Any other value n is a bitmap of n-byBitmap+1 runs.
+const (
+	byList   = 0
+	byRange  = 1
+	byBitmap = 2
+)
+
+// serialEncoder writes a sorted set of serials in the least number of bytes.
+// measure must come before append, with the same serials.
+type serialEncoder struct {
+	noList  bool // no list section pays
+	listed  int  // serials in the list section
+	compact int  // bytes of all ranges and bitmaps
+
+	choices []uint16 // of the cluster at hand, in descending order of runs
+	windows [8]window
+}
+
+// measure decides whether a list section pays at all and computes sizes.
+func (e *serialEncoder) measure(serials []uint64) {
+	var listed, compact, withoutList int
+	for rest := serials; len(rest) > 0; {
+		n := clusterLen(rest)
+		cluster := rest[:n]
+		rest = rest[n:]
+
+		cost := e.plan(cluster, true)
+		inList := e.countListed(cluster)
+		listed += inList
+		compact += cost - inList*serialCost
+		if inList > 0 && withoutList < compact+listed*serialCost+sectionCost {
+			cost = e.plan(cluster, false)
+		}
+		withoutList += cost
+	}
+	withList := compact + listed*serialCost + sectionCost
+	if listed == 0 || withoutList <= withList {
+		*e = serialEncoder{noList: true, compact: withoutList, choices: e.choices}
+		return
+	}
+	e.listed, e.compact = listed, compact
+}
+
+// size returns the number of bytes that append will write.
+func (e *serialEncoder) size() int {
+	if e.listed == 0 {
+		return e.compact
+	}
+	return sectionCost + e.listed*serialCost + e.compact
+}
+
+// append writes the sections: the list first, then ranges and bitmaps.
+func (e *serialEncoder) append(dst []byte, serials []uint64) []byte {
+	end := len(dst) + e.size()
+	dst = slices.Grow(dst, e.size())
+	list := dst
+	if e.listed > 0 {
+		list = append(list, certSerialList)
+		list = binary.BigEndian.AppendUint32(list, uint32(e.listed*serialCost))
+	}
+	compact := dst[:end-e.compact]
+	for rest := serials; len(rest) > 0; {
+		n := clusterLen(rest)
+		e.plan(rest[:n], !e.noList)
+		list, compact = e.appendCluster(list, compact, rest[:n])
+		rest = rest[n:]
+	}
+	return dst[:end]
+}
+
+func (e *serialEncoder) appendCluster(list, compact []byte, cluster []uint64) (_, _ []byte) {
+	for i := len(e.choices) - 1; i >= 0; i-- {
+		choice := e.choices[i]
+		n := runLen(cluster)
+		switch choice {
+		case byList:
+			for _, serial := range cluster[:n] {
+				list = binary.BigEndian.AppendUint64(list, serial)
+			}
+		case byRange:
+			compact = appendRange(compact, cluster[0], cluster[n-1])
+		default:
+			for range choice - byBitmap {
+				n += runLen(cluster[n:])
+				i--
+			}
+			compact = appendBitmap(compact, cluster[:n])
+		}
+		cluster = cluster[n:]
+	}
+	return list, compact
+}
+
+func (e *serialEncoder) countListed(cluster []uint64) int {
+	if len(cluster) == 1 && e.choices[0] == byList {
+		return 1
+	}
+	listed := 0
+	for i := len(e.choices) - 1; i >= 0; i-- {
+		n := runLen(cluster)
+		if choice := e.choices[i]; choice == byList {
+			listed += n
+		} else if choice >= byBitmap {
+			for range choice - byBitmap {
+				n += runLen(cluster[n:])
+				i--
+			}
+		}
+		cluster = cluster[n:]
+	}
+	return listed
+}
+
+// plan fills choices for a cluster and returns their cost in bytes, without
+// the header of the list section. useList tells whether listing is allowed.
+//
+// It goes from the last run to the first, so that the choices can be
+// followed from the first to the last while the runs are found again.
+func (e *serialEncoder) plan(cluster []uint64, useList bool) int {
+	e.choices = e.choices[:0]
+	if len(cluster) == 1 && useList {
+		e.choices = append(e.choices, byList)
+		return serialCost
+	}
+	for i := range e.windows {
+		e.windows[i].reset()
+	}
+	base := cluster[0]
+	cost := 0 // of everything above the run at hand
+	for run := 0; len(cluster) > 0; run++ {
+		n := lastRunLen(cluster)
+		last := len(cluster) - n
+		begin, end := cluster[last]-base, cluster[len(cluster)-1]-base+1
+
+		e.windows[end%8].push(candidate{cost: cost + int(end/8), end: end, run: run})
+		best, choice := cost+rangeCost, uint16(byRange)
+		if listCost := cost + n*serialCost; useList && listCost <= best {
+			best, choice = listCost, byList
+		}
+		for class := range e.windows {
+			c, ok := e.windows[class].best(begin)
+			if !ok {
+				continue
+			}
+			bitmap := bitmapCost + c.cost - int(begin/8)
+			if uint64(class) < begin%8 {
+				bitmap-- // floor((end-begin)/8) borrows
+			}
+			if bitmap < best {
+				best, choice = bitmap, uint16(byBitmap+run-c.run)
+			}
+		}
+		e.choices = append(e.choices, choice)
+		cost = best
+		cluster = cluster[:last]
+	}
+	return cost
+}
+
+// candidate is a place where a bitmap may end.
+type candidate struct {
+	cost int    // of all that follows, plus floor(end/8)
+	end  uint64 // first bit after the bitmap, counted from the cluster's first serial
+	run  int    // counted from the cluster's last run
+}
+
+// window keeps, among the ends of one remainder modulo 8 that a bitmap can
+// still reach, those that may become the best: the older the cheaper. Costs
+// of two reachable candidates differ by at most bitmapCost+1, since a bitmap
+// from one to the other is always possible, so there are never more than 20.
+type window struct {
+	ring  [32]candidate
+	head  uint8 // oldest
+	count uint8
+}
+
+func (w *window) reset() { w.head, w.count = 0, 0 }
+
+func (w *window) push(c candidate) {
+	for w.count > 0 && w.ring[(w.head+w.count-1)%32].cost >= c.cost {
+		w.count--
+	}
+	// A candidate out of reach can stand here until best is asked again; then
+	// there may be a gap in costs, but still fewer than 32 different ones.
+	w.ring[(w.head+w.count)%32] = c
+	w.count++
+}
+
+// best returns the cheapest candidate that a bitmap from begin can reach, and
+// forgets those which this and all lower beginnings cannot.
+func (w *window) best(begin uint64) (candidate, bool) {
+	for w.count > 0 && w.ring[w.head].end-begin > maxBitmapBits {
+		w.head = (w.head + 1) % 32
+		w.count--
+	}
+	return w.ring[w.head], w.count > 0
+}
+
+// clusterLen returns how many of the serials, from the first, lie close enough
+// together that bitmaps may cross the gaps.
+func clusterLen(serials []uint64) int {
+	for i := 1; i < len(serials); i++ {
+		if serials[i]-serials[i-1] > clusterGap {
+			return i
+		}
+	}
+	return len(serials)
+}
+
+// runLen returns the number of consecutive serials at the beginning.
+func runLen(serials []uint64) int {
+	n := 1
+	for n < len(serials) && serials[n]-serials[n-1] == 1 {
+		n++
+	}
+	return n
+}
+
+// lastRunLen returns the number of consecutive serials at the end.
+func lastRunLen(serials []uint64) int {
+	i := len(serials) - 1
+	for i > 0 && serials[i]-serials[i-1] == 1 {
+		i--
+	}
+	return len(serials) - i
+}
+
+func appendRange(dst []byte, low, high uint64) []byte {
+	dst = append(dst, certSerialRange)
+	dst = binary.BigEndian.AppendUint32(dst, 16)
+	dst = binary.BigEndian.AppendUint64(dst, low)
+	return binary.BigEndian.AppendUint64(dst, high)
+}
+
+// appendBitmap writes a bitmap section: the offset and an mpint in which bit
+// n stands for serial offset+n.
+func appendBitmap(dst []byte, serials []uint64) []byte {
+	offset := serials[0]
+	bits := int(serials[len(serials)-1]-offset) + 1
+	size := bits/8 + 1
+	dst = append(dst, certSerialBitmap)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(8+4+size))
+	dst = binary.BigEndian.AppendUint64(dst, offset)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(size))
+
+	start := len(dst)
+	dst = slices.Grow(dst, size)[:start+size]
+	bitmap := dst[start:]
+	clear(bitmap)
+	for _, serial := range serials {
+		bit := int(serial - offset)
+		bitmap[size-1-bit/8] |= 1 << (bit % 8)
+	}
+	return dst
+}

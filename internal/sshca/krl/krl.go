@@ -140,7 +140,9 @@ func (a *Authority) appendSection(dst []byte, start int) ([]byte, error) {
 	}
 	serials := a.Serials
 	if !ascending(serials) {
-		serials = slices.Compact(slices.Sorted(slices.Values(serials)))
+		serials = slices.Clone(serials)
+		slices.Sort(serials)
+		serials = slices.Compact(serials)
 	}
 	if len(serials) > 0 && serials[0] == 0 {
 		return nil, ErrZeroSerial

@@ -49,7 +49,8 @@ func (s *Set) Has(serial uint64) bool {
 func (s *Set) Insert(entries ...Entry) int {
 	batch := entries
 	if !slices.IsSortedFunc(batch, bySerial) {
-		batch = slices.SortedFunc(slices.Values(batch), bySerial)
+		batch = slices.Clone(batch)
+		slices.SortFunc(batch, bySerial)
 	}
 	// Most batches lie above all that is known: serials are taken in order.
 	above := 0

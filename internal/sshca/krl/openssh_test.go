@@ -97,7 +97,7 @@ func TestOpenSSHAgrees(t *testing.T) {
 				newCert(t, second, alice, 0, "nowhere"), newCert(t, second, alice, 0, "somewhere"),
 			}
 			want := []bool{false, true, true, true, true, false, true, false, true, false}
-			for range 300 {
+			for range 120 {
 				serial := ours[r.IntN(len(ours))] + r.Uint64N(3) - 1
 				_, inOurs := slices.BinarySearch(ours, serial)
 				_, inTheirs := slices.BinarySearch(theirs, serial)
@@ -156,7 +156,7 @@ func TestNeverLargerThanOpenSSH(t *testing.T) {
 		for name, make := range all {
 			t.Run(name, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(17, 18))
-				for range 8 {
+				for range 4 {
 					compareWithOpenSSH(t, keygen, authority, make(r))
 				}
 			})

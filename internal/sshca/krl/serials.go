@@ -203,7 +203,8 @@ type candidate struct {
 // window keeps, among the ends of one remainder modulo 8 that a bitmap can
 // still reach, those that may become the best: the older the cheaper. Costs
 // of two reachable candidates differ by at most bitmapCost+1, since a bitmap
-// from one to the other is always possible, so there are never more than 20.
+// from one to the other is always possible, so there are never more than 20,
+// and one that was just pushed.
 type window struct {
 	ring  [32]candidate
 	head  uint8 // oldest
@@ -216,8 +217,6 @@ func (w *window) push(c candidate) {
 	for w.count > 0 && w.ring[(w.head+w.count-1)%32].cost >= c.cost {
 		w.count--
 	}
-	// A candidate out of reach can stand here until best is asked again; then
-	// there may be a gap in costs, but still fewer than 32 different ones.
 	w.ring[(w.head+w.count)%32] = c
 	w.count++
 }

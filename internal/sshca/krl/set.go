@@ -21,8 +21,8 @@ type Entry struct {
 }
 
 // Set keeps the revoked serials of one authority, sorted, so that one more
-// among a million costs a move of memory instead of a sort. It needs
-// 16 bytes for each entry and up to a quarter more in reserve. The zero value is empty
+// among a million costs a move of memory instead of a sort. It needs 16 bytes
+// for each entry and up to a quarter more in reserve. The zero value is empty
 // and ready. A Set is not safe for use by several goroutines at once.
 type Set struct {
 	serials []uint64
@@ -91,10 +91,10 @@ func (s *Set) merge(batch []Entry) int {
 	s.serials = s.serials[:end+added]
 	s.expires = s.expires[:end+added]
 	free := end + added // what is at or above it is filled
-	for i := len(batch) - 1; i >= 0 && free > end; i-- {
+	for i := len(batch) - 1; free > end; i-- { // ends above serial 0, which is not counted
 		e := batch[i]
 		at, found := slices.BinarySearch(s.serials[:end], e.Serial)
-		if found || e.Serial == 0 || i > 0 && batch[i-1].Serial == e.Serial {
+		if found || i > 0 && batch[i-1].Serial == e.Serial {
 			continue
 		}
 		copy(s.serials[free-(end-at):free], s.serials[at:end])

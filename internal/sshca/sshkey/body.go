@@ -52,13 +52,28 @@ func checkEd25519(encoded []byte) error {
 	if err != nil {
 		return reject("the key is damaged: it is no point on the Ed25519 curve")
 	}
-	if [32]byte(point.Bytes()) != [32]byte(encoded) {
+	if !belowFieldOrder(encoded) {
 		return reject("the key is not a canonical Ed25519 point; make a new key")
 	}
 	if new(edwards25519.Point).MultByCofactor(point).Equal(edwards25519.NewIdentityPoint()) == 1 {
 		return reject("the key is an Ed25519 point of small order, which protects nothing; make a new key")
 	}
 	return nil
+}
+
+// belowFieldOrder tells whether y, the low 255 bits in little-endian order, is
+// below 2^255-19. The sign of x, the top bit, needs no look: where it is
+// redundant, x is 0 and the order is small.
+func belowFieldOrder(encoded []byte) bool {
+	if encoded[31]&0x7f != 0x7f || encoded[0] < 0xed {
+		return true
+	}
+	for _, b := range encoded[1:31] {
+		if b != 0xff {
+			return true
+		}
+	}
+	return false
 }
 
 // checkApplication judges the last part of a security key, such as "ssh:".

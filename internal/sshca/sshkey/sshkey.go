@@ -153,7 +153,10 @@ func oneLine(text string) (string, error) {
 
 // isControl finds what could forge a line in a log or on a terminal.
 func isControl(r rune) bool {
-	return r != '\t' && unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
+	if r < unicode.MaxASCII { // nearly always
+		return r < ' ' && r != '\t'
+	}
+	return unicode.In(r, unicode.Cc, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
 // privateKeyMarks are found in private keys as PEM (PKCS#1, PKCS#8, SEC 1,
@@ -185,7 +188,7 @@ func (p Policy) checkKind(kind, rest string) error {
 			return nil
 		}
 		return reject("keys of security tokens are not accepted here; use Ed25519")
-	case ssh.InsecureKeyAlgoDSA:
+	case "ssh-dss":
 		return reject("DSA keys are not secure; make a new key with: ssh-keygen -t ed25519")
 	}
 	switch {

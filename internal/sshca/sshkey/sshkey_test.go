@@ -163,7 +163,7 @@ func TestRefusals(t *testing.T) {
 		{"order 8", keyLine("ssh-ed25519",
 			unhex(t, "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")), "small order"},
 		{"not canonical", keyLine("ssh-ed25519", "\xee"+strings.Repeat("\xff", 30)+"\x7f"), "canonical"},
-		{"not canonical sign", keyLine("ssh-ed25519", "\x01"+strings.Repeat("\x00", 30)+"\x80"), "canonical"},
+		{"not canonical sign", keyLine("ssh-ed25519", "\x01"+strings.Repeat("\x00", 30)+"\x80"), "small order"},
 		{"off P-256", keyLine("ecdsa-sha2-nistp256", "nistp256", off), "damaged"},
 		{"infinity", keyLine("ecdsa-sha2-nistp256", "nistp256", "\x00"), "damaged"},
 		{"another curve", keyLine("ecdsa-sha2-nistp384", "nistp256", p256), "damaged"},

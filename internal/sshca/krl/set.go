@@ -90,7 +90,7 @@ func (s *Set) merge(batch []Entry) int {
 	s.reserve(added)
 	s.serials = s.serials[:end+added]
 	s.expires = s.expires[:end+added]
-	free := end + added // what is at or above it is filled
+	free := end + added                        // what is at or above it is filled
 	for i := len(batch) - 1; free > end; i-- { // ends above serial 0, which is not counted
 		e := batch[i]
 		at, found := slices.BinarySearch(s.serials[:end], e.Serial)

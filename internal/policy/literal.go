@@ -113,11 +113,20 @@ func (p part) value(target Target) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	return pythonText(value)
+	text, ok := pythonText(value)
+	if !ok {
+		return noText, true
+	}
+	return text, true
 }
 
+// noText stands for a list or dictionary of the target. It equals no literal
+// and no name, but unlike a missing attribute it lets the left side be looked
+// at, which may be broken.
+const noText = "\x00"
+
 // pythonText returns a value as Python's str() writes it. Lists and
-// dictionaries have no text here: a check against one is false.
+// dictionaries have no text here: they equal nothing.
 func pythonText(value any) (string, bool) {
 	switch v := value.(type) {
 	case string:

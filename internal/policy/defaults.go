@@ -73,8 +73,8 @@ func baseDefaults() []Default {
 			Description: "Who administers the project in question: its role manager, or the operator.",
 		},
 		{
-			Name: "owner", Check: "user_id:%(user_id)s",
-			Description: "The user that the certificate in question belongs to.",
+			Name: "owner", Check: "user_id:%(user_id)s and not project_id:None",
+			Description: "The user that the certificate in question belongs to, with a token of whatever project.",
 		},
 		{
 			Name:  "service_user",

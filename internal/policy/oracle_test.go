@@ -188,7 +188,7 @@ func (g generator) expr(i, depth int) string {
 	case 1:
 		return "(" + g.expr(i, depth-1) + ")"
 	case 2:
-		return "( " + g.expr(i, depth-1) + pick(g, " ", "\n", "\u00a0", "\x1f") + ")"
+		return "( " + g.expr(i, depth-1) + pick(g, " ", "\n", "\u00a0", "\x1c", "\x85") + ")"
 	case 3, 4:
 		return g.expr(i, depth-1) + pick(g, " and ", " AND ", "  and ") + g.expr(i, depth-1)
 	default:
@@ -217,13 +217,13 @@ func (g generator) left() string {
 	return pick(g, "user_id", "user_id", "project_id", "project_id", "domain_id", "is_admin", "is_admin_project",
 		"roles", "system", "system_scope", "token.user.id", "token.roles.name", "token.roles", "token.none.x",
 		"user_id.x", "missing", "missing.x", "'admin'", `"admin"`, "'Member'", "True", "False", "None", "1", "-1", "00",
-		"1.5", "1e22", "1.50", "12e3", ".5", "''", "names", "nested.deep.list", "Role", "RULE", "a-b", "number", "float",
+		"1.5", "1e22", "1e16", "1e15", "1.50", "12e3", ".5", "''", "names", "nested.deep.list", "Role", "RULE", "a-b", "number", "float",
 		"bücher", pick(g, "user_id", "user_id", "is_admin", "roles", "class", "1a", "a..b", "a b", "'a", "", "not", "a.None", "None.x", "@x", "01"))
 }
 
 func (g generator) right() string {
 	return pick(g, "u1", "u1", "p1", "p1", "admin", "Member", "True", "False", "None", "1", "-1", "0", "all", "1.5",
-		"1e+22", "12000.0", "0.5", "",
+		"1e+22", "1e+16", "1000000000000000.0", "12000.0", "0.5", "",
 		"%(user_id)s", "%(user_id)s", "%(project_id)s", "%(project_id)s", "%(role.name)s", "%(target.user.enabled)s",
 		"%(n)s", "%(f)s", "%(none)s", "%(missing)s", "u%(n)s", "%(u)s%(n)s", "100%%", "a:b", "'admin'", "x(y)z",
 		"%(list)s", "%(odd(key))s", pick(g, "u1", "100%", "%(x", "%"))

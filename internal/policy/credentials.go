@@ -38,7 +38,7 @@ type Credentials struct {
 // (has the role admin) and system (oslo.policy's own name for system_scope).
 // What the token doesn't say is None, as it is there.
 func (c Caller) Credentials() Credentials {
-	creds := NewCredentials(map[string]any{
+	creds := credentials(map[string]any{
 		"user_id":                   orNone(c.UserID),
 		"user_name":                 orNone(c.UserName),
 		"user_domain_id":            orNone(c.UserDomainID),
@@ -67,10 +67,15 @@ func (c Caller) Credentials() Credentials {
 // "roles" ([]string, or []any holding text). Values may be text, numbers,
 // bools, nil, []any, []string and map[string]any; they must not change later.
 func NewCredentials(values map[string]any) Credentials {
-	creds := Credentials{values: maps.Clone(values)}
-	if creds.values == nil {
-		creds.values = map[string]any{}
+	if values == nil {
+		return Credentials{}
 	}
+	return credentials(maps.Clone(values))
+}
+
+// credentials is NewCredentials on a map that it may keep.
+func credentials(values map[string]any) Credentials {
+	creds := Credentials{values: values}
 	if scope := creds.values["system_scope"]; scope != nil && scope != "" {
 		creds.values["system"] = scope
 	}

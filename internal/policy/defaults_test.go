@@ -81,8 +81,14 @@ func TestDefaultsByCaller(t *testing.T) {
 // target gets a denial, but for operators, services and open calls.
 func TestDefaultsNeedTheirTarget(t *testing.T) {
 	e := mustLoad(t, "", Defaults())
-	for _, name := range []string{AuthorityShow, UserCertCreate, UserCertShow, UserCertRevoke, HostShow, HostCertShow, AuditList} {
-		for _, target := range []Target{nil, {}, {"user_id": "", "project_id": ""}, {"user_id": []any{"owner"}, "project_id": []any{"p"}}} {
+	rules := []string{
+		AuthorityShow, UserCertCreate, UserCertShow, UserCertRevoke, HostShow, HostCertShow, AuditList,
+	}
+	targets := []Target{
+		nil, {}, {"user_id": "", "project_id": ""}, {"user_id": []any{"owner"}, "project_id": []any{"p"}},
+	}
+	for _, name := range rules {
+		for _, target := range targets {
 			for _, who := range []string{"nobody", "owner", "manager", "system reader"} {
 				if e.Allow(name, callers[who].Credentials(), target) {
 					t.Errorf("%s, %s, target %v: allowed", name, who, target)

@@ -16,7 +16,8 @@ func FuzzRule(f *testing.F) {
 		f.Add(seed)
 	}
 	creds := NewCredentials(map[string]any{
-		"user_id": "u", "roles": []string{"admin"}, "token": map[string]any{"roles": []any{map[string]any{"name": "x"}, nil}},
+		"user_id": "u", "roles": []string{"admin"},
+		"token": map[string]any{"roles": []any{map[string]any{"name": "x"}, nil}},
 	})
 	f.Fuzz(func(t *testing.T, text string) {
 		sources := []source{{name: "r", text: text}, {name: "x", text: "@"}, {name: fallback, text: "!"}}
@@ -32,7 +33,8 @@ func FuzzRule(f *testing.F) {
 func FuzzFile(f *testing.F) {
 	for _, seed := range []string{
 		"", "a: '@'", "{\"a\":\t[[\"role:x\"], \"role:y\"]}", "a: &x [*x]", "a: [[]]\nb: ''\n", "---\n---\n", "? [a]\n: b",
-		"<<: {a: b}", "a: !!binary aGVsbG8=", "default: rule:a\na: role:b", "a: |\n  role:x\n  or role:y\n", "\xff", "- a", "a",
+		"<<: {a: b}",
+		"a: !!binary aGVsbG8=", "default: rule:a\na: role:b", "a: |\n  role:x\n  or role:y\n", "\xff", "- a", "a",
 	} {
 		f.Add([]byte(seed))
 	}

@@ -217,8 +217,11 @@ func (g generator) left() string {
 	return pick(g, "user_id", "user_id", "project_id", "project_id", "domain_id", "is_admin", "is_admin_project",
 		"roles", "system", "system_scope", "token.user.id", "token.roles.name", "token.roles", "token.none.x",
 		"user_id.x", "missing", "missing.x", "'admin'", `"admin"`, "'Member'", "True", "False", "None", "1", "-1", "00",
-		"1.5", "1e22", "1e16", "1e15", "1.50", "12e3", ".5", "''", "names", "nested.deep.list", "Role", "RULE", "a-b", "number", "float",
-		"bücher", pick(g, "user_id", "user_id", "is_admin", "roles", "class", "1a", "a..b", "a b", "'a", "", "not", "a.None", "None.x", "@x", "01"))
+		"1.5", "1e22", "1e16", "1e15", "1.50", "12e3", ".5", "''", "names", "nested.deep.list", "Role", "RULE", "a-b",
+		"number", "float",
+		"bücher",
+		pick(g, "user_id", "user_id", "is_admin", "roles", "class", "1a", "a..b", "a b", "'a", "",
+			"not", "a.None", "None.x", "@x", "01"))
 }
 
 func (g generator) right() string {

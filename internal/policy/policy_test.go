@@ -34,7 +34,9 @@ func mustLoad(t testing.TB, path string, defaults []Default) *Enforcer {
 }
 
 func TestFileOverridesDefaults(t *testing.T) {
-	defaults := []Default{{Name: "base", Check: "role:admin"}, {Name: "call", Check: "rule:base"}, {Name: "open", Check: "@"}}
+	defaults := []Default{
+		{Name: "base", Check: "role:admin"}, {Name: "call", Check: "rule:base"}, {Name: "open", Check: "@"},
+	}
 	e := mustLoad(t, writePolicy(t, "policy.yaml", "# ours\n\"base\": \"role:boss or role:admin\"\nopen: '!'\n"), defaults)
 	boss := Caller{Roles: []string{"Boss"}}.Credentials()
 	if !e.Allow("call", boss, nil) {
@@ -85,19 +87,26 @@ func TestFileForms(t *testing.T) {
 }
 
 func TestLoadErrors(t *testing.T) {
+	const (
+		noCheck = ` is no check: write KIND:VALUE, as in role:admin, or "@" or "!"`
+		noCalls = ` checks are not supported: Muster asks no other server while it decides; write the rule out here`
+		notText = `: must be text in quotes, or a list of lists of checks`
+	)
 	deep := strings.Repeat("(", maxDepth+1) + "@" + strings.Repeat(")", maxDepth+1)
 	tests := map[string]struct{ text, want string }{
-		"word alone":     {"\n\na: admin", `p:3: rule "a": "admin" is no check: write KIND:VALUE, as in role:admin, or "@" or "!"`},
-		"two checks":     {"a: role:x role:y", `p:1: rule "a": "role:y" where "and", "or" or the end was expected`},
-		"dangling":       {"a: role:x and", `p:1: rule "a": the rule ends where a check, "not" or "(" was expected`},
-		"parenthesis":    {"a: (role:x", `p:1: rule "a": a ")" is missing`},
-		"blanks":         {`a: " "`, `p:1: rule "a": the rule ends where a check, "not" or "(" was expected`},
-		"quoted":         {`a: "'role:x'"`, `p:1: rule "a": "'role:x'" is quoted text, not a check; quote at most what stands before the colon`},
-		"format":         {"a: user_id:%(user_id)", `p:1: rule "a": the part after ":" may hold only %(name)s and %% besides plain text`},
-		"left":           {"a: user id:x", `p:1: rule "a": "user" is no check: write KIND:VALUE, as in role:admin, or "@" or "!"`},
+		"word alone":  {"\n\na: admin", `p:3: rule "a": "admin"` + noCheck},
+		"two checks":  {"a: role:x role:y", `p:1: rule "a": "role:y" where "and", "or" or the end was expected`},
+		"dangling":    {"a: role:x and", `p:1: rule "a": the rule ends where a check, "not" or "(" was expected`},
+		"parenthesis": {"a: (role:x", `p:1: rule "a": a ")" is missing`},
+		"blanks":      {`a: " "`, `p:1: rule "a": the rule ends where a check, "not" or "(" was expected`},
+		"quoted": {`a: "'role:x'"`,
+			`p:1: rule "a": "'role:x'" is quoted text, not a check; quote at most what stands before the colon`},
+		"format": {"a: user_id:%(user_id)",
+			`p:1: rule "a": the part after ":" may hold only %(name)s and %% besides plain text`},
+		"left":           {"a: user id:x", `p:1: rule "a": "user"` + noCheck},
 		"keyword":        {"a: class:x", `p:1: rule "a": "class" is neither the name of a credential nor a literal`},
-		"http":           {"a: http://h/x", `p:1: rule "a": http: checks are not supported: Muster asks no other server while it decides; write the rule out here`},
-		"https":          {"a: role:x or https://h/x", `p:1: rule "a": https: checks are not supported: Muster asks no other server while it decides; write the rule out here`},
+		"http":           {"a: http://h/x", `p:1: rule "a": http:` + noCalls},
+		"https":          {"a: role:x or https://h/x", `p:1: rule "a": https:` + noCalls},
 		"deep":           {"a: '" + deep + "'", `p:1: rule "a": more than 100 nested "(" and "not"`},
 		"undefined":      {"a: not rule:b", `p:1: rule "a": refers to rule:b, which is not defined`},
 		"itself":         {"a: rule:a", `p:1: rule "a": refers to itself: a -> a`},
@@ -105,16 +114,17 @@ func TestLoadErrors(t *testing.T) {
 		"default circle": {"a: rule:x\ndefault: rule:a", `p:1: rule "a": refers to itself: a -> default -> a`},
 		"twice":          {"a: '@'\na: '!'", `p:1: rule "a": defined again in line 2`},
 		"no value":       {"a:", `p:1: rule "a": has no rule; write "@" to allow everybody, or "!" to allow nobody`},
-		"number":         {"a: 0", `p:1: rule "a": must be text in quotes, or a list of lists of checks`},
-		"false":          {"a: false", `p:1: rule "a": must be text in quotes, or a list of lists of checks`},
-		"map":            {"a: {b: c}", `p:1: rule "a": must be text in quotes, or a list of lists of checks`},
-		"list of maps":   {"a: [{b: c}]", `p:1: rule "a": must be text in quotes, or a list of lists of checks`},
-		"list of lists³": {"a: [[[x]]]", `p:1: rule "a": must be text in quotes, or a list of lists of checks`},
-		"alias":          {"a: &x '@'\nb: *x", `p:2: rule "b": must be text in quotes, or a list of lists of checks`},
+		"number":         {"a: 0", `p:1: rule "a"` + notText},
+		"false":          {"a: false", `p:1: rule "a"` + notText},
+		"map":            {"a: {b: c}", `p:1: rule "a"` + notText},
+		"list of maps":   {"a: [{b: c}]", `p:1: rule "a"` + notText},
+		"list of lists³": {"a: [[[x]]]", `p:1: rule "a"` + notText},
+		"alias":          {"a: &x '@'\nb: *x", `p:2: rule "b"` + notText},
 		"name":           {"1: '@'", `p:1: the name of a rule must be text; quote it`},
 		"list":           {"- a", `p:1: no rules: want lines of the form "NAME": "RULE"`},
 		"documents":      {"a: '@'\n---\nb: '@'", `p: more than one YAML document`},
-		"all at once":    {"a: x\nb: y:z)", "p:1: rule \"a\": \"x\" is no check: write KIND:VALUE, as in role:admin, or \"@\" or \"!\"\n" + `p:2: rule "b": ")" where "and", "or" or the end was expected`},
+		"all at once": {"a: x\nb: y:z)",
+			`p:1: rule "a": "x"` + noCheck + "\n" + `p:2: rule "b": ")" where "and", "or" or the end was expected`},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -166,7 +176,8 @@ func TestDefaultsAreChecked(t *testing.T) {
 }
 
 func TestDefaultRuleStandsIn(t *testing.T) {
-	e := mustLoad(t, writePolicy(t, "policy.yaml", "default: role:admin\ncall: rule:gone\n"), []Default{{Name: "call", Check: "!"}})
+	path := writePolicy(t, "policy.yaml", "default: role:admin\ncall: rule:gone\n")
+	e := mustLoad(t, path, []Default{{Name: "call", Check: "!"}})
 	admin, other := Caller{Roles: []string{"admin"}}.Credentials(), Caller{}.Credentials()
 	for _, name := range []string{"call", "unheard-of"} {
 		if !e.Allow(name, admin, nil) || e.Allow(name, other, nil) {
@@ -174,15 +185,18 @@ func TestDefaultRuleStandsIn(t *testing.T) {
 		}
 	}
 	w := e.Warnings()
-	if len(w) != 1 || !strings.HasSuffix(w[0], `policy.yaml:2: rule "call": refers to rule:gone, which is not defined; "default" decides instead`) {
+	if len(w) != 1 || w[0] != path+
+		`:2: rule "call": refers to rule:gone, which is not defined; "default" decides instead` {
 		t.Errorf("warnings: %q", w)
 	}
 }
 
 func TestWarnsOfUnknownNames(t *testing.T) {
-	e := mustLoad(t, writePolicy(t, "policy.yaml", "call: rule:boss\nboss: role:boss\nclal: '@'\n"), []Default{{Name: "call", Check: "!"}})
+	path := writePolicy(t, "policy.yaml", "call: rule:boss\nboss: role:boss\nclal: '@'\n")
+	e := mustLoad(t, path, []Default{{Name: "call", Check: "!"}})
 	w := e.Warnings()
-	if len(w) != 1 || !strings.HasSuffix(w[0], `policy.yaml:3: rule "clal": Muster has no such rule, and no other refers to it; is the name right?`) {
+	if len(w) != 1 || w[0] != path+
+		`:3: rule "clal": Muster has no such rule, and no other refers to it; is the name right?` {
 		t.Errorf("warnings: %q", w)
 	}
 }
@@ -252,8 +266,9 @@ func TestSample(t *testing.T) {
 	if diff := cmp.Diff(want, sample.String()); diff != "" {
 		t.Error(diff)
 	}
-	if want := "| `a:b` | `role:x or 'y':%(z)s` | `GET /v1/a`<br>`HEAD /v1/a` | Words"; !strings.Contains(table.String(), want) {
-		t.Errorf("%s\nlacks %s", table.String(), want)
+	row := "| `a:b` | `role:x or 'y':%(z)s` | `GET /v1/a`<br>`HEAD /v1/a` | Words"
+	if !strings.Contains(table.String(), row) {
+		t.Errorf("%s\nlacks %s", table.String(), row)
 	}
 }
 

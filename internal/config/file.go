@@ -47,7 +47,13 @@ func (l *loader) readFile(path string) {
 		l.fail(Problem{File: path, Message: err.message, Hint: err.hint})
 		return
 	}
-	doc, syntax := parseINI(string(text))
+	l.readText(path, string(text), mode)
+}
+
+// readText takes in a file's text. A syntax error ends the file, but what
+// stands above it is judged too.
+func (l *loader) readText(path, text string, mode fs.FileMode) {
+	doc, syntax := parseINI(text)
 	if syntax != nil {
 		l.fail(Problem{File: path, Line: syntax.line, Message: syntax.message, Hint: syntax.hint})
 	}
@@ -67,7 +73,7 @@ func (l *loader) readFile(path string) {
 				Message: "a secret in a file that every user of the machine can open",
 				Hint:    "chmod 0640 the file, or move the secret to a file of its own with " + p.option + "_file"})
 		}
-		if p.old {
+		if p.former > 0 {
 			l.warnings = append(l.warnings, Problem{File: path, Line: a.line, Section: normal(a.section),
 				Option: a.key, Message: "an old name", Hint: "use [" + p.section + "] " + p.option})
 		}

@@ -72,6 +72,7 @@ type iniParser struct {
 	doc     document
 	section string
 	open    *assignment // the value that continuation lines may still extend
+	more    []string    // those lines
 }
 
 func (p *iniParser) next(number int, line string) *syntaxError {
@@ -84,7 +85,7 @@ func (p *iniParser) next(number int, line string) *syntaxError {
 			return &syntaxError{number, "an indented line that continues no value",
 				"remove the blanks before it, or the empty or comment line above it"}
 		}
-		p.open.value += "\n" + strings.TrimLeftFunc(line, isSpace)
+		p.more = append(p.more, strings.TrimLeftFunc(line, isSpace))
 		return nil
 	}
 	p.flush()
@@ -128,10 +129,14 @@ func (p *iniParser) assign(number int, line string) *syntaxError {
 }
 
 func (p *iniParser) flush() {
-	if p.open != nil {
-		p.doc.assignments = append(p.doc.assignments, *p.open)
-		p.open = nil
+	if p.open == nil {
+		return
 	}
+	if len(p.more) > 0 {
+		p.open.value += "\n" + strings.Join(p.more, "\n")
+	}
+	p.doc.assignments = append(p.doc.assignments, *p.open)
+	p.open, p.more = nil, nil
 }
 
 // unquote removes one pair of equal quotes around s. A single quote character

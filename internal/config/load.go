@@ -99,7 +99,7 @@ type place struct {
 	decl     option
 	secret   bool
 	fromFile bool // the name was OPTION_file
-	old      bool // the name is a former one
+	former   int  // 0: the present name; else which of the former ones, from 1
 }
 
 // lookup finds the option that a file calls [sec] opt.
@@ -115,8 +115,8 @@ func (l *loader) lookup(sec, opt string) (place, bool) {
 	}
 	for _, s := range l.sections {
 		for _, o := range s.options {
-			if slices.Contains(o.deprecated, oldName{normal(sec), opt}) {
-				return place{name: name{s.name, o.name}, decl: o, secret: s.isSecret(o), old: true}, true
+			if i := slices.Index(o.deprecated, oldName{normal(sec), opt}); i >= 0 {
+				return place{name: name{s.name, o.name}, decl: o, secret: s.isSecret(o), former: i + 1}, true
 			}
 		}
 	}
@@ -168,8 +168,8 @@ type layer struct {
 
 func newLayer() *layer { return &layer{map[name]entry{}, map[name]place{}} }
 
-// add records e for p. In one file the present name wins over a former one,
-// whatever their order; else the last wins.
+// add records e for p. In one file the present name wins over former ones, and
+// these win in the order of the table; else the last wins.
 func (l *loader) add(to *layer, p place, e entry) {
 	before, twice := to.places[p.name]
 	if twice && before.fromFile != p.fromFile {
@@ -178,7 +178,7 @@ func (l *loader) add(to *layer, p place, e entry) {
 		l.failed[p.name] = true
 		return
 	}
-	if twice && p.old && !before.old {
+	if twice && p.former > before.former {
 		return
 	}
 	to.places[p.name], to.entries[p.name] = p, e

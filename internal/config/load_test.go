@@ -338,3 +338,33 @@ func TestMissingFile(t *testing.T) {
 		}
 	}
 }
+
+// FuzzLoad: no file makes Load panic, hang, or repeat a value in an error.
+func FuzzLoad(f *testing.F) {
+	for _, seed := range []string{
+		"[ssh]\nclock_skew = 1d2h\nrole_accounts = a:b,c:\"d,e\"\n", "[role:x]\nsource_address=::/0,1.2.3.4\nlifetime=.5\n",
+		"[DEFAULT]\nhost=$debug${ssh.extensions}$$\ndebug=$host\n[listen:a]\naddress=[::]:0\nfaces='tatu','health\n",
+		"[api]\nmax_body=1 MiB\npublic_url=http://[::1]/\nrequest_timeout=9999999999999\n[Tatu]\npam_sudo=1\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		const secret = "hunter2-is-the-password"
+		if strings.Contains(text, "_file") || strings.Contains(text, "cafile") || len(text) > 1<<14 {
+			t.Skip("would open foreign files")
+		}
+		l := newLoader("/nowhere/muster.conf")
+		l.readText("muster.conf", text+"\n[keystone_authtoken]\npassword = "+secret+"$x\n", 0o600)
+		cfg := l.build()
+		for i, listener := range cfg.Listeners {
+			for _, other := range cfg.Listeners[:i] {
+				if overlap(listener.Address, other.Address) != overlap(other.Address, listener.Address) {
+					t.Errorf("overlap of %q and %q depends on their order", listener.Address, other.Address)
+				}
+			}
+		}
+		if strings.Contains(l.problems.Error(), secret) {
+			t.Errorf("the password is repeated: %v", l.problems)
+		}
+	})
+}

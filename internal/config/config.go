@@ -9,11 +9,12 @@
 // Config, the errors with their suggestions, the commented sample, the
 // documentation page and the list of what is in force.
 //
-// The files are parsed by hand and not with gopkg.in/ini.v1, which can't be
-// set up to read what oslo.config reads: it looks for comments behind values,
-// strips white space of continuation lines differently, has its own %(name)s
-// substitution and reports no line numbers. The judge is oslo.config itself:
-// the tests compare with it.
+// The files are parsed by hand and not with gopkg.in/ini.v1. That one keeps no
+// line numbers, which every message here needs, and can't be set up to read
+// what oslo.config reads: it ends multi-line values by other rules, gives
+// back-quotes and triple quotes a meaning, and lets pass what oslo.config
+// refuses (text behind a section, options before the first). The judge is
+// oslo.config itself: the tests compare with it.
 //
 // The package connects to nothing and writes no file. No value that was read
 // appears in an error; secrets have a type of their own that prints as ****.

@@ -202,8 +202,9 @@ func Markdown(w io.Writer) error {
 
 const markdownIntroduction = `# Configuration
 
-This page is made from the program: ` + "`muster config docs`" + ` writes it, ` + "`muster config sample`" + `
-writes the same as a commented file.
+This page is made from the table of options in the program (internal/config); ` + "`muster config sample`" + `
+prints the same as a commented file, ` + "`muster config check`" + ` finds mistakes in yours, and
+` + "`muster config show`" + ` prints what is in force and where it comes from.
 
 Muster reads, and what comes later wins:
 

@@ -24,9 +24,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func golden(t *testing.T, file string, got []byte) {
+func golden(t *testing.T, path string, got []byte) {
 	t.Helper()
-	path := filepath.Join("testdata", file)
 	if *update {
 		if err := os.WriteFile(path, got, 0o644); err != nil {
 			t.Fatal(err)
@@ -46,7 +45,7 @@ func TestSampleGolden(t *testing.T) {
 	if err := Sample(&sample); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "muster.conf.sample", sample.Bytes())
+	golden(t, filepath.Join("testdata", "muster.conf.sample"), sample.Bytes())
 	for i, l := range strings.Split(sample.String(), "\n") {
 		if len(l) > 79 && !strings.HasPrefix(l, "#extensions") && !strings.Contains(l, "://") {
 			t.Errorf("line %d has %d characters", i+1, len(l))
@@ -115,6 +114,7 @@ func TestMarkdown(t *testing.T) {
 			t.Errorf("no %q", want)
 		}
 	}
+	golden(t, filepath.Join("..", "..", "docs", "configuration.md"), page.Bytes())
 }
 
 func TestShow(t *testing.T) {

@@ -55,11 +55,11 @@ func mustLoad(t *testing.T, files map[string]string, environ ...string) *Config 
 }
 
 func TestDefaults(t *testing.T) {
-	c, err := Load(Options{Environ: []string{"MUSTER_CONFIG="}, Hostname: func() (string, error) { return "h", nil }})
+	c, dir, err := load(t, map[string]string{"muster.conf": ""})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Host != "h" || c.LogLevel != slog.LevelInfo || c.ShutdownTimeout != 30*time.Second {
+	if c.Host != "replica-1" || c.LogLevel != slog.LevelInfo || c.ShutdownTimeout != 30*time.Second {
 		t.Errorf("DEFAULT: %q %v %v", c.Host, c.LogLevel, c.ShutdownTimeout)
 	}
 	if c.SSH.UserCertLifetime != 12*time.Hour || c.SSH.HostCertLifetime != 365*24*time.Hour ||
@@ -70,7 +70,7 @@ func TestDefaults(t *testing.T) {
 		slices.Contains(c.Listeners[1].Faces, "metrics") {
 		t.Errorf("listeners: %+v %+v", c.Listeners[0], c.Listeners[1])
 	}
-	if c.Policy.PolicyFile != "/etc/muster/policy.yaml" || c.API.MaxBody != 1<<20 {
+	if c.Policy.PolicyFile != filepath.Join(dir, "policy.yaml") || c.API.MaxBody != 1<<20 {
 		t.Errorf("policy file %q, max_body %d", c.Policy.PolicyFile, c.API.MaxBody)
 	}
 }
@@ -245,6 +245,7 @@ func TestProblems(t *testing.T) {
 		"URL with user":         {"[api]\npublic_url = https://a:hunter2@b/\n", "public_url: a URL with a user"},
 		"database":              {"[database]\nconnection = hunter2\n", "not the URL of a database"},
 		"lifetime":              {"[ssh]\nuser_cert_lifetime = 2d\n", ":2 [ssh] user_cert_lifetime: longer than"},
+		"host's lifetime":       {"[ssh]\nhost_cert_max_lifetime = 1d\n", "[ssh] host_cert_lifetime: longer than host_cert_max"},
 		"role's lifetime":       {"[role:r]\nlifetime = 2d\n", ":2 [role:r] lifetime: longer than"},
 		"account":               {"[role:r]\naccount = ../x\n", "[role:r] account: not an account's name"},
 		"role_accounts":         {"[ssh]\nrole_accounts = a:Hunter2\n", "role_accounts: not an account's name"},
@@ -303,6 +304,39 @@ func TestAllProblemsAtOnce(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in\n%v", want, err)
 		}
+	}
+}
+
+func TestOverlap(t *testing.T) {
+	tests := []struct {
+		a, b string
+		want bool
+	}{
+		{":1", ":1", true}, {":1", ":2", false}, {":0", ":0", false}, {":1", "127.0.0.1:1", true},
+		{"0.0.0.0:1", "127.0.0.1:1", true}, {"[::]:1", "127.0.0.1:1", true}, {"0.0.0.0:1", "[::1]:1", false},
+		{"127.0.0.1:1", "127.0.0.2:1", false}, {"[::1]:1", "[0:0::1]:1", true}, {"localhost:1", "LOCALHOST:1", true},
+		{"unix:/a", "unix:/a", true}, {"unix:/a", "unix:/b", false}, {"unix:/a:1", ":1", false},
+	}
+	for _, tt := range tests {
+		if overlap(tt.a, tt.b) != tt.want || overlap(tt.b, tt.a) != tt.want {
+			t.Errorf("%s and %s: want %v", tt.a, tt.b, tt.want)
+		}
+	}
+}
+
+func TestTwoSectionsWithOneVariable(t *testing.T) {
+	_, _, err := load(t, map[string]string{"muster.conf": "[role:a-b]\n[role:a_b]\n"}, "MUSTER_ROLE_A_B__ACCOUNT=x")
+	const want = "MUSTER_ROLE_A_B__ACCOUNT: several sections have this name in the environment; " +
+		"set the option in the file: role:a-b, role:a_b"
+	if err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestDefaultFileMayBeMissing(t *testing.T) {
+	l := newLoader(filepath.Join(t.TempDir(), "muster.conf"))
+	if l.readFiles(false); len(l.problems) != 0 {
+		t.Error(l.problems)
 	}
 }
 

@@ -134,6 +134,12 @@ func (r *rules) authentication(section string, a *Auth) {
 			r.refuse(section, pairs[i][:], pairs[i][1]+" is set too", "keep one of them")
 		}
 	}
+	if a.Insecure && r.cfg.isSet(section, "insecure") {
+		w := r.cfg.problem(section, "insecure", "Keystone's certificate is not verified", "set cafile instead")
+		if !slices.Contains(r.cfg.Warnings, w) {
+			r.cfg.Warnings = append(r.cfg.Warnings, w)
+		}
+	}
 	if a.Insecure && a.CAFile != "" {
 		r.refuse(section, []string{"insecure", "cafile"}, "cafile is set, but insecure ignores it",
 			"set insecure = false")

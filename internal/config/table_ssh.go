@@ -130,7 +130,7 @@ func roleOptions() []option {
 		{name: "account", field: at(func(r *Role) any { return &r.Account }), example: "ops",
 			help: "The account's name. Empty: from role_accounts, or the role's name with account_prefix."},
 		{name: "lifetime", initial: "0", field: at(func(r *Role) any { return &r.Lifetime }), example: "1h",
-			help: "How long certificates with this role are valid, if shorter than without. 0: user_cert_lifetime."},
+			help: "The longest that a certificate with this role is valid. 0: as [ssh] says."},
 		{name: "extensions", field: at(func(r *Role) any { return &r.Extensions }), example: "permit-pty",
 			help: "The extensions of certificates with this role. Empty: those of [ssh]."},
 		{name: "source_address", field: at(func(r *Role) any { return &r.SourceAddress }),

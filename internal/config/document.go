@@ -5,6 +5,7 @@ package config
 
 import (
 	"bufio"
+	_ "embed" // for the page's introduction
 	"fmt"
 	"io"
 	"regexp"
@@ -165,10 +166,15 @@ func comment(out io.Writer, text string) {
 	fmt.Fprintln(out, row)
 }
 
-// Markdown writes the documentation page of all options.
+// introduction is the page's text above the options.
+//
+//go:embed introduction.md
+var introduction string
+
+// Markdown writes the documentation page of all options, docs/configuration.md.
 func Markdown(w io.Writer) error {
 	out := bufio.NewWriter(w)
-	fmt.Fprint(out, markdownIntroduction)
+	fmt.Fprint(out, introduction)
 	for _, s := range table() {
 		fmt.Fprintf(out, "\n## [%s]\n\n%s\n", s.title(), s.help)
 		for _, o := range s.options {
@@ -199,30 +205,3 @@ func Markdown(w io.Writer) error {
 	}
 	return out.Flush()
 }
-
-const markdownIntroduction = `# Configuration
-
-This page is made from the table of options in the program (internal/config); ` + "`muster config sample`" + `
-prints the same as a commented file, ` + "`muster config check`" + ` finds mistakes in yours, and
-` + "`muster config show`" + ` prints what is in force and where it comes from.
-
-Muster reads, and what comes later wins:
-
-1. the defaults below
-2. ` + "`/etc/muster/muster.conf`" + `, or the file named by ` + "`--config`" + ` or ` + "`MUSTER_CONFIG`" + `
-3. ` + "`*.conf`" + ` in the folder beside it (` + "`muster.conf.d`" + `), by name
-4. the environment: ` + "`MUSTER_SECTION__OPTION`" + `, such as ` + "`MUSTER_DATABASE__CONNECTION`" + ` and, for
-   ` + "`[listen:public]`" + `, ` + "`MUSTER_LISTEN_PUBLIC__ADDRESS`" + `; all but letters and digits becomes ` + "`_`" + `
-5. systemd credentials ` + "`SECTION.OPTION`" + `, for secrets, such as ` + "`keystone_authtoken.password`" + `
-
-A secret can stand in a file of its own, named by the option with ` + "`_file`" + ` behind it, which
-users other than the owner and the group must not be able to open.
-
-The files follow oslo.config: ` + "`option = value`" + ` or ` + "`option: value`" + `; an indented line continues the
-value above it; ` + "`#`" + ` and ` + "`;`" + ` start a comment in the first column only; the last value wins.
-` + "`$option`" + ` (of the same section or [DEFAULT]) and ` + "`${section.option}`" + ` stand for another option's
-value, and ` + "`$$`" + ` for a dollar sign, in passwords too, but not in a secret's own file. Lists are
-separated by commas, with quotes around an item that holds one; pairs are ` + "`name:value,name:value`" + `.
-Booleans are true, 1, on, yes and false, 0, off, no. Durations are seconds, or such as ` + "`90s`" + `,
-` + "`12h`" + `, ` + "`30d`" + `. Sizes are bytes, or such as ` + "`64KiB`" + `, ` + "`1MiB`" + `.
-`

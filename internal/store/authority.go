@@ -112,6 +112,14 @@ func bytes(b []byte) []byte {
 	return b
 }
 
+// fromBytes is the other way: the drivers don't agree on what an empty value is.
+func fromBytes(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
 // Authority returns the authority of a project with its keys, newest generation first. ErrNotFound.
 func (s *Store) Authority(ctx context.Context, projectID string) (Authority, error) {
 	found, err := list(ctx, s, scanAuthority, selectAuthority+" WHERE a.project_id = ?"+authorityOrder, projectID)
@@ -148,6 +156,7 @@ func scanAuthority(r scanner) (Authority, error) {
 	err := r.Scan(&a.ProjectID, &a.Name, &created, &retired,
 		&k.ID, &k.Role, &k.Generation, &k.Algorithm, &k.PublicKey, &k.Handle, &keyCreated, &k.State)
 	a.CreatedAt, a.RetiredAt, k.CreatedAt, k.ProjectID = fromMicros(created), fromMicros(retired), fromMicros(keyCreated), a.ProjectID
+	k.Handle = fromBytes(k.Handle)
 	a.Keys = []AuthorityKey{k}
 	return a, err
 }

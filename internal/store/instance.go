@@ -68,6 +68,7 @@ func scanInstance(r scanner) (Instance, error) {
 		&tokenCreated, &tokenExpires, &tokenUsed, &i.Token.UsedFingerprint)
 	i.CreatedAt, i.DeletedAt, i.Token.CreatedAt = fromMicros(created), fromMicros(deleted), fromMicros(tokenCreated)
 	i.Token.ExpiresAt, i.Token.UsedAt = fromMicros(tokenExpires), fromMicros(tokenUsed)
+	i.Token.Sealed = fromBytes(i.Token.Sealed)
 	return i, err
 }
 
@@ -118,7 +119,7 @@ func (i Instance) stored() Instance {
 	round := func(t time.Time) time.Time { return fromMicros(micros(t)) }
 	i.CreatedAt, i.DeletedAt = round(i.CreatedAt), round(i.DeletedAt)
 	i.Token.CreatedAt, i.Token.ExpiresAt, i.Token.UsedAt = round(i.Token.CreatedAt), round(i.Token.ExpiresAt), round(i.Token.UsedAt)
-	i.Token.Sealed = bytes(i.Token.Sealed)
+	i.Token.Sealed = fromBytes(i.Token.Sealed)
 	return i
 }
 

@@ -113,7 +113,7 @@ func (c *check) id(name, value string) {
 	c.ascii(name, value)
 }
 
-// ascii checks what stands in a column that takes nothing else.
+// ascii checks an ID or fingerprint, which may be missing.
 func (c *check) ascii(name, value string) {
 	if c.err == nil && asciiOnly(value) != value {
 		c.err = fmt.Errorf("%s: %w: not ASCII", name, ErrInvalid)

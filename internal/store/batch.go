@@ -1,0 +1,262 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	maxBatch   = 256  // writes that share a transaction
+	maxQueue   = 1024 // writes that wait for one committer
+	committers = 4    // at the same time; SQLite allows one
+)
+
+// write is an operation that shares a transaction with others. A batch goes in three steps, so that the number of round trips does not depend on
+// the number of writes: each says what it must know (need), all of that is read, each decides in its turn (decide), and all that is to be
+// written is written.
+type write struct {
+	project string
+	need    func(*batch)
+	// decide returns the write's own refusal, which harms nobody else. It runs again when the transaction does, and so must not
+	// add to what it leaves outside.
+	decide func(*batch) error
+	err    error
+	done   chan struct{}
+}
+
+// batch is what the writes of one transaction know and want.
+type batch struct {
+	tx  *tx
+	now time.Time
+
+	projects  map[string]bool      // live authorities, held against revocations until the commit
+	keys      map[string]KeyState  // of authorities, by key ID
+	revoked   map[revokedName]bool // names in projects' revocation logs
+	instances map[string]*Instance // by ID
+	tokens    map[string]*Instance // by hash
+	newHosts  map[hostKey]HostCert // inserted by this batch
+
+	rows    map[*table][][]any
+	updates []update
+}
+
+// hostKey is an instance's key.
+type hostKey struct{ instance, fingerprint string }
+
+// update is a statement that must match one row.
+type update struct {
+	text string
+	args []any
+}
+
+func newQueues(e engine) []chan *write {
+	n := committers
+	if e == engineSQLite {
+		n = 1
+	}
+	queues := make([]chan *write, n)
+	for i := range queues {
+		queues[i] = make(chan *write, maxQueue)
+	}
+	return queues
+}
+
+// queue returns the queue of a project. One project's writes always have the same one, so that committers don't wait for each other.
+func (s *Store) queue(project string) chan *write {
+	return s.queues[maphash.String(s.seed, project)%uint64(len(s.queues))]
+}
+
+// group waits until a write is committed or refused.
+func (s *Store) group(ctx context.Context, w *write) error {
+	w.done = make(chan struct{})
+	select {
+	case s.queue(w.project) <- w:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: too many writes are waiting: %w", ErrUnavailable, ctx.Err())
+	}
+	select {
+	case <-w.done:
+		return w.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run commits the writes of all callers until ctx ends, then those that are queued, and returns nil. Before Run, and after it,
+// a grouped write waits until its own context ends. It can run once.
+func (s *Store) Run(ctx context.Context) error {
+	if !s.running.CompareAndSwap(false, true) {
+		return errors.New("the store runs already")
+	}
+	var g errgroup.Group
+	for _, queue := range s.queues {
+		g.Go(func() error {
+			s.commitAll(ctx, queue)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// commitAll commits whatever has queued while it committed the last.
+func (s *Store) commitAll(ctx context.Context, queue chan *write) {
+	// Writes that were taken on are finished.
+	finish := context.WithoutCancel(ctx)
+	writes := make([]*write, 0, maxBatch)
+	for {
+		writes = writes[:0]
+		select {
+		case w := <-queue:
+			writes = append(writes, w)
+		case <-ctx.Done():
+		}
+	collect:
+		for len(writes) < maxBatch {
+			select {
+			case w := <-queue:
+				writes = append(writes, w)
+			default:
+				break collect
+			}
+		}
+		if len(writes) == 0 {
+			return
+		}
+		s.commit(finish, writes)
+		for i, w := range writes {
+			close(w.done)
+			writes[i] = nil
+		}
+	}
+}
+
+// commit runs the writes in one transaction. If that fails by one of them, each has its own.
+func (s *Store) commit(ctx context.Context, writes []*write) {
+	begin := time.Now()
+	s.metrics.batch.Observe(float64(len(writes)))
+	err := s.transact(ctx, func(t *tx) error { return s.runBatch(t, writes) })
+	s.metrics.commit.Observe(time.Since(begin).Seconds())
+	if err == nil {
+		return
+	}
+	rolledBack := s.location.engine != engineSQLite && judge(err) == faultRetry && !errors.Is(err, errUncertain)
+	if len(writes) == 1 || (errors.Is(err, ErrUnavailable) && !rolledBack) {
+		for _, w := range writes {
+			w.err = err
+		}
+		return
+	}
+	for i := range writes {
+		s.commit(ctx, writes[i:i+1])
+	}
+}
+
+func (s *Store) runBatch(t *tx, writes []*write) error {
+	b := &batch{tx: t, now: s.now(), projects: make(map[string]bool), keys: make(map[string]KeyState), revoked: make(map[revokedName]bool),
+		instances: make(map[string]*Instance), tokens: make(map[string]*Instance), newHosts: make(map[hostKey]HostCert), rows: make(map[*table][][]any)}
+	for _, w := range writes {
+		if w.need != nil {
+			w.need(b)
+		}
+	}
+	if err := b.read(); err != nil {
+		return err
+	}
+	for _, w := range writes {
+		w.err = w.decide(b)
+		if w.err != nil && !isOurs(w.err) {
+			return w.err
+		}
+	}
+	return b.write()
+}
+
+// read fetches what the writes need. The authorities come first and stay locked: a revocation in one of these projects has either
+// committed before, and is seen here, or waits and sees what this batch wrote.
+func (b *batch) read() error {
+	e := b.tx.pool.engine
+	err := readSet(b.projects, b.tx, scanString, func(id string) { b.projects[id] = true },
+		"SELECT project_id FROM authority WHERE retired_at = 0 AND project_id IN ", " ORDER BY project_id"+e.shareLock())
+	if err != nil {
+		return err
+	}
+	err = readSet(b.keys, b.tx, scanKeyState, func(k AuthorityKey) { b.keys[k.ID] = k.State },
+		"SELECT id, state FROM authority_key WHERE id IN ", "")
+	if err != nil {
+		return err
+	}
+	if err := b.readRevoked(); err != nil {
+		return err
+	}
+	err = readSet(b.instances, b.tx, scanInstance, func(i Instance) { b.instances[i.ID] = &i },
+		"SELECT "+instanceTable.list("")+" FROM instance WHERE id IN ", "")
+	if err != nil {
+		return err
+	}
+	return readSet(b.tokens, b.tx, scanInstance, func(i Instance) { b.tokens[i.Token.Hash] = &i },
+		"SELECT "+instanceTable.list("")+" FROM instance WHERE token_hash IN ", "")
+}
+
+// readSet reads the records of which the keys of a map are the keys.
+func readSet[V, T any](wanted map[string]V, t *tx, scan func(scanner) (T, error), found func(T), head, tail string) error {
+	ids := make([]any, 0, len(wanted))
+	for _, id := range slices.Sorted(maps.Keys(wanted)) {
+		ids = append(ids, id)
+	}
+	return inChunks(ids, func(list string, values []any) error {
+		rows, err := listTx(t, scan, head+list+tail, values...)
+		for _, row := range rows {
+			found(row)
+		}
+		return err
+	})
+}
+
+// readRevoked finds which of the names are revoked. A fingerprint found in another project doesn't count.
+func (b *batch) readRevoked() error {
+	values := make([]any, 0, len(b.revoked))
+	for name := range b.revoked {
+		values = append(values, name.value)
+	}
+	return inChunks(values, func(list string, values []any) error {
+		names, err := listTx(b.tx, scanRevokedName, "SELECT project_id, kind, value FROM revoked_name WHERE value IN "+list, values...)
+		for _, name := range names {
+			if _, wanted := b.revoked[name]; wanted {
+				b.revoked[name] = true
+			}
+		}
+		return err
+	})
+}
+
+// insert adds a row to be written.
+func (b *batch) insert(into *table, row []any) { b.rows[into] = append(b.rows[into], row) }
+
+// write writes everything. Updates come first: one that doesn't match means that the batch has read what is no longer so.
+func (b *batch) write() error {
+	for _, u := range b.updates {
+		n, err := b.tx.exec(u.text, u.args...)
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return errStale
+		}
+	}
+	for _, into := range []*table{instanceTable, userCertTable, hostCertTable, auditTable} {
+		if err := b.tx.insert(into, b.rows[into]); err != nil {
+			return err
+		}
+	}
+	return nil
+}

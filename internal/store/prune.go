@@ -1,0 +1,83 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const (
+	maxPruned  = 500    // rows removed by one transaction
+	pruneLimit = 10_000 // rows of a kind removed by one call
+)
+
+// PruneExpired removes certificates and revocations that expired, and instances that were deleted, before a time: about limit of each, at
+// most 10,000. It returns how many; call again until it returns 0.
+func (s *Store) PruneExpired(ctx context.Context, before time.Time, limit int) (int, error) {
+	total := 0
+	for _, p := range []pruning{
+		{"user_cert", "expires_at", micros(before)},
+		{"host_cert", "expires_at", micros(before)},
+		{"revocation", "expires_at", micros(before)},
+		{"instance", "deleted_at", micros(before)},
+	} {
+		n, err := s.prune(ctx, p, limit)
+		total += n
+		if err != nil {
+			return total, fmt.Errorf("prune %s: %w", p.table, err)
+		}
+	}
+	return total, nil
+}
+
+// PruneAudit removes about limit audit entries, at most 10,000, made before a time, and returns how many.
+func (s *Store) PruneAudit(ctx context.Context, before time.Time, limit int) (int, error) {
+	n, err := s.prune(ctx, pruning{"audit", "at", micros(before)}, limit)
+	if err != nil {
+		return n, fmt.Errorf("prune audit entries: %w", err)
+	}
+	return n, nil
+}
+
+// pruning says which rows go: those whose time is set and before.
+type pruning struct {
+	table, column string
+	before        int64
+}
+
+// prune removes the oldest rows, some at a time: finds the time up to which that many go, and removes up to there. Rows of the very same time
+// go together.
+func (s *Store) prune(ctx context.Context, p pruning, limit int) (int, error) {
+	if limit < 1 || limit > pruneLimit {
+		return 0, fmt.Errorf("%w: the limit is from 1 to %d", ErrInvalid, pruneLimit)
+	}
+	rows := " FROM " + p.table + " WHERE " + p.column + " > 0 AND " + p.column
+	total := 0
+	for total < limit {
+		step := min(maxPruned, limit-total)
+		cutoff := p.before - 1
+		found, err := list(ctx, s, scanUint, "SELECT "+p.column+rows+" < ? ORDER BY "+p.column+" LIMIT 1 OFFSET ?", p.before, step-1)
+		if err != nil {
+			return total, err
+		}
+		if len(found) > 0 {
+			cutoff = int64(found[0])
+		}
+		var n int64
+		err = s.transact(ctx, func(t *tx) error {
+			n, err = t.exec("DELETE"+rows+" <= ?", cutoff)
+			return err
+		})
+		if err != nil {
+			return total, err
+		}
+		total += int(n)
+		if len(found) == 0 {
+			break
+		}
+	}
+	return total, nil
+}

@@ -1,0 +1,55 @@
+#!/bin/sh
+# Copyright The Muster Authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# Installs the programs that Muster's tests start for themselves (Debian and Ubuntu, as root). It starts no service, and
+# creates no PostgreSQL cluster; what is there already stays. Run it as often as you like.
+set -eu
+
+# One line for each package: its name, and what the tests do with it.
+packages='
+postgresql          the records, on PostgreSQL
+mariadb-server-core the records, on MariaDB
+mariadb-client-core mariadb-install-db and the command line client
+openssh-server      a real sshd to log in to
+openssh-client      ssh and ssh-keygen, the judges of certificates and revocation lists
+python3-oslo.policy the original policy language, the judge of ours
+'
+
+missing=$(echo "$packages" | while read -r name purpose; do
+    [ -n "$name" ] || continue
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null || true)" = installed ] && continue
+    echo "$name: $purpose" >&2
+    echo "$name"
+done)
+
+if [ -z "$missing" ]; then
+    echo "services-install: everything that the tests need is installed"
+    exit 0
+fi
+if [ "$(id -u)" != 0 ]; then
+    echo "services-install: the packages above are missing; run this as root to install them" >&2
+    exit 1
+fi
+echo "services-install: installing the packages above; no service is started" >&2
+
+# Packages ask policy-rc.d whether they may start their services. Where nobody has said so yet, say no while this runs.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+
+# The PostgreSQL package makes a cluster of its own when it is installed, unless this file, which stays, says otherwise.
+if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+    mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+# $missing is a list of words on purpose.
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $missing

@@ -1,0 +1,56 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+)
+
+// mariaDB is a MariaDB server; its three programs.
+type mariaDB struct{ server, installer, client string }
+
+// StartMariaDB starts a private MariaDB with its default durability. ErrMissing if it isn't installed.
+func StartMariaDB(ctx context.Context) (*Server, error) {
+	var m mariaDB
+	var err error
+	for program, patterns := range map[*string][]string{
+		&m.server:    {"/usr/sbin/mariadbd", "/usr/libexec/mariadbd", "/usr/bin/mariadbd"},
+		&m.installer: {"/usr/bin/mariadb-install-db"},
+		&m.client:    {"/usr/bin/mariadb"},
+	} {
+		if *program, err = newest(patterns...); err != nil {
+			return nil, fmt.Errorf("MariaDB: %w", err)
+		}
+	}
+	a, err := unprivileged("mysql", "nobody")
+	if err != nil {
+		return nil, fmt.Errorf("MariaDB: %w", err)
+	}
+	s, err := start(ctx, m, a)
+	if err != nil {
+		return nil, fmt.Errorf("MariaDB: %w", err)
+	}
+	return s, nil
+}
+
+func (m mariaDB) prepare(ctx context.Context, s *Server) error {
+	return finish(s.run(ctx, m.installer, "--no-defaults", "--datadir="+s.path("data"), "--auth-root-authentication-method=normal",
+		"--skip-test-db", "--skip-name-resolve"))
+}
+
+func (m mariaDB) program(s *Server) (string, []string) {
+	return m.server, []string{"--no-defaults", "--datadir=" + s.path("data"), "--socket=" + s.path("socket"),
+		"--pid-file=" + s.path("pid"), "--port=" + strconv.Itoa(s.port), "--bind-address=127.0.0.1", "--skip-name-resolve",
+		"--innodb-log-file-size=64M", "--max-connections=200"}
+}
+
+func (m mariaDB) execute(ctx context.Context, s *Server, sql string) error {
+	return finish(s.run(ctx, m.client, "--no-defaults", "--socket="+s.path("socket"), "--user=root", "--execute="+sql))
+}
+
+func (m mariaDB) url(s *Server, database string) string {
+	return fmt.Sprintf("mysql+pymysql://root@localhost/%s?charset=utf8&unix_socket=%s", database, s.path("socket"))
+}

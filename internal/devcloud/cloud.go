@@ -11,7 +11,10 @@
 package devcloud
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,6 +23,9 @@ import (
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
 )
+
+// shutdownTime is how long requests under way may take to finish.
+const shutdownTime = 2 * time.Second
 
 // Config is what a Cloud starts with.
 type Config struct {
@@ -45,25 +51,64 @@ type Config struct {
 type Cloud struct {
 	Identity *identity.Service
 	Compute  *compute.Service
+	root     string
 	listener net.Listener
 	server   *http.Server
 }
 
 // New seeds a cloud and opens its socket, so that its URLs are known. It serves
 // nobody before Run.
-func New(cfg Config) (*Cloud, error) { return nil, nil }
+func New(cfg Config) (*Cloud, error) {
+	listener, err := net.Listen("tcp", cmp.Or(cfg.Listen, "127.0.0.1:0"))
+	if err != nil {
+		return nil, err
+	}
+	c := &Cloud{listener: listener, root: "http://" + listener.Addr().String()}
+	c.Identity = identity.New(identity.Config{URL: c.AuthURL(), Passwords: cfg.Passwords, Now: cfg.Now})
+	c.Identity.AddService("compute", "nova", c.ComputeURL())
+	c.Compute, err = compute.New(compute.Config{
+		URL: c.ComputeURL(), Keystone: c.Identity, MetadataSecret: cmp.Or(cfg.MetadataSecret, rand.Text()),
+		VendordataTargets: cfg.VendordataTargets, VendordataTimeout: cfg.VendordataTimeout,
+		Now: cfg.Now, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/identity/", http.StripPrefix("/identity", c.Identity))
+	mux.Handle("/compute/", http.StripPrefix("/compute", c.Compute))
+	mux.Handle("/openstack/", c.Compute)
+	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	return c, nil
+}
 
 // Run serves until ctx ends, then finishes the requests under way, and returns nil.
-func (c *Cloud) Run(ctx context.Context) error { return nil }
+func (c *Cloud) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- c.server.Serve(c.listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	if c.server.Shutdown(finish) != nil {
+		_ = c.server.Close() // what is still open has had its time
+	}
+	<-served
+	c.Compute.Wait()
+	return nil
+}
 
 // Close releases the socket of a Cloud whose Run was never called.
-func (c *Cloud) Close() error { return nil }
+func (c *Cloud) Close() error { return c.listener.Close() }
 
 // AuthURL is Keystone's address, ending in /v3.
-func (c *Cloud) AuthURL() string { return "" }
+func (c *Cloud) AuthURL() string { return c.root + "/identity/v3" }
 
 // ComputeURL is Nova's address, ending in /v2.1.
-func (c *Cloud) ComputeURL() string { return "" }
+func (c *Cloud) ComputeURL() string { return c.root + "/compute/v2.1" }
 
 // MetadataURL is the root of Nova's metadata service.
-func (c *Cloud) MetadataURL() string { return "" }
+func (c *Cloud) MetadataURL() string { return c.root }

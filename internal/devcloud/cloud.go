@@ -1,0 +1,114 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package devcloud is a small OpenStack in one process that speaks the real
+// wire protocols on loopback: Keystone v3 (room identity) and Nova with its
+// dynamic vendordata and its metadata service (room compute). It is for
+// `muster dev`, the demo and tests.
+//
+// It keeps everything in memory, checks no quota, starts no machine, and is
+// never used by the production rooms.
+package devcloud
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/devcloud/compute"
+	"github.com/muster-cloud/muster/internal/devcloud/identity"
+)
+
+// shutdownTime is how long requests under way may take to finish.
+const shutdownTime = 2 * time.Second
+
+// Config is what a Cloud starts with.
+type Config struct {
+	// Listen is the address of all the services. Default 127.0.0.1:0.
+	Listen string
+	// Passwords of the seeded users, by name: admin, nova, muster, demo. Who is
+	// missing gets a random one; Cloud.Identity.Password tells it.
+	Passwords map[string]string
+	// MetadataSecret signs instance IDs between Neutron's metadata proxy and
+	// Nova (metadata_proxy_shared_secret). Default: random.
+	MetadataSecret string
+	// VendordataTargets are NAME@URL, as in nova.conf. See also
+	// Cloud.Compute.SetVendordataTargets.
+	VendordataTargets []string
+	// VendordataTimeout bounds each call to a target. Default 5 s.
+	VendordataTimeout time.Duration
+	Now               func() time.Time
+	Logger            *slog.Logger
+}
+
+// Cloud is the whole cloud. Its services are reached by HTTP, or directly for
+// what would be clumsy by HTTP.
+type Cloud struct {
+	Identity *identity.Service
+	Compute  *compute.Service
+	root     string
+	listener net.Listener
+	server   *http.Server
+}
+
+// New seeds a cloud and opens its socket, so that its URLs are known. It serves
+// nobody before Run.
+func New(cfg Config) (*Cloud, error) {
+	listener, err := net.Listen("tcp", cmp.Or(cfg.Listen, "127.0.0.1:0"))
+	if err != nil {
+		return nil, err
+	}
+	c := &Cloud{listener: listener, root: "http://" + listener.Addr().String()}
+	c.Identity = identity.New(identity.Config{URL: c.AuthURL(), Passwords: cfg.Passwords, Now: cfg.Now})
+	c.Identity.AddService("compute", "nova", c.ComputeURL())
+	c.Compute, err = compute.New(compute.Config{
+		URL: c.ComputeURL(), Keystone: c.Identity, MetadataSecret: cmp.Or(cfg.MetadataSecret, rand.Text()),
+		VendordataTargets: cfg.VendordataTargets, VendordataTimeout: cfg.VendordataTimeout,
+		Now: cfg.Now, Logger: cfg.Logger,
+	})
+	if err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/identity/", http.StripPrefix("/identity", c.Identity))
+	mux.Handle("/compute/", http.StripPrefix("/compute", c.Compute))
+	mux.Handle("/openstack/", c.Compute)
+	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	return c, nil
+}
+
+// Run serves until ctx ends, then finishes the requests under way, and returns nil.
+func (c *Cloud) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- c.server.Serve(c.listener) }()
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	if c.server.Shutdown(finish) != nil {
+		_ = c.server.Close() // what is still open has had its time
+	}
+	<-served
+	c.Compute.Wait()
+	return nil
+}
+
+// Close releases the socket of a Cloud whose Run was never called.
+func (c *Cloud) Close() error { return c.listener.Close() }
+
+// AuthURL is Keystone's address, ending in /v3.
+func (c *Cloud) AuthURL() string { return c.root + "/identity/v3" }
+
+// ComputeURL is Nova's address, ending in /v2.1.
+func (c *Cloud) ComputeURL() string { return c.root + "/compute/v2.1" }
+
+// MetadataURL is the root of Nova's metadata service.
+func (c *Cloud) MetadataURL() string { return c.root }

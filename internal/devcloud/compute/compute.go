@@ -1,0 +1,208 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package compute is a small Nova: servers that are records only, the dynamic
+// vendordata calls that the real one makes for them, and its metadata service.
+//
+// It starts no machine and checks no quota. It is for development and tests.
+package compute
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/devcloud/identity"
+	"github.com/muster-cloud/muster/internal/uuid"
+)
+
+// configDriveReads is how often Nova asks each target for a boot with a config
+// drive: once for each metadata version that has vendor_data2.json.
+const configDriveReads = 5
+
+// ErrNoServer means that there is no server with this ID.
+var ErrNoServer = errors.New("no such server")
+
+// Keystone is what Nova needs of the cloud's Keystone.
+type Keystone interface {
+	Caller(token string) (identity.Caller, bool)
+	RoleNames(userID, projectID string) []string
+	// Token logs in Nova's own user.
+	Token(user, password, project string) (string, error)
+	Password(user string) string
+}
+
+// Config is what a Service starts with.
+type Config struct {
+	// URL is the address of the API, ending in /v2.1.
+	URL      string
+	Keystone Keystone
+	// MetadataSecret signs instance IDs (metadata_proxy_shared_secret).
+	MetadataSecret string
+	// VendordataTargets are NAME@URL.
+	VendordataTargets []string
+	// VendordataTimeout bounds each call. Default 5 s.
+	VendordataTimeout time.Duration
+	// Now tells the time. Default time.Now.
+	Now func() time.Time
+	// Logger gets Nova's warnings about targets. Default: discarded.
+	Logger *slog.Logger
+}
+
+// Service is a Nova. It is an http.Handler for the paths below /v2.1 and for
+// those of the metadata service, below /openstack.
+type Service struct {
+	cfg    Config
+	mux    *http.ServeMux
+	client *http.Client
+	builds sync.WaitGroup
+
+	mu      sync.Mutex
+	targets []target
+	token   string
+	servers map[string]*server
+	order   []string // of the servers, oldest first
+}
+
+// Server is what Boot needs to know of an instance.
+type Server struct {
+	// Name becomes the host name too, in Nova's way.
+	Name string
+	// ProjectID and UserID: who owns it (32 hex digits).
+	ProjectID, UserID string
+	// ImageID is empty for an instance booted from a volume.
+	ImageID  string
+	FlavorID string
+	Metadata map[string]string
+	// UserData is base64, as in Nova's API.
+	UserData string
+}
+
+type server struct {
+	Server
+	id, hostname     string
+	bootRoles        []string
+	created, updated time.Time
+}
+
+// New returns a Service without servers.
+func New(cfg Config) (*Service, error) {
+	if cfg.Keystone == nil {
+		return nil, errors.New("compute: no Keystone given")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.VendordataTimeout == 0 {
+		cfg.VendordataTimeout = 5 * time.Second
+	}
+	s := &Service{cfg: cfg, client: &http.Client{}, servers: map[string]*server{}}
+	s.routes()
+	return s, s.SetVendordataTargets(cfg.VendordataTargets...)
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
+
+// Wait returns when the boots begun by HTTP have made their calls.
+func (s *Service) Wait() { s.builds.Wait() }
+
+// Boot makes an active instance and makes the vendordata calls of a boot with a
+// config drive (five for each target). It returns the instance's ID, with
+// dashes. As with the real Nova the boot succeeds whatever the targets answer.
+func (s *Service) Boot(ctx context.Context, wanted Server) (string, error) {
+	id, err := s.create(wanted)
+	if err != nil {
+		return "", err
+	}
+	return id, s.readConfigDrive(ctx, id)
+}
+
+func (s *Service) create(wanted Server) (string, error) {
+	if wanted.Name == "" || wanted.ProjectID == "" || wanted.UserID == "" {
+		return "", errors.New("a server needs a name, a project and a user")
+	}
+	now := s.cfg.Now().UTC()
+	made := &server{Server: wanted, id: newID(), created: now, updated: now,
+		bootRoles: s.cfg.Keystone.RoleNames(wanted.UserID, wanted.ProjectID)}
+	made.Metadata = maps.Clone(wanted.Metadata)
+	made.hostname = hostname(wanted.Name)
+	if made.hostname == "" {
+		made.hostname = "server-" + made.id
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.servers[made.id] = made
+	s.order = append(s.order, made.id)
+	return made.id, nil
+}
+
+func (s *Service) readConfigDrive(ctx context.Context, id string) error {
+	for range configDriveReads {
+		if _, err := s.Vendordata(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Delete removes the instance.
+func (s *Service) Delete(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.servers[dashed(id)]; !ok {
+		return ErrNoServer
+	}
+	delete(s.servers, dashed(id))
+	s.order = slices.DeleteFunc(s.order, func(other string) bool { return other == dashed(id) })
+	return nil
+}
+
+// find returns a copy of the server.
+func (s *Service) find(id string) (server, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found, ok := s.servers[dashed(id)]
+	if !ok {
+		return server{}, false
+	}
+	return *found, true
+}
+
+func dashed(id string) string {
+	canonical, err := uuid.Parse(id)
+	if err != nil {
+		return ""
+	}
+	return uuid.Dashed(canonical)
+}
+
+func newID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // RFC 9562, version 4
+	return uuid.Dashed(hex.EncodeToString(b[:]))
+}
+
+var (
+	blanks    = regexp.MustCompile(`[ _.]`)
+	noLetters = regexp.MustCompile(`[^a-z0-9-]+`)
+)
+
+// hostname makes a host name of a display name (nova.utils.sanitize_hostname).
+func hostname(name string) string {
+	name = noLetters.ReplaceAllString(strings.ToLower(blanks.ReplaceAllString(name, "-")), "")
+	return strings.Trim(name[:min(len(name), 63)], "-")
+}

@@ -1,0 +1,57 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package keystone
+
+import "sync"
+
+// maxForgotten bounds the ledger. When it is full, all that is cached is forgotten.
+const maxForgotten = 4096
+
+// subject is whom a cached answer is about; empty parts are nobody.
+type subject struct{ user, project string }
+
+// ledger numbers the forgettings. An answer that was asked for before its
+// subject was last forgotten is stale, whenever it arrives. So forgetting costs
+// the same however much is cached.
+type ledger struct {
+	mu       sync.RWMutex
+	count    uint64
+	floor    uint64
+	users    map[string]uint64
+	projects map[string]uint64
+}
+
+func newLedger() *ledger {
+	return &ledger{users: map[string]uint64{}, projects: map[string]uint64{}}
+}
+
+func (l *ledger) current() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.count
+}
+
+func (l *ledger) forget(s subject) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count++
+	if len(l.users)+len(l.projects) >= maxForgotten {
+		clear(l.users)
+		clear(l.projects)
+		l.floor = l.count
+	}
+	if s.user != "" {
+		l.users[s.user] = l.count
+	}
+	if s.project != "" {
+		l.projects[s.project] = l.count
+	}
+}
+
+// stale tells whether the subject was forgotten after the seen-th forgetting.
+func (l *ledger) stale(s subject, seen uint64) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return seen < l.floor || seen < l.users[s.user] || seen < l.projects[s.project]
+}

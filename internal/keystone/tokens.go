@@ -1,0 +1,143 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package keystone
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"time"
+)
+
+const (
+	// maxTokenLength is well above a Fernet or JWS token with a long project list.
+	maxTokenLength = 16 << 10
+	// refusalTime is how long a refused token is refused without asking.
+	refusalTime = 10 * time.Second
+	// refusalCount bounds the refusals kept. They are apart from the accepted
+	// tokens, so that a flood of bad tokens drives no good one out.
+	refusalCount = 4096
+)
+
+// Validate returns what the token says, from the cache or from Keystone.
+// Errors: ErrInvalidToken, ErrUnavailable, ErrForbidden, or that of ctx.
+func (c *Client) Validate(ctx context.Context, token string) (*Token, error) {
+	if !plausible(token) {
+		return nil, ErrInvalidToken
+	}
+	// Only the hash is kept: the cache of a core dump opens no door.
+	hash := sha256.Sum256([]byte(token))
+	key := string(hash[:])
+	if kept, ok := c.tokens.peek(key); ok {
+		c.hits.Inc()
+		return kept, nil
+	}
+	if until, ok := c.refusals.Get(key); ok && c.now().Before(until) {
+		c.refused.Inc()
+		return nil, ErrInvalidToken
+	}
+	c.misses.Inc()
+	return c.tokens.get(ctx, key, func(ctx context.Context) (*Token, time.Time, error) {
+		t, err := c.fetchToken(ctx, token)
+		if errors.Is(err, ErrInvalidToken) {
+			c.refusals.Add(key, c.now().Add(refusalTime))
+		}
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		until := c.now().Add(c.tokenCacheTime)
+		if t.ExpiresAt.Before(until) {
+			until = t.ExpiresAt
+		}
+		return t, until, nil
+	})
+}
+
+// plausible refuses what can be no token before anybody is asked.
+func plausible(token string) bool {
+	if token == "" || len(token) > maxTokenLength {
+		return false
+	}
+	for i := range len(token) {
+		if token[i] <= ' ' || token[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// fetchToken asks GET /v3/auth/tokens, without the service catalogue.
+func (c *Client) fetchToken(ctx context.Context, token string) (*Token, error) {
+	var body tokenBody
+	headers := map[string]string{"X-Subject-Token": token}
+	err := c.session.get(ctx, "validate token", "auth/tokens?nocatalog=1", headers, &body)
+	if errors.Is(err, ErrNotFound) {
+		return nil, ErrInvalidToken
+	}
+	if err != nil {
+		return nil, err
+	}
+	t := body.token()
+	if t.UserID == "" || t.ExpiresAt.IsZero() {
+		return nil, &UnavailableError{RetryAfter: usualRetryAfter,
+			Err: errors.New("validate token: the answer names no user or no expiry; auth_url may not be a Keystone")}
+	}
+	if !c.now().Before(t.ExpiresAt) {
+		return nil, ErrInvalidToken
+	}
+	return t, nil
+}
+
+// tokenBody is the answer of GET /v3/auth/tokens, as the Identity API v3
+// reference describes it.
+type tokenBody struct {
+	Token struct {
+		ExpiresAt time.Time     `json:"expires_at"`
+		User      namedInDomain `json:"user"`
+		Project   namedInDomain `json:"project"`
+		Domain    struct {
+			ID string `json:"id"`
+		} `json:"domain"`
+		System struct {
+			All bool `json:"all"`
+		} `json:"system"`
+		Roles []struct {
+			ID   string `json:"id"`
+			Name string `json:"name"`
+		} `json:"roles"`
+		IsAdminProject        *bool `json:"is_admin_project"`
+		ApplicationCredential struct {
+			ID string `json:"id"`
+		} `json:"application_credential"`
+	} `json:"token"`
+}
+
+type namedInDomain struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Domain struct {
+		ID   string `json:"id"`
+		Name string `json:"name"`
+	} `json:"domain"`
+}
+
+func (b tokenBody) token() *Token {
+	t := b.Token
+	token := &Token{
+		UserID: t.User.ID, UserName: t.User.Name,
+		UserDomainID: t.User.Domain.ID, UserDomainName: t.User.Domain.Name,
+		ProjectID: t.Project.ID, ProjectName: t.Project.Name,
+		ProjectDomainID: t.Project.Domain.ID, ProjectDomainName: t.Project.Domain.Name,
+		DomainID:                t.Domain.ID,
+		SystemScope:             t.System.All,
+		IsAdminProject:          t.IsAdminProject == nil || *t.IsAdminProject,
+		ApplicationCredentialID: t.ApplicationCredential.ID,
+		ExpiresAt:               t.ExpiresAt.UTC(),
+	}
+	for _, role := range t.Roles {
+		token.Roles = append(token.Roles, role.Name)
+		token.RoleIDs = append(token.RoleIDs, role.ID)
+	}
+	return token
+}

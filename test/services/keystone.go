@@ -1,0 +1,194 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package services
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// keystonePython is Debian's interpreter: python3-keystone is installed for it,
+// whatever other Pythons are first in PATH.
+const keystonePython = "/usr/bin/python3"
+
+//go:embed keystone_server.py
+var keystoneServer string
+
+// KeystoneServer is a real Keystone with a SQLite database, as `keystone-manage
+// bootstrap` leaves it: domain Default, project admin, roles admin, member and
+// reader, and user admin.
+type KeystoneServer struct {
+	// AuthURL ends in /v3.
+	AuthURL       string
+	AdminPassword string
+}
+
+// Keystone starts a private Keystone and stops it when the test ends. Without
+// Keystone on the machine the test is skipped; where services are required
+// (CI=true or MUSTER_TEST_REQUIRE=1) it fails.
+func Keystone(t testing.TB) *KeystoneServer {
+	t.Helper()
+	needKeystone(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	k := &KeystoneServer{AuthURL: "http://" + listener.Addr().String() + "/v3", AdminPassword: "bootstrap-password"}
+	dir := t.TempDir()
+	k.initialize(t, dir)
+	k.serve(t, dir, listener)
+	return k
+}
+
+func needKeystone(t testing.TB) {
+	t.Helper()
+	err := exec.Command(keystonePython, "-I", "-c", "import keystone.server.wsgi").Run()
+	if err == nil {
+		return
+	}
+	reason := "KEYSTONE IS NOT INSTALLED, nothing was tested against it: apt install python3-keystone"
+	if os.Getenv("CI") == "true" || os.Getenv("MUSTER_TEST_REQUIRE") == "1" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}
+
+// initialize makes the database, the keys and the first user.
+func (k *KeystoneServer) initialize(t testing.TB, dir string) {
+	t.Helper()
+	for _, keys := range []string{"fernet", "credential"} {
+		if err := os.Mkdir(filepath.Join(dir, keys), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config := fmt.Sprintf(`[DEFAULT]
+log_file = %[1]s/keystone.log
+[database]
+connection = sqlite:///%[1]s/keystone.db
+[token]
+provider = fernet
+[fernet_tokens]
+key_repository = %[1]s/fernet
+[fernet_receipts]
+key_repository = %[1]s/fernet
+[credential]
+key_repository = %[1]s/credential
+[identity]
+password_hash_rounds = 4
+[oslo_messaging_notifications]
+driver = noop
+`, dir)
+	if err := os.WriteFile(filepath.Join(dir, "keystone.conf"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	owner := []string{"--keystone-user", fmt.Sprint(os.Getuid()), "--keystone-group", fmt.Sprint(os.Getgid())}
+	for _, arguments := range [][]string{
+		{"db_sync"},
+		append([]string{"fernet_setup"}, owner...),
+		append([]string{"credential_setup"}, owner...),
+		{"bootstrap", "--bootstrap-password", k.AdminPassword, "--bootstrap-region-id", "RegionOne",
+			"--bootstrap-admin-url", k.AuthURL, "--bootstrap-internal-url", k.AuthURL, "--bootstrap-public-url", k.AuthURL},
+	} {
+		// -I keeps PYTHON* variables and the working directory out.
+		command := exec.Command(keystonePython, append([]string{"-I", "/usr/bin/keystone-manage",
+			"--config-file", filepath.Join(dir, "keystone.conf")}, arguments...)...)
+		command.Env = keystoneEnvironment(dir)
+		if out, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("keystone-manage %s: %v\n%s", arguments[0], err, out)
+		}
+	}
+	// A refused request may leave its transaction open for a while. With a
+	// write-ahead log such a reader locks nobody out.
+	wal := "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('pragma journal_mode=wal')"
+	out, err := exec.Command(keystonePython, "-I", "-c", wal, filepath.Join(dir, "keystone.db")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("Keystone's database: %v\n%s", err, out)
+	}
+}
+
+func keystoneEnvironment(dir string) []string {
+	return []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=" + dir,
+		"OS_KEYSTONE_CONFIG_DIR=" + dir, "OS_KEYSTONE_CONFIG_FILES=" + filepath.Join(dir, "keystone.conf")}
+}
+
+// serve hands the open socket to Keystone, so that no port is chosen twice.
+func (k *KeystoneServer) serve(t testing.TB, dir string, listener net.Listener) {
+	t.Helper()
+	socket, err := listener.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	var log lockedBuffer
+	command := exec.Command(keystonePython, "-I", "-c", keystoneServer)
+	command.Env = keystoneEnvironment(dir)
+	command.ExtraFiles = []*os.File{socket} // descriptor 3
+	command.Stdout, command.Stderr = &log, &log
+	// The server ends when this pipe closes, so also when the test is killed.
+	life, err := command.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = command.Wait() // it is killed in the end, so its status says nothing
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		life.Close()
+		_ = command.Process.Kill() // fails only if it has ended already
+		<-ended
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	go func() {
+		select {
+		case <-ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	// The socket is open already: the request waits until Keystone accepts it.
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, k.AuthURL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatalf("Keystone did not start: %v\n%s", err, log.String())
+	}
+	response.Body.Close()
+}
+
+// lockedBuffer takes the output of a process that is still running.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}

@@ -1,0 +1,174 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// ListenerConfig is one address that Muster serves.
+type ListenerConfig struct {
+	Name    string
+	Address string // host:port, or unix:/path
+	Handler http.Handler
+
+	CertFile, KeyFile string // PEM; empty: plain HTTP
+	ClientCAFile      string // PEM; if set, clients need a certificate of it
+
+	RequestTimeout time.Duration // for reading a request and for writing its answer; long polls set their own
+	Logger         *slog.Logger
+}
+
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 2 * time.Minute
+	maxHeader     = 32 << 10 // Keystone's tokens are below 8 kB
+)
+
+// Listener is an open address. It answers once Serve runs.
+type Listener struct {
+	cfg         ListenerConfig
+	server      *http.Server
+	socket      net.Listener
+	certificate atomic.Pointer[tls.Certificate]
+}
+
+// Listen opens the address and reads the certificate.
+func Listen(cfg ListenerConfig) (*Listener, error) {
+	l := &Listener{cfg: cfg}
+	l.server = &http.Server{
+		Handler:           cfg.Handler,
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       cfg.RequestTimeout,
+		WriteTimeout:      cfg.RequestTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	var secure *tls.Config
+	if cfg.CertFile != "" {
+		var err error
+		if secure, err = l.tlsConfig(); err != nil {
+			return nil, fmt.Errorf("listener %s: %w", cfg.Name, err)
+		}
+	}
+	socket, err := open(cfg.Address)
+	if err != nil {
+		return nil, fmt.Errorf("listener %s: %w", cfg.Name, err)
+	}
+	if secure != nil {
+		socket = tls.NewListener(socket, secure)
+	}
+	l.socket = socket
+	return l, nil
+}
+
+func open(address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix {
+		return net.Listen("tcp", address)
+	}
+	// A socket that a killed process left is in the way; one that answers is not ours to remove.
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("somebody listens at %s already", path)
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
+		_ = os.Remove(path)
+	}
+	return net.Listen("unix", path)
+}
+
+func (l *Listener) tlsConfig() (*tls.Config, error) {
+	if err := l.Reload(); err != nil {
+		return nil, err
+	}
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return l.certificate.Load(), nil
+		},
+	}
+	if l.cfg.ClientCAFile == "" {
+		return config, nil
+	}
+	pem, err := os.ReadFile(l.cfg.ClientCAFile)
+	if err != nil {
+		return nil, err
+	}
+	config.ClientCAs = x509.NewCertPool()
+	if !config.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", l.cfg.ClientCAFile)
+	}
+	config.ClientAuth = tls.RequireAndVerifyClientCert
+	return config, nil
+}
+
+// Reload reads the certificate again. If that fails, the old one stays.
+func (l *Listener) Reload() error {
+	if l.cfg.CertFile == "" {
+		return nil
+	}
+	certificate, err := tls.LoadX509KeyPair(l.cfg.CertFile, l.cfg.KeyFile)
+	if err != nil {
+		return fmt.Errorf("read %s and %s: %w", l.cfg.CertFile, l.cfg.KeyFile, err)
+	}
+	l.certificate.Store(&certificate)
+	return nil
+}
+
+// Name is the listener's name in the configuration.
+func (l *Listener) Name() string { return l.cfg.Name }
+
+// URL is where the listener answers.
+func (l *Listener) URL() string {
+	address := l.socket.Addr()
+	if address.Network() == "unix" {
+		return "unix:" + address.String()
+	}
+	if l.cfg.CertFile != "" {
+		return "https://" + address.String()
+	}
+	return "http://" + address.String()
+}
+
+// Serve answers requests until the context ends. Then it takes no new ones
+// and waits for those that run, but not longer than the grace. Long polls
+// answer at once then (see [Request.Waiting]).
+func (l *Listener) Serve(ctx context.Context, grace time.Duration) error {
+	requests, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	base := context.WithValue(requests, drainKey{}, ctx)
+	l.server.BaseContext = func(net.Listener) context.Context { return base }
+	failed := make(chan error, 1)
+	go func() { failed <- l.server.Serve(l.socket) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("listener %s: %w", l.cfg.Name, err)
+	case <-ctx.Done():
+	}
+	limit, cancel := context.WithTimeout(requests, grace)
+	defer cancel()
+	err := l.server.Shutdown(limit)
+	if errors.Is(err, context.DeadlineExceeded) {
+		end()
+		return errors.Join(fmt.Errorf("listener %s: requests were still running after %v", l.cfg.Name, grace), l.server.Close())
+	}
+	return err
+}
+
+// Close closes a listener that was never served.
+func (l *Listener) Close() error { return l.socket.Close() }

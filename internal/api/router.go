@@ -1,0 +1,189 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+)
+
+// RouterConfig is what all requests of a listener have in common.
+type RouterConfig struct {
+	Logger         *slog.Logger
+	Metrics        *Metrics
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
+}
+
+// Router finds the endpoint of a request. It answers what it does not know
+// with 404 or 405 in the shape of the face that the path belongs to.
+type Router struct {
+	cfg    RouterConfig
+	mux    *http.ServeMux
+	shapes []shapeOf
+}
+
+type shapeOf struct {
+	prefix string
+	shape  ErrorShape
+}
+
+// NewRouter returns a router with the faces' endpoints.
+func NewRouter(cfg RouterConfig, faces ...Face) *Router {
+	router := &Router{cfg: cfg, mux: http.NewServeMux()}
+	for _, face := range faces {
+		face.Register(router)
+	}
+	// The longest prefix decides.
+	slices.SortStableFunc(router.shapes, func(a, b shapeOf) int { return len(b.prefix) - len(a.prefix) })
+	return router
+}
+
+// Shape says how errors look on paths that begin with the prefix. Without
+// one they look as in [TitledError].
+func (ro *Router) Shape(prefix string, shape ErrorShape) {
+	ro.shapes = append(ro.shapes, shapeOf{prefix, shape})
+}
+
+// Handle registers an endpoint under one of net/http's patterns. A trailing
+// slash on the request's path is as good as none.
+func (ro *Router) Handle(pattern string, endpoint Endpoint) {
+	ro.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		request := r.Context().Value(requestKey{}).(*Request)
+		request.Request = r
+		ro.run(w.(*answer), request, endpoint)
+	})
+}
+
+// HandleHTTP registers what writes its answer by itself, such as metrics.
+func (ro *Router) HandleHTTP(pattern string, handler http.Handler) {
+	ro.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		w.(*answer).known = true
+		handler.ServeHTTP(w, r)
+	})
+}
+
+type requestKey struct{}
+
+// ServeHTTP gives the request its ID, finds its endpoint, and writes one
+// record about it.
+func (ro *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
+	request := &Request{ID: newRequestID(), Remote: ro.remote(r), record: &record{}, writer: w}
+	a := &answer{ResponseWriter: w}
+	w.Header().Set("X-Openstack-Request-Id", request.ID)
+	if trimmed := strings.TrimRight(r.URL.Path, "/"); trimmed != "" && trimmed != r.URL.Path {
+		r.URL.Path, r.URL.RawPath = trimmed, ""
+	}
+	r = r.WithContext(context.WithValue(r.Context(), requestKey{}, request))
+	request.Request = r
+	defer ro.finish(a, request, started)
+	ro.mux.ServeHTTP(a, r)
+	if !a.known {
+		ro.unknown(a, request)
+	}
+}
+
+// run lets an endpoint answer, whatever it does.
+func (ro *Router) run(a *answer, request *Request, endpoint Endpoint) {
+	a.known = true
+	response, err := endpoint(request)
+	if err == nil {
+		err = a.send(request, response)
+	}
+	if err != nil {
+		ro.fail(a, request, err)
+	}
+}
+
+// fail writes an error in the shape of the path.
+func (ro *Router) fail(a *answer, request *Request, err error) {
+	status, reason, retryAfter := statusOf(err, request.ID)
+	request.record.err = err
+	if a.status != 0 {
+		return
+	}
+	response := Response{Status: status, Body: ro.shape(request.URL.Path)(status, reason)}
+	a.known = true
+	if retryAfter > 0 {
+		a.Header().Set("Retry-After", seconds(retryAfter))
+	}
+	if status == http.StatusUnauthorized {
+		a.Header().Set("WWW-Authenticate", "Keystone")
+	}
+	if err := a.send(request, response); err != nil && request.record.err == nil {
+		request.record.err = err
+	}
+}
+
+// unknown answers for the mux, which found no endpoint and left its verdict in
+// the status that was held back.
+func (ro *Router) unknown(a *answer, request *Request) {
+	status, reason := http.StatusNotFound, "there is nothing at this path"
+	if a.held == http.StatusMethodNotAllowed {
+		status, reason = a.held, fmt.Sprintf("%s is not allowed here, but %s", request.Method, a.Header().Get("Allow"))
+	}
+	a.known = true
+	a.Header().Del("Location")
+	a.Header().Del("X-Content-Type-Options")
+	request.record.err = errors.New(reason)
+	_ = a.send(request, Response{Status: status, Body: ro.shape(request.URL.Path)(status, reason)})
+}
+
+func (ro *Router) shape(path string) ErrorShape {
+	for _, s := range ro.shapes {
+		if strings.HasPrefix(path, s.prefix) {
+			return s.shape
+		}
+	}
+	return TitledError
+}
+
+// finish writes the request's record, and turns a panic into a 500: one bad
+// request must not end the connections of others.
+func (ro *Router) finish(a *answer, request *Request, started time.Time) {
+	if cause := recover(); cause != nil && cause != http.ErrAbortHandler {
+		ro.cfg.Logger.Error("An endpoint panicked", "request_id", request.ID, "panic", cause, "stack", string(debug.Stack()))
+		ro.fail(a, request, fmt.Errorf("panic: %v", cause))
+	}
+	elapsed := time.Since(started)
+	ro.cfg.Metrics.observe(request, a.status, elapsed)
+	request.record.write(ro.cfg.Logger, request, a, elapsed)
+}
+
+// remote returns the client's address. Behind trusted proxies it is the last
+// address in X-Forwarded-For that is not one of theirs.
+func (ro *Router) remote(r *http.Request) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return "unix"
+	}
+	address := peer.Addr().Unmap()
+	if !ro.trusted(address) {
+		return address.String()
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		next, err := netip.ParseAddr(strings.TrimSpace(hop))
+		if err != nil {
+			break
+		}
+		address = next.Unmap()
+		if !ro.trusted(address) {
+			break
+		}
+	}
+	return address.String()
+}
+
+func (ro *Router) trusted(address netip.Addr) bool {
+	return slices.ContainsFunc(ro.cfg.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(address) })
+}

@@ -1,0 +1,155 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package vendordata is the face that Nova sees: dynamic vendordata for an
+// instance that boots, in Tatu's form and in Muster's own.
+//
+// What Nova's service user says of an instance is believed; Nova is not asked
+// back. The instance's user-data comes with each call, may hold secrets, and
+// is dropped unread.
+package vendordata
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/policy"
+	"github.com/muster-cloud/muster/internal/problem"
+	"github.com/muster-cloud/muster/internal/sshca"
+)
+
+// HostTokens prepares instances for their SSH identity.
+type HostTokens interface {
+	HostToken(ctx context.Context, by sshca.Actor, req sshca.InstanceRequest) (sshca.Boot, error)
+	Accounts(roles []string) (accounts []string, leftOut []sshca.LeftOut)
+}
+
+// Directory tells which roles anyone holds in a project.
+type Directory interface {
+	ProjectRoles(ctx context.Context, projectID string) ([]string, error)
+}
+
+// Config is what the face is made of.
+type Config struct {
+	Guard     *api.Guard
+	Hosts     HostTokens
+	Directory Directory
+
+	SSHPort     int    // where instances serve SSH beside 22
+	PAMSudo     bool   // sudo asks the user's SSH agent
+	APIEndpoint string // where instances reach Muster
+}
+
+// Face answers Nova.
+type Face struct {
+	cfg Config
+}
+
+// New returns the face.
+func New(cfg Config) *Face { return &Face{cfg: cfg} }
+
+// Name implements api.Face.
+func (f *Face) Name() string { return "vendordata" }
+
+// Register implements api.Face.
+func (f *Face) Register(router *api.Router) {
+	router.Handle("POST /v1/novavendordata", f.cfg.Guard.Authenticated(f.createForTatu))
+	router.Handle("POST /novavendordata", f.cfg.Guard.Authenticated(f.createForTatu))
+	router.Handle("POST /v1/vendordata", f.cfg.Guard.Authenticated(f.create))
+}
+
+// boot is Nova's description of an instance, as far as it matters.
+type boot struct {
+	ProjectID  string            `json:"project-id"`
+	InstanceID string            `json:"instance-id"`
+	Hostname   string            `json:"hostname"`
+	Metadata   map[string]string `json:"metadata"`
+}
+
+// SSH is what the instance's boot script reads. The order and the spelling of
+// the keys are Tatu's.
+type SSH struct {
+	Token          string `json:"token"`
+	UserCA         string `json:"auth_pub_key_user"`
+	RootPrincipals string `json:"root_principals"`
+	Users          string `json:"users"`
+	Sudoers        string `json:"sudoers"`
+	SSHPort        int    `json:"ssh_port"`
+	APIEndpoint    string `json:"api_endpoint"`
+	PAMSudo        bool   `json:"pam_sudo"`
+}
+
+// createForTatu answers as Tatu does: 201, and where the token would be.
+func (f *Face) createForTatu(r *api.Request) (api.Response, error) {
+	ssh, err := f.prepare(r)
+	if err != nil {
+		return api.Response{}, err
+	}
+	return api.Response{Status: http.StatusCreated, Location: "/hosttokens/" + ssh.Token, Body: ssh}, nil
+}
+
+// create answers with all that an instance needs.
+func (f *Face) create(r *api.Request) (api.Response, error) {
+	ssh, err := f.prepare(r)
+	if err != nil {
+		return api.Response{}, err
+	}
+	return api.Response{Body: ssh}, nil
+}
+
+func (f *Face) prepare(r *api.Request) (SSH, error) {
+	var body boot
+	if err := r.Decode(&body); err != nil {
+		return SSH{}, err
+	}
+	project, err := api.ID("project-id", body.ProjectID)
+	if err != nil {
+		return SSH{}, err
+	}
+	instance, err := api.ID("instance-id", body.InstanceID)
+	if err != nil {
+		return SSH{}, err
+	}
+	if body.Hostname == "" {
+		return SSH{}, problem.InField("hostname", "is missing")
+	}
+	if err := r.Authorize(policy.VendordataCreate, api.Object{ProjectID: project}); err != nil {
+		return SSH{}, err
+	}
+	boot, err := f.cfg.Hosts.HostToken(r.Context(), r.Actor(), sshca.InstanceRequest{InstanceID: instance, ProjectID: project, Hostname: body.Hostname})
+	if err != nil {
+		return SSH{}, err
+	}
+	return f.describe(r, project, boot)
+}
+
+func (f *Face) describe(r *api.Request, project string, boot sshca.Boot) (SSH, error) {
+	roles, err := f.cfg.Directory.ProjectRoles(r.Context(), project)
+	if err != nil {
+		return SSH{}, err
+	}
+	accounts, _ := f.cfg.Hosts.Accounts(roles)
+	endpoint := f.cfg.APIEndpoint
+	if endpoint == "" {
+		endpoint = r.BaseURL()
+	}
+	return SSH{
+		Token: boot.Token, UserCA: boot.UserCA,
+		Users: strings.Join(accounts, ","), Sudoers: strings.Join(f.sudoers(roles), ","),
+		SSHPort: f.cfg.SSHPort, APIEndpoint: endpoint, PAMSudo: f.cfg.PAMSudo,
+	}, nil
+}
+
+// sudoers are the accounts of the roles with admin in their name, as in Tatu.
+func (f *Face) sudoers(roles []string) []string {
+	var admins []string
+	for _, role := range roles {
+		if strings.Contains(strings.ToLower(role), "admin") {
+			admins = append(admins, role)
+		}
+	}
+	accounts, _ := f.cfg.Hosts.Accounts(admins)
+	return accounts
+}

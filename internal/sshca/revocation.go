@@ -1,0 +1,104 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sshca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/muster-cloud/muster/internal/problem"
+	"github.com/muster-cloud/muster/internal/store"
+)
+
+// maxReason bounds what a caller may write into the records.
+const maxReason = 500
+
+// Revoke takes certificates back; see store.RevocationOrder for what can be
+// named. A revocation is never undone, and is in the project's list once this
+// returns. To revoke what was revoked before is no error: Already tells.
+func (s *Service) Revoke(ctx context.Context, by Actor, order store.RevocationOrder) (store.RevocationResult, error) {
+	kind, object := ordered(order)
+	entry := s.audit(by, "revoke."+kind, order.ProjectID, kind, object)
+	if len(order.Reason) > maxReason {
+		return store.RevocationResult{}, problem.InField("reason", "is longer than %d bytes", maxReason)
+	}
+	order.By, order.At = by.UserID, s.cfg.Now()
+	entry.Reason = order.Reason
+	result, err := s.cfg.Store.Revoke(ctx, order, entry)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return result, problem.New(problem.NotFound, "no such %s in project %s", kind, order.ProjectID)
+	case errors.Is(err, store.ErrInvalid):
+		return result, &problem.Problem{Kind: problem.Invalid, Reason: "say what to revoke: one of serial, user, public key, key ID or CA generation", Cause: err}
+	case err != nil:
+		return result, err
+	}
+	if order.AuthorityKeyID != "" {
+		s.forgetAuthority(order.ProjectID)
+	}
+	if !result.Already {
+		s.metrics.revoked.WithLabelValues(kind).Inc()
+		s.feed.changed(order.ProjectID, result.Version)
+	}
+	return result, nil
+}
+
+// RevokeUser takes back all of a user's certificates in every project.
+func (s *Service) RevokeUser(ctx context.Context, by Actor, userID, reason string) (certificates int, err error) {
+	projects, err := s.cfg.Store.UserProjects(ctx, userID)
+	if err != nil {
+		return 0, err
+	}
+	for _, projectID := range projects {
+		result, err := s.Revoke(ctx, by, store.RevocationOrder{ProjectID: projectID, UserID: userID, Reason: reason})
+		var refusal *problem.Problem
+		if errors.As(err, &refusal) && refusal.Kind == problem.NotFound {
+			continue
+		}
+		if err != nil {
+			return certificates, err
+		}
+		certificates += result.Certificates
+	}
+	return certificates, nil
+}
+
+// DeleteInstance ends an instance: its token dies, its host certificates are
+// revoked. To delete it again is harmless.
+func (s *Service) DeleteInstance(ctx context.Context, by Actor, instanceID, reason string) error {
+	instance, err := s.cfg.Store.Instance(ctx, instanceID)
+	if errors.Is(err, store.ErrNotFound) {
+		return problem.New(problem.NotFound, "no instance %s", instanceID)
+	}
+	if err != nil {
+		return err
+	}
+	now := s.cfg.Now()
+	order := store.RevocationOrder{ProjectID: instance.ProjectID, Reason: reason, By: by.UserID, At: now}
+	entry := s.audit(by, "instance.delete", instance.ProjectID, "instance", instanceID)
+	entry.Reason = reason
+	err = s.cfg.Store.DeleteInstance(ctx, instanceID, now, order, entry)
+	if err != nil {
+		return err
+	}
+	s.feed.changed(instance.ProjectID, 0)
+	return nil
+}
+
+// ordered names what an order revokes, for records and messages.
+func ordered(order store.RevocationOrder) (kind, object string) {
+	switch {
+	case order.Serial != 0:
+		return "serial", fmt.Sprint(order.Serial)
+	case order.UserID != "":
+		return "user", order.UserID
+	case order.Fingerprint != "":
+		return "key", order.Fingerprint
+	case order.KeyID != "":
+		return "key_id", order.KeyID
+	default:
+		return "authority_key", order.AuthorityKeyID
+	}
+}

@@ -1,0 +1,183 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sshca
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-cloud/muster/internal/problem"
+	"github.com/muster-cloud/muster/internal/sshca/sshkey"
+	"github.com/muster-cloud/muster/internal/store"
+)
+
+// issueTimeout bounds an issuance from reading roles to the committed record.
+const issueTimeout = 20 * time.Second
+
+// UserRequest asks for a user certificate.
+type UserRequest struct {
+	ProjectID        string
+	UserID, UserName string
+	PublicKey        string        // one authorized_keys line, as the client sent it
+	Lifetime         time.Duration // zero: the default
+}
+
+// IssueUser certifies a user's key for the accounts of the user's effective
+// roles in the project. While most of its life is left and it would say the
+// same, the certificate that was issued before for this key is given again.
+//
+// Refusals are problems: Invalid for the key or the lifetime, Forbidden where
+// no role gives an account or the key was revoked.
+func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (store.UserCert, error) {
+	entry := s.audit(by, "usercert.issue", req.ProjectID, "user", req.UserID)
+	key, err := s.userKeys.Parse(req.PublicKey)
+	if err != nil {
+		return store.UserCert{}, s.refuseIssue(ctx, entry, "user", problem.InField("pub_key", "%v", err))
+	}
+	roles, err := s.cfg.Directory.EffectiveRoles(ctx, req.UserID, req.ProjectID)
+	if err != nil {
+		return store.UserCert{}, err
+	}
+	wanted, err := s.cfg.User.decide(roles, req.Lifetime)
+	s.warnLeftOut(ctx, req, wanted.leftOut)
+	if err != nil {
+		return store.UserCert{}, s.refuseIssue(ctx, entry, "user", err)
+	}
+	// Two simultaneous requests for one key get one certificate. The work does
+	// not end with the first of them, since the second waits for it too.
+	group := fmt.Sprint(req.ProjectID, req.UserID, key.SHA256, wanted.digest(), wanted.lifetime)
+	result, err, _ := s.issuing.Do(group, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTimeout)
+		defer cancel()
+		return s.issueUser(ctx, by, req, key, wanted)
+	})
+	if err != nil {
+		return store.UserCert{}, s.refuseIssue(ctx, entry, "user", err)
+	}
+	return result.(store.UserCert), nil
+}
+
+func (s *Service) issueUser(ctx context.Context, by Actor, req UserRequest, key sshkey.Key, wanted profile) (store.UserCert, error) {
+	cert, err := s.tryIssueUser(ctx, by, req, key, wanted)
+	if !errors.Is(err, store.ErrConflict) {
+		return cert, err
+	}
+	// The generation was replaced, or the key revoked, since we read them.
+	s.forgetAuthority(req.ProjectID)
+	cert, err = s.tryIssueUser(ctx, by, req, key, wanted)
+	if errors.Is(err, store.ErrConflict) {
+		return cert, problem.New(problem.Conflict, "the authority of the project is changing; try again")
+	}
+	return cert, err
+}
+
+func (s *Service) tryIssueUser(ctx context.Context, by Actor, req UserRequest, key sshkey.Key, wanted profile) (store.UserCert, error) {
+	a, _, err := s.authority(ctx, by, req.ProjectID)
+	if err != nil {
+		return store.UserCert{}, err
+	}
+	if a.user.signer == nil {
+		return store.UserCert{}, problem.New(problem.Conflict, "the project's user CA was revoked and has no successor; ask the cloud's operator")
+	}
+	now := s.cfg.Now()
+	latest, found, revoked, err := s.cfg.Store.LatestUserCert(ctx, req.ProjectID, req.UserID, key.SHA256)
+	switch {
+	case err != nil:
+		return store.UserCert{}, err
+	case revoked:
+		return store.UserCert{}, problem.New(problem.Forbidden, "this public key was revoked; make another key pair")
+	case found && serves(latest, wanted, a.user.id, now):
+		s.metrics.reused.Inc()
+		return latest, nil
+	}
+	cert, err := s.newUserCert(ctx, req, key, wanted, a.user, now)
+	if err != nil {
+		return store.UserCert{}, err
+	}
+	entry := s.audit(by, "usercert.issue", req.ProjectID, "usercert", fmt.Sprint(cert.Serial))
+	entry.Details = map[string]string{"user": cert.UserID, "key": cert.Fingerprint, "principals": strings.Join(cert.Principals, ",")}
+	if err := s.cfg.Store.InsertUserCert(ctx, cert, entry); err != nil {
+		return store.UserCert{}, err
+	}
+	s.metrics.issued.WithLabelValues("user").Inc()
+	return cert, nil
+}
+
+// serves tells whether a certificate may be given again: it says what is
+// wanted, is signed by the current generation, and more than half of the life
+// that is wanted is left.
+func serves(cert store.UserCert, wanted profile, authorityKeyID string, now time.Time) bool {
+	left := cert.ExpiresAt.Sub(now)
+	return cert.RevokedAt.IsZero() && cert.Profile == wanted.digest() && cert.AuthorityKeyID == authorityKeyID &&
+		left > wanted.lifetime/2 && left <= wanted.lifetime
+}
+
+func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.Key, wanted profile, ca signingKey, now time.Time) (store.UserCert, error) {
+	serial, err := s.cfg.Store.NextSerial(ctx)
+	if err != nil {
+		return store.UserCert{}, err
+	}
+	template := &ssh.Certificate{
+		Key:             key.PublicKey,
+		Serial:          serial,
+		CertType:        ssh.UserCert,
+		KeyId:           keyID(req.UserName, serial),
+		ValidPrincipals: wanted.principals,
+		ValidAfter:      uint64(now.Add(-s.cfg.ClockSkew).Unix()),
+		ValidBefore:     uint64(now.Add(wanted.lifetime).Unix()),
+		Permissions:     ssh.Permissions{CriticalOptions: wanted.critical, Extensions: wanted.extensions},
+	}
+	line, err := sign(template, ca.signer, now)
+	if err != nil {
+		return store.UserCert{}, err
+	}
+	return store.UserCert{
+		Serial: serial, ProjectID: req.ProjectID, UserID: req.UserID, UserName: req.UserName,
+		Principals: wanted.principals, Fingerprint: key.SHA256, MD5: key.MD5,
+		KeyID: template.KeyId, AuthorityKeyID: ca.id, Cert: line, Profile: wanted.digest(),
+		CreatedAt: now, ExpiresAt: time.Unix(int64(template.ValidBefore), 0).UTC(),
+	}, nil
+}
+
+// maxKeyIDName bounds the name's part of a key ID, in bytes.
+const maxKeyIDName = 255
+
+// keyID is NAME_SERIAL. It ends up in the logs of every sshd, so that what
+// could break a line there does not get in.
+func keyID(name string, serial uint64) string {
+	name = strings.Map(func(c rune) rune {
+		if !unicode.IsPrint(c) {
+			return '?'
+		}
+		return c
+	}, name)
+	for len(name) > maxKeyIDName {
+		runes := []rune(name)
+		name = string(runes[:len(runes)-1])
+	}
+	return fmt.Sprintf("%s_%d", name, serial)
+}
+
+func (s *Service) warnLeftOut(ctx context.Context, req UserRequest, leftOut []LeftOut) {
+	for _, left := range leftOut {
+		s.metrics.leftOut.Inc()
+		s.cfg.Logger.DebugContext(ctx, "A role has no account", "project", req.ProjectID, "user", req.UserID, "role", left.Role, "reason", left.Reason)
+	}
+}
+
+// refuseIssue records a refusal; trouble of our own passes through.
+func (s *Service) refuseIssue(ctx context.Context, entry store.Audit, kind string, err error) error {
+	var refusal *problem.Problem
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	s.metrics.refused.WithLabelValues(kind).Inc()
+	return s.refuse(ctx, entry, refusal)
+}

@@ -47,8 +47,10 @@ type Request struct {
 	ID     string  // "req-" and 32 hexadecimal digits
 	Remote string  // the client's address, without port
 	Caller *Caller // nil on endpoints without authentication
-	record *record
-	writer http.ResponseWriter
+
+	record   *record
+	writer   http.ResponseWriter
+	settings *RouterConfig
 }
 
 // Response is an answer. A nil Body is sent as no body at all.
@@ -72,8 +74,12 @@ func (r *Request) Actor() sshca.Actor {
 	return actor
 }
 
-// BaseURL is the scheme and host that the client used, for links.
+// BaseURL begins links: what is configured, else the scheme and host that the
+// client used.
 func (r *Request) BaseURL() string {
+	if r.settings.PublicURL != "" {
+		return r.settings.PublicURL
+	}
 	scheme := "http"
 	if r.TLS != nil {
 		scheme = "https"

@@ -16,10 +16,6 @@ import (
 	"github.com/muster-cloud/muster/internal/problem"
 )
 
-// MaxBody bounds what is read of a request. Nova's user-data of 64 kB, in
-// base64, is the largest that comes.
-const MaxBody = 256 << 10
-
 // answer is the ResponseWriter of a request: it remembers what was written,
 // and holds back the plain text with which net/http's mux says 404 and 405.
 type answer struct {
@@ -125,11 +121,11 @@ func encode(out *bytes.Buffer, value any) error {
 // problem, and so is anything after the first value. Fields that the protocol
 // does not name are passed over, as the predecessors did.
 func (r *Request) Decode(into any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, MaxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, r.settings.MaxBody))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return problem.New(problem.TooLarge, "the body is larger than %d bytes", MaxBody)
+		return problem.New(problem.TooLarge, "the body is larger than %d bytes", r.settings.MaxBody)
 	case err != nil:
 		return &problem.Problem{Kind: problem.Invalid, Reason: "the body could not be read", Cause: err}
 	case len(bytes.TrimSpace(body)) == 0:

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/muster-cloud/muster/internal/store"
 )
 
 // RouterConfig is what all requests of a listener have in common.
@@ -21,6 +23,10 @@ type RouterConfig struct {
 	Logger         *slog.Logger
 	Metrics        *Metrics
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
+	PublicURL      string         // base of links; empty: from each request
+	KeystoneURL    string         // where clients without a token are sent
+	MaxBody        int64          // bytes; default 256 KiB, since Nova sends 64 kB of user-data in base64
+	MaxPage        int            // entries; default and at most store.MaxPageLimit
 }
 
 // Router finds the endpoint of a request. It answers what it does not know
@@ -38,6 +44,12 @@ type shapeOf struct {
 
 // NewRouter returns a router with the faces' endpoints.
 func NewRouter(cfg RouterConfig, faces ...Face) *Router {
+	if cfg.MaxBody <= 0 {
+		cfg.MaxBody = 256 << 10
+	}
+	if cfg.MaxPage <= 0 || cfg.MaxPage > store.MaxPageLimit {
+		cfg.MaxPage = store.MaxPageLimit
+	}
 	router := &Router{cfg: cfg, mux: http.NewServeMux()}
 	for _, face := range faces {
 		face.Register(router)
@@ -77,7 +89,7 @@ type requestKey struct{}
 // record about it.
 func (ro *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	request := &Request{ID: newRequestID(), Remote: ro.remote(r), record: &record{}, writer: w}
+	request := &Request{ID: newRequestID(), Remote: ro.remote(r), record: &record{}, writer: w, settings: &ro.cfg}
 	a := &answer{ResponseWriter: w}
 	w.Header().Set("X-Openstack-Request-Id", request.ID)
 	if trimmed := strings.TrimRight(r.URL.Path, "/"); trimmed != "" && trimmed != r.URL.Path {
@@ -117,7 +129,7 @@ func (ro *Router) fail(a *answer, request *Request, err error) {
 		a.Header().Set("Retry-After", seconds(retryAfter))
 	}
 	if status == http.StatusUnauthorized {
-		a.Header().Set("WWW-Authenticate", "Keystone")
+		a.Header().Set("WWW-Authenticate", fmt.Sprintf("Keystone uri=%q", ro.cfg.KeystoneURL))
 	}
 	if err := a.send(request, response); err != nil && request.record.err == nil {
 		request.record.err = err

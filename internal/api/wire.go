@@ -86,8 +86,8 @@ type Links struct {
 
 // ListPage reads the query's limit and marker. Without a limit a page holds the most.
 func (r *Request) ListPage() (store.Page, error) {
-	limit, err := r.IntQuery("limit", store.MaxPageLimit, 1, 1<<31-1)
-	return store.Page{After: r.URL.Query().Get("marker"), Limit: min(limit, store.MaxPageLimit)}, err
+	limit, err := r.IntQuery("limit", r.settings.MaxPage, 1, 1<<31-1)
+	return store.Page{After: r.URL.Query().Get("marker"), Limit: min(limit, r.settings.MaxPage)}, err
 }
 
 // Links returns those of a page whose last entry has the key.

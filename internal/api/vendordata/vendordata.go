@@ -12,6 +12,7 @@ package vendordata
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/muster-cloud/muster/internal/api"
@@ -37,9 +38,10 @@ type Config struct {
 	Hosts     HostTokens
 	Directory Directory
 
-	SSHPort     int    // where instances serve SSH beside 22
-	PAMSudo     bool   // sudo asks the user's SSH agent
-	APIEndpoint string // where instances reach Muster
+	SSHPort     int      // where instances serve SSH beside 22
+	PAMSudo     bool     // sudo asks the user's SSH agent
+	APIEndpoint string   // where instances reach Muster
+	SudoRoles   []string // whose accounts may use sudo; empty: those with admin in their name, as in Tatu
 }
 
 // Face answers Nova.
@@ -65,7 +67,6 @@ type boot struct {
 	ProjectID  string            `json:"project-id"`
 	InstanceID string            `json:"instance-id"`
 	Hostname   string            `json:"hostname"`
-	Metadata   map[string]string `json:"metadata"`
 }
 
 // SSH is what the instance's boot script reads. The order and the spelling of
@@ -142,14 +143,21 @@ func (f *Face) describe(r *api.Request, project string, boot sshca.Boot) (SSH, e
 	}, nil
 }
 
-// sudoers are the accounts of the roles with admin in their name, as in Tatu.
+// sudoers are the accounts of the roles that may use sudo.
 func (f *Face) sudoers(roles []string) []string {
 	var admins []string
 	for _, role := range roles {
-		if strings.Contains(strings.ToLower(role), "admin") {
+		if f.maySudo(role) {
 			admins = append(admins, role)
 		}
 	}
 	accounts, _ := f.cfg.Hosts.Accounts(admins)
 	return accounts
+}
+
+func (f *Face) maySudo(role string) bool {
+	if len(f.cfg.SudoRoles) > 0 {
+		return slices.Contains(f.cfg.SudoRoles, role)
+	}
+	return strings.Contains(strings.ToLower(role), "admin")
 }

@@ -1,0 +1,370 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package server puts the rooms together: it turns a configuration into a
+// running Muster, starts what runs, and stops it in order. It is the one place
+// that knows all rooms, and decides nothing by itself.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/api/health"
+	"github.com/muster-cloud/muster/internal/api/instance"
+	"github.com/muster-cloud/muster/internal/api/operator"
+	"github.com/muster-cloud/muster/internal/api/tatu"
+	"github.com/muster-cloud/muster/internal/api/vendordata"
+	"github.com/muster-cloud/muster/internal/config"
+	"github.com/muster-cloud/muster/internal/custody"
+	"github.com/muster-cloud/muster/internal/keystone"
+	"github.com/muster-cloud/muster/internal/policy"
+	"github.com/muster-cloud/muster/internal/sshca"
+	"github.com/muster-cloud/muster/internal/store"
+)
+
+// Server is one replica of Muster.
+type Server struct {
+	cfg       *config.Config
+	logger    *slog.Logger
+	registry  *prometheus.Registry
+	store     *store.Store
+	custody   *custody.Sealed
+	tokens    *keystone.Client // validates callers' tokens
+	directory *keystone.Client // looks up users, projects and roles
+	authority *sshca.Service
+	guard     *api.Guard
+	listeners []*api.Listener
+}
+
+// New builds a server and opens its listeners, which answer once Run runs. It
+// connects to the database and refuses one that does not fit this program.
+func New(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Server, error) {
+	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry()}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := s.build(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *Server) build(ctx context.Context) error {
+	keyring, err := custody.ParseKeyring(strings.NewReader(string(s.cfg.Custody.MasterKey)))
+	if err != nil {
+		return fmt.Errorf("[custody] master key: %w", err)
+	}
+	s.custody = custody.NewSealed(keyring)
+	rules, err := s.loadRules()
+	if err != nil {
+		return err
+	}
+	if err := s.buildKeystone(); err != nil {
+		return err
+	}
+	if s.store, err = OpenStore(ctx, s.cfg, s.logger, s.registry); err != nil {
+		return err
+	}
+	if err := s.store.CheckSchema(ctx); err != nil {
+		return err
+	}
+	s.guard = api.NewGuard(s.tokens, rules, s.store)
+	if s.authority, err = sshca.New(s.authorityConfig(keyring)); err != nil {
+		return err
+	}
+	return s.listen()
+}
+
+// OpenStore connects to the configured database.
+func OpenStore(ctx context.Context, cfg *config.Config, logger *slog.Logger, registerer prometheus.Registerer) (*store.Store, error) {
+	db := cfg.Database
+	opened, err := store.Open(ctx, store.Config{
+		URL:         string(db.Connection),
+		MaxPoolSize: db.MaxPoolSize, MaxOverflow: db.MaxOverflow,
+		ConnectionRecycleTime: db.ConnectionRecycleTime, PoolTimeout: db.PoolTimeout,
+		MaxRetries: db.MaxRetries, RetryInterval: db.RetryInterval,
+		Logger: logger, Registerer: registerer,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("[database] connection: %w", err)
+	}
+	return opened, nil
+}
+
+func (s *Server) loadRules() (*policy.Enforcer, error) {
+	rules, err := policy.Load(s.cfg.Policy.PolicyFile, policy.Defaults())
+	if err != nil {
+		return nil, fmt.Errorf("[oslo_policy] policy_file: %w", err)
+	}
+	for _, warning := range rules.Warnings() {
+		s.logger.Warn("Policy", "warning", warning)
+	}
+	return rules, nil
+}
+
+// buildKeystone makes one client, or two where tokens are validated as
+// somebody else than looked up: each has caches and a login of its own.
+func (s *Server) buildKeystone() error {
+	auth := s.cfg.KeystoneAuthToken
+	var err error
+	s.tokens, err = keystone.New(s.keystoneConfig(auth.Auth, "tokens"))
+	if err != nil {
+		return fmt.Errorf("[keystone_authtoken]: %w", err)
+	}
+	s.directory = s.tokens
+	if s.cfg.ServiceCredentials == auth.Auth {
+		return nil
+	}
+	s.directory, err = keystone.New(s.keystoneConfig(s.cfg.ServiceCredentials, "directory"))
+	if err != nil {
+		return fmt.Errorf("[service_credentials]: %w", err)
+	}
+	return nil
+}
+
+func (s *Server) keystoneConfig(auth config.Auth, purpose string) keystone.Config {
+	return keystone.Config{
+		AuthURL: auth.AuthURL.String(), AuthType: auth.AuthType,
+		Username: auth.Username, UserID: auth.UserID, Password: string(auth.Password),
+		UserDomainName: auth.UserDomainName, UserDomainID: auth.UserDomainID,
+		ProjectName: auth.ProjectName, ProjectID: auth.ProjectID,
+		ProjectDomainName: auth.ProjectDomainName, ProjectDomainID: auth.ProjectDomainID,
+		ApplicationCredentialID: auth.ApplicationCredentialID, ApplicationCredentialName: auth.ApplicationCredentialName,
+		ApplicationCredentialSecret: string(auth.ApplicationCredentialSecret),
+		CAFile:                      auth.CAFile, Insecure: auth.Insecure, Timeout: auth.HTTPConnectTimeout,
+		TokenCacheTime: s.cfg.KeystoneAuthToken.TokenCacheTime, RoleCacheTime: s.cfg.KeystoneAuthToken.RoleCacheTime,
+		Logger:     s.logger,
+		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"client": purpose}, s.registry),
+	}
+}
+
+func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
+	ssh := s.cfg.SSH
+	roles := make(map[string]sshca.RoleRule, len(s.cfg.Roles))
+	accounts := make(map[string]string, len(ssh.RoleAccounts))
+	for role, account := range ssh.RoleAccounts {
+		accounts[role] = account
+	}
+	for _, role := range s.cfg.Roles {
+		roles[role.Name] = sshca.RoleRule{
+			Lifetime: role.Lifetime, Extensions: role.Extensions, SourceAddress: role.SourceAddress, ForceCommand: role.ForceCommand,
+		}
+		if role.Account != "" {
+			accounts[role.Name] = role.Account
+		}
+	}
+	return sshca.Config{
+		Store: s.store, Custody: s.custody, Sealer: keyring, Directory: s.directory,
+		Algorithm: custody.Algorithm(ssh.CAAlgorithm), MinRSABits: ssh.MinRSABits, ClockSkew: ssh.ClockSkew,
+		User: sshca.UserRules{
+			Accounts: sshca.AccountRules{Accounts: accounts, Prefix: ssh.AccountPrefix, Reserved: ssh.ExtraSystemAccounts},
+			Lifetime: ssh.UserCertLifetime, MaxLifetime: ssh.UserCertMaxLifetime, Extensions: ssh.Extensions, Roles: roles,
+		},
+		Host: sshca.HostRules{
+			Lifetime: ssh.HostCertLifetime, TokenLifetime: ssh.HostTokenLifetime,
+			NamePrincipals: ssh.HostCertPrincipals == "names", RefuseSharedKeys: ssh.SharedHostKeys == "refuse",
+		},
+		Logger: s.logger, Registerer: s.registry,
+	}
+}
+
+// listen opens all listeners, or none.
+func (s *Server) listen() error {
+	metrics := api.NewMetrics(s.registry)
+	for _, cfg := range s.cfg.Listeners {
+		router := api.NewRouter(api.RouterConfig{
+			Logger: s.logger, Metrics: metrics, TrustedProxies: s.cfg.API.TrustedProxies,
+			PublicURL: text(s.cfg.API.PublicURL), KeystoneURL: text(s.cfg.KeystoneAuthToken.WWWAuthenticateURI),
+			MaxBody: int64(s.cfg.API.MaxBody), MaxPage: s.cfg.API.MaxPage,
+		}, s.faces(cfg)...)
+		listener, err := api.Listen(api.ListenerConfig{
+			Name: cfg.Name, Address: cfg.Address, Handler: router,
+			CertFile: cfg.TLSCert, KeyFile: cfg.TLSKey, ClientCAFile: cfg.ClientCA,
+			RequestTimeout: s.cfg.API.RequestTimeout, Logger: s.logger,
+		})
+		if err != nil {
+			return err
+		}
+		s.listeners = append(s.listeners, listener)
+	}
+	return nil
+}
+
+func (s *Server) faces(listener *config.Listener) []api.Face {
+	// The instance face is made even where it is not served: Tatu has its
+	// calls under its own paths too.
+	instances := instance.New(instance.Config{
+		Hosts: s.authority, Lists: s.authority.Feed(), Rate: api.NewRateLimiter(listener.RateLimit, listener.RateBurst),
+		MaxWait: s.cfg.API.LongPollMax, MaxWaiting: s.cfg.API.MaxLongPolls,
+	})
+	var faces []api.Face
+	for _, name := range listener.Faces {
+		switch name {
+		case "tatu":
+			faces = append(faces, tatu.New(tatu.Config{
+				Guard: s.guard, Authority: s.authority, Records: s.store, Users: s.directory,
+				CreateHostCert: instances.CreateHostCert, ShowRevokedKeys: instances.ShowRevokedKeys,
+			}))
+		case "vendordata":
+			faces = append(faces, vendordata.New(vendordata.Config{
+				Guard: s.guard, Hosts: s.authority, Directory: s.directory,
+				SSHPort: s.cfg.Vendordata.SSHPort, PAMSudo: s.cfg.Vendordata.PAMSudo,
+				APIEndpoint: text(s.cfg.Vendordata.APIEndpoint), SudoRoles: s.cfg.Vendordata.SudoRoles,
+			}))
+		case "instance":
+			faces = append(faces, instances)
+		case "operator":
+			faces = append(faces, operator.New(operator.Config{Guard: s.guard, Authority: s.authority, Records: s.store, Sessions: sessions{s}}))
+		case "health":
+			faces = append(faces, health.New(s.logger, s.checks()...))
+		case "metrics":
+			faces = append(faces, metricsFace{s.registry})
+		}
+	}
+	return faces
+}
+
+func (s *Server) checks() []health.Check {
+	return []health.Check{
+		{Name: "database", Try: s.store.Ping},
+		{Name: "keystone", Try: s.tokens.Check},
+		{Name: "custody", Try: s.custody.Check},
+	}
+}
+
+// sessions forgets a user in every cache.
+type sessions struct{ server *Server }
+
+// ForgetUser implements operator.Sessions.
+func (c sessions) ForgetUser(id string) {
+	c.server.tokens.ForgetUser(id)
+	c.server.directory.ForgetUser(id)
+}
+
+// metricsFace serves Prometheus.
+type metricsFace struct{ registry *prometheus.Registry }
+
+// Name implements api.Face.
+func (metricsFace) Name() string { return "metrics" }
+
+// Register implements api.Face.
+func (m metricsFace) Register(router *api.Router) {
+	router.HandleHTTP("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+}
+
+// URL returns where the first listener with the face answers, or nothing.
+func (s *Server) URL(face string) string {
+	for i, cfg := range s.cfg.Listeners {
+		for _, name := range cfg.Faces {
+			if name == face {
+				return s.listeners[i].URL()
+			}
+		}
+	}
+	return ""
+}
+
+// Run serves until the context ends or something fails. Then, in this order:
+// no new requests are taken, those that run are finished, the records that
+// they queued are committed, and the database is closed.
+func (s *Server) Run(ctx context.Context) error {
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	var writer errgroup.Group
+	writer.Go(func() error { return s.store.Run(writing) })
+
+	group, running := errgroup.WithContext(ctx)
+	for _, listener := range s.listeners {
+		s.logger.Info("Listening", "listener", listener.Name(), "url", listener.URL())
+		group.Go(func() error { return listener.Serve(running, s.cfg.ShutdownTimeout) })
+	}
+	group.Go(func() error { return s.authority.Feed().Run(running) })
+	group.Go(func() error { return s.prune(running) })
+	err := group.Wait()
+	stopWriting()
+	return errors.Join(err, writer.Wait(), s.store.Close())
+}
+
+// Reload takes over what may change while Muster runs: policy rules and TLS
+// certificates. What cannot be read stays as it was, and is reported.
+func (s *Server) Reload() error {
+	rules, err := s.loadRules()
+	if err == nil {
+		s.guard.SetRules(rules)
+	}
+	problems := []error{err}
+	for _, listener := range s.listeners {
+		problems = append(problems, listener.Reload())
+	}
+	return errors.Join(problems...)
+}
+
+// close undoes a build that failed.
+func (s *Server) close() error {
+	var problems []error
+	for _, listener := range s.listeners {
+		problems = append(problems, listener.Close())
+	}
+	if s.store != nil {
+		problems = append(problems, s.store.Close())
+	}
+	return errors.Join(problems...)
+}
+
+// prune removes what is no longer needed, in one replica at a time.
+func (s *Server) prune(ctx context.Context) error {
+	tick := time.NewTicker(s.cfg.Prune.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := s.pruneOnce(ctx); err != nil && ctx.Err() == nil {
+			s.logger.Warn("Cannot remove old records; will try again", "error", err)
+		}
+	}
+}
+
+// pruneBatch keeps each transaction short.
+const pruneBatch = 1000
+
+func (s *Server) pruneOnce(ctx context.Context) error {
+	held, err := s.store.Lease(ctx, "prune", s.cfg.Host, s.cfg.Prune.Interval)
+	if err != nil || !held {
+		return err
+	}
+	now := time.Now()
+	for _, step := range []struct {
+		remove func(context.Context, time.Time, int) (int, error)
+		before time.Time
+	}{
+		{s.store.PruneExpired, now.Add(-s.cfg.Prune.CertificateRetention)},
+		{s.store.PruneAudit, now.Add(-s.cfg.Audit.Retention)},
+	} {
+		for removed := pruneBatch; removed == pruneBatch; {
+			if removed, err = step.remove(ctx, step.before, pruneBatch); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func text(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return strings.TrimRight(u.String(), "/")
+}
+

@@ -73,9 +73,9 @@ func newCaller(g *Guard, token *keystone.Token) *Caller {
 	return &Caller{Token: token, guard: g, credentials: policy.Caller{
 		UserID: token.UserID, UserName: token.UserName,
 		UserDomainID: token.UserDomainID,
-		ProjectID: token.ProjectID, ProjectName: token.ProjectName,
+		ProjectID:    token.ProjectID, ProjectName: token.ProjectName,
 		ProjectDomainID: token.ProjectDomainID,
-		DomainID: token.DomainID, SystemScope: systemScope, IsAdminProject: token.IsAdminProject, Roles: token.Roles,
+		DomainID:        token.DomainID, SystemScope: systemScope, IsAdminProject: token.IsAdminProject, Roles: token.Roles,
 	}.Credentials()}
 }
 

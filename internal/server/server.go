@@ -367,4 +367,3 @@ func text(u *url.URL) string {
 	}
 	return strings.TrimRight(u.String(), "/")
 }
-

@@ -64,9 +64,9 @@ func (f *Face) Register(router *api.Router) {
 
 // boot is Nova's description of an instance, as far as it matters.
 type boot struct {
-	ProjectID  string            `json:"project-id"`
-	InstanceID string            `json:"instance-id"`
-	Hostname   string            `json:"hostname"`
+	ProjectID  string `json:"project-id"`
+	InstanceID string `json:"instance-id"`
+	Hostname   string `json:"hostname"`
 }
 
 // SSH is what the instance's boot script reads. The order and the spelling of

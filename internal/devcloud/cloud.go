@@ -86,6 +86,7 @@ func New(cfg Config) (*Cloud, error) {
 func (c *Cloud) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- c.server.Serve(c.listener) }()
+	defer c.Compute.Close()
 	select {
 	case err := <-served:
 		return err
@@ -97,7 +98,6 @@ func (c *Cloud) Run(ctx context.Context) error {
 		_ = c.server.Close() // what is still open has had its time
 	}
 	<-served
-	c.Compute.Wait()
 	return nil
 }
 

@@ -65,6 +65,9 @@ type Service struct {
 	mux    *http.ServeMux
 	client *http.Client
 	builds sync.WaitGroup
+	// building ends when the Service is closed.
+	building context.Context
+	stop     context.CancelFunc
 
 	mu      sync.Mutex
 	targets []target
@@ -109,6 +112,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.VendordataTimeout = 5 * time.Second
 	}
 	s := &Service{cfg: cfg, client: &http.Client{}, servers: map[string]*server{}}
+	s.building, s.stop = context.WithCancel(context.Background())
 	s.routes()
 	return s, s.SetVendordataTargets(cfg.VendordataTargets...)
 }
@@ -116,8 +120,14 @@ func New(cfg Config) (*Service, error) {
 // ServeHTTP implements http.Handler.
 func (s *Service) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// Wait returns when the boots begun by HTTP have made their calls.
+// Wait returns when the boots begun by HTTP so far have made their calls.
 func (s *Service) Wait() { s.builds.Wait() }
+
+// Close ends the boots under way.
+func (s *Service) Close() {
+	s.stop()
+	s.builds.Wait()
+}
 
 // Boot makes an active instance and makes the vendordata calls of a boot with a
 // config drive (five for each target). It returns the instance's ID, with

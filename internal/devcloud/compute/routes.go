@@ -4,7 +4,6 @@
 package compute
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -109,11 +108,8 @@ func (s *Service) createServer(w http.ResponseWriter, r *http.Request, caller id
 		return
 	}
 	s.builds.Go(func() {
-		// Each call has its own deadline, and so has all of it.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
-		defer cancel()
-		if err := s.readConfigDrive(ctx, id); err != nil {
-			s.cfg.Logger.WarnContext(ctx, "the config drive was not finished", "instance", id, "error", err)
+		if err := s.readConfigDrive(s.building, id); err != nil {
+			s.cfg.Logger.Warn("the config drive was not finished", "instance", id, "error", err)
 		}
 	})
 	link := s.cfg.URL + "/servers/" + id

@@ -32,7 +32,7 @@ var (
 	ErrUnavailable = errors.New("cannot ask Keystone")
 	// ErrForbidden means that Muster's own service user may not make the call.
 	// The message says which role it lacks.
-	ErrForbidden = errors.New("Muster's service user lacks rights in Keystone")
+	ErrForbidden = errors.New("the service user of Muster lacks rights in Keystone")
 )
 
 // UnavailableError says why Keystone could not be asked, and when to try again.

@@ -175,12 +175,6 @@ func TestTokenIsAskedForOnceAndCached(t *testing.T) {
 	for range 50 {
 		group.Go(func() { r.want(t, token, nil) })
 	}
-	// The first caller gives up; those who wait with it must not notice.
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := r.Validate(ctx, token); !errors.Is(err, context.Canceled) {
-		t.Errorf("got error %v, want that of the context", err)
-	}
 	close(release)
 	group.Wait()
 	if n := r.count(validation); n != 1 {
@@ -199,6 +193,43 @@ func TestTokenIsAskedForOnceAndCached(t *testing.T) {
 	if n := r.count(validation); n != 2 {
 		t.Errorf("after 5:01: asked %d times, want twice", n)
 	}
+}
+
+// The first caller gives up while Keystone thinks; those who wait with it, or
+// come later, must not notice.
+func TestCancelledFirstCaller(t *testing.T) {
+	r := newRig(t, nil)
+	token := r.token(t)
+	asked, release := make(chan struct{}), make(chan struct{})
+	r.intercept(func(_ http.ResponseWriter, q *http.Request) bool {
+		if q.Method == http.MethodGet {
+			asked <- struct{}{}
+			<-release
+		}
+		return false
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() {
+		_, err := r.Validate(ctx, token)
+		first <- err
+	}()
+	<-asked
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("got error %v, want that of the context", err)
+	}
+	go func() {
+		for range asked { // only if it is asked again
+		}
+	}()
+	close(release)
+	r.want(t, token, nil)
+	if n := r.count(validation); n != 1 {
+		t.Errorf("Keystone was asked %d times, want once", n)
+	}
+	r.heal()
+	close(asked)
 }
 
 func TestCachedTokenEndsWithItsExpiry(t *testing.T) {

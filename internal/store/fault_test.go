@@ -196,3 +196,14 @@ func TestRunFinishes(t *testing.T) {
 		t.Error("Run ran twice")
 	}
 }
+
+// TestSQLiteIsDurable: no test can cut the power, so the settings that make a commit outlive that are looked at.
+func TestSQLiteIsDurable(t *testing.T) {
+	f := newFixture(t, "sqlite:///"+filepath.Join(t.TempDir(), "muster.db"), 1)
+	for pragma, want := range map[string]string{"synchronous": "2", "journal_mode": "wal"} {
+		var got string
+		if err := f.store().writer.db.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("%s = %s, %v", pragma, got, err)
+		}
+	}
+}

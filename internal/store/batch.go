@@ -10,9 +10,8 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -98,14 +97,12 @@ func (s *Store) Run(ctx context.Context) error {
 	if !s.running.CompareAndSwap(false, true) {
 		return errors.New("the store runs already")
 	}
-	var g errgroup.Group
+	var wg sync.WaitGroup
 	for _, queue := range s.queues {
-		g.Go(func() error {
-			s.commitAll(ctx, queue)
-			return nil
-		})
+		wg.Go(func() { s.commitAll(ctx, queue) })
 	}
-	return g.Wait()
+	wg.Wait()
+	return nil
 }
 
 // commitAll commits whatever has queued while it committed the last.

@@ -133,6 +133,8 @@ func (l location) connectPostgreSQL() (*sql.DB, error) {
 	cfg.Fallbacks, cfg.ConnectTimeout = nil, connectTimeout
 	cfg.RuntimeParams["application_name"] = "muster"
 	cfg.RuntimeParams["default_transaction_isolation"] = "read committed"
+	// Every query has its index. A plan made and kept while the tables were small would read them whole when they have grown.
+	cfg.RuntimeParams["enable_seqscan"] = "off"
 	if l.socket == "" {
 		if cfg.TLSConfig, err = l.tlsConfig(); err != nil {
 			return nil, err

@@ -16,13 +16,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// idleTime is how long an unused connection is kept.
+const idleTime = 30 * time.Second
+
 // Config says which database to use, and how.
 type Config struct {
 	// URL names the database as SQLAlchemy writes it: sqlite:////var/lib/muster/muster.db,
 	// postgresql://user:password@host/name, mysql+pymysql://user:password@host/name?charset=utf8.
 	URL string
-	// MaxPoolSize is how many connections are kept (default 5), MaxOverflow how many more may be opened for a while
-	// (default 50). SQLite has one writer and MaxPoolSize readers.
+	// At most MaxPoolSize (default 5) and MaxOverflow (default 50) connections are open; all go when idle. The two are one limit here,
+	// and two settings for the sake of oslo.db's names. SQLite has one writer and MaxPoolSize readers.
 	MaxPoolSize, MaxOverflow int
 	// ConnectionRecycleTime is the age at which a connection is replaced (default 1 h).
 	ConnectionRecycleTime time.Duration
@@ -110,8 +113,11 @@ func (s *Store) limitPools() {
 		s.reader.db.SetMaxIdleConns(s.cfg.MaxPoolSize)
 		return
 	}
+	// Those above the pool's size go when they were idle for a while, not at once: a connection is dear to make, and prepares every
+	// statement anew.
 	s.writer.db.SetMaxOpenConns(s.cfg.MaxPoolSize + s.cfg.MaxOverflow)
-	s.writer.db.SetMaxIdleConns(s.cfg.MaxPoolSize)
+	s.writer.db.SetMaxIdleConns(s.cfg.MaxPoolSize + s.cfg.MaxOverflow)
+	s.writer.db.SetConnMaxIdleTime(idleTime)
 	s.writer.db.SetConnMaxLifetime(s.cfg.ConnectionRecycleTime)
 }
 

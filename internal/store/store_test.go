@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,7 +51,6 @@ func (c *clock) Now() time.Time       { return time.UnixMicro(c.now.Load()).UTC(
 func (c *clock) step(d time.Duration) { c.now.Add(d.Microseconds()) }
 func id(n int) string                 { return fmt.Sprintf("%032x", n) }
 func fingerprint(n int) string        { return fmt.Sprintf("SHA256:%043d", n) }
-func randomHex() string               { return fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64()) }
 func hash(token string) string        { return hex.EncodeToString([]byte(token)) }
 func must[T any](v T, err error) func(testing.TB) T {
 	return func(t testing.TB) T {

@@ -74,10 +74,11 @@ func scanUserCert(r scanner) (UserCert, error) {
 
 var (
 	selectUserCert = "SELECT " + userCertTable.list("") + " FROM user_cert"
-	// One query for both answers. A row comes back even when there is no certificate.
+	// One query for both answers. A row comes back even when there is no certificate. The inner one gives no more than a number, for MariaDB
+	// writes long texts of inner results to disk.
 	selectLatestUserCert = "SELECT EXISTS (SELECT 1 FROM revoked_name r WHERE r.value = ? AND r.project_id = ? AND r.kind = 'key'), " +
-		userCertTable.list("c") + " FROM (SELECT 1 AS one) o LEFT JOIN (SELECT * FROM user_cert WHERE fingerprint = ? AND user_id = ?" +
-		" AND project_id = ? ORDER BY serial DESC LIMIT 1) c ON 1 = 1"
+		userCertTable.list("c") + " FROM (SELECT 1 AS one) o LEFT JOIN user_cert c ON c.serial =" +
+		" (SELECT MAX(serial) FROM user_cert WHERE fingerprint = ? AND user_id = ? AND project_id = ?)"
 )
 
 // latestUserCert is a row of selectLatestUserCert.

@@ -16,6 +16,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -124,12 +125,53 @@ func (s *Server) await(ctx context.Context) error {
 	}
 }
 
-// Kill ends the server as a crash does, with SIGKILL, and returns when it's gone.
+// Kill ends the server as a crash does, with SIGKILL, and returns when it's gone with its children. Those of PostgreSQL have process
+// groups of their own, and hold its memory.
 func (s *Server) Kill() error {
 	if s.command == nil || s.command.Process == nil {
 		return nil
 	}
-	return s.signal(syscall.SIGKILL)
+	offspring, err := children(s.command.Process.Pid)
+	if err := errors.Join(err, s.signal(syscall.SIGKILL)); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(stopTimeout)
+	for _, pid := range offspring {
+		for syscall.Kill(pid, syscall.SIGKILL) == nil {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("the server's child %d didn't end within %s", pid, stopTimeout)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// children returns the processes whose parent is pid, by /proc/PID/stat (proc(5)): the parent is the second field after the name, which
+// ends with the last parenthesis.
+func children(pid int) ([]int, error) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return nil, err
+	}
+	var found []int
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		text := string(stat)
+		fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+		if len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
+			continue
+		}
+		child, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, child)
+	}
+	return found, nil
 }
 
 // Stop ends the server and removes its folder.

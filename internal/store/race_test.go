@@ -1,0 +1,74 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"testing"
+	"time"
+)
+
+// during runs a call of another replica while a transaction of this one is open. What must wait for the transaction gets time to not do so.
+func during(t *testing.T, f *fixture, do func(*tx) error, call func(s *Store) error) error {
+	t.Helper()
+	other := newReplica(t, f)
+	run(t, other)
+	outcome := make(chan error, 1)
+	var early error
+	returned := false
+	err := f.store().transact(t.Context(), func(tx *tx) error {
+		if err := do(tx); err != nil {
+			return err
+		}
+		go func() { outcome <- call(other) }()
+		select {
+		case early = <-outcome:
+			returned = true
+		case <-time.After(300 * time.Millisecond):
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if returned {
+		return early
+	}
+	return <-outcome
+}
+
+// TestIssueWaitsForRevocation: a certificate for a key is not recorded beside a revocation of the key that is about to commit.
+func TestIssueWaitsForRevocation(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.authority(t, 1)
+		c := f.userCert(t, 1, 50, 1)
+		err := during(t, f, func(tx *tx) error {
+			log, err := openLog(tx, RevocationOrder{ProjectID: id(1), At: f.clock.Now()})
+			if err != nil {
+				return err
+			}
+			if err := log.addName(tx, RevokedKey, c.Fingerprint); err != nil {
+				return err
+			}
+			return log.close(tx)
+		}, func(s *Store) error { return s.InsertUserCert(t.Context(), c, Audit{}) })
+		isError(t, err, ErrConflict)
+	})
+}
+
+// TestSpendingWaitsForSpending: a token that is about to be spent is not spent by another replica too.
+func TestSpendingWaitsForSpending(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.authority(t, 1)
+		i := f.instance(t, 1, 100)
+		c := f.hostCert(t, 1, 100, 2)
+		err := during(t, f, func(tx *tx) error {
+			_, err := tx.exec("UPDATE instance SET token_used_at = 1, token_fingerprint = ? WHERE id = ?", fingerprint(1), i.ID)
+			return err
+		}, func(s *Store) error {
+			_, _, err := s.SpendToken(t.Context(), i.Token.Hash, c.Fingerprint, c, Audit{})
+			return err
+		})
+		isError(t, err, ErrConflict)
+	})
+}

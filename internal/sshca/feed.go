@@ -148,15 +148,15 @@ func (f *Feed) refresh(ctx context.Context) {
 	_ = group.Wait()
 }
 
-// changed tells that a version was committed by this process.
-func (f *Feed) changed(projectID string, version uint64) {
+// changed tells that this process committed something in the project.
+func (f *Feed) changed(projectID string) {
 	f.mu.Lock()
 	l := f.lists[projectID]
 	f.mu.Unlock()
 	if l == nil {
 		return
 	}
-	l.want(version)
+	l.stale.Store(true)
 	f.signal()
 }
 

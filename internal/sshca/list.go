@@ -54,6 +54,7 @@ type list struct {
 
 	snapshot atomic.Pointer[Snapshot]
 	wanted   atomic.Uint64 // the newest version that is known to be committed
+	stale    atomic.Bool   // something may have been committed that wanted does not tell
 	waiting  atomic.Int64
 	usedAt   atomic.Int64 // Unix seconds
 
@@ -99,7 +100,9 @@ func (l *list) current(ctx context.Context) (*Snapshot, error) {
 	// Others wait for this build; it does not end with the one who began it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
 	defer cancel()
+	l.stale.Store(false) // before reading: what comes later makes it stale again
 	if err := l.load(ctx); err != nil {
+		l.stale.Store(true)
 		return nil, err
 	}
 	snapshot, err := l.build(ctx, now)
@@ -111,7 +114,7 @@ func (l *list) current(ctx context.Context) (*Snapshot, error) {
 }
 
 func (l *list) fresh(snapshot *Snapshot, now time.Time) bool {
-	return snapshot != nil && snapshot.Version >= l.wanted.Load() && !snapshot.cutoff.Before(cutoff(now))
+	return snapshot != nil && !l.stale.Load() && snapshot.Version >= l.wanted.Load() && !snapshot.cutoff.Before(cutoff(now))
 }
 
 func cutoff(now time.Time) time.Time { return now.Add(-listGrace).Truncate(listStep) }

@@ -40,7 +40,7 @@ func (s *Service) Revoke(ctx context.Context, by Actor, order store.RevocationOr
 	}
 	if !result.Already {
 		s.metrics.revoked.WithLabelValues(kind).Inc()
-		s.feed.changed(order.ProjectID, result.Version)
+		s.feed.changed(order.ProjectID)
 	}
 	return result, nil
 }
@@ -83,7 +83,7 @@ func (s *Service) DeleteInstance(ctx context.Context, by Actor, instanceID, reas
 	if err != nil {
 		return err
 	}
-	s.feed.changed(instance.ProjectID, 0)
+	s.feed.changed(instance.ProjectID)
 	return nil
 }
 

@@ -1,0 +1,52 @@
+# Copyright The Muster Authors
+# SPDX-License-Identifier: Apache-2.0
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 30s
+
+# The release is static: the pure-Go SQLite driver needs no C. Only the race detector of the tests does.
+export CGO_ENABLED = 0
+
+.PHONY: help
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: deps-demo build ## Play the main job with a real sshd, from boot to revocation (installs OpenSSH if it is missing)
+	bin/muster demo
+
+.PHONY: dev
+dev: build ## Run Muster on SQLite beside a small cloud in one process, until Ctrl-C
+	bin/muster dev
+
+.PHONY: test
+test: deps-test ## Run all tests, against real databases, OpenSSH and Keystone (installs what is missing)
+	CGO_ENABLED=1 MUSTER_TEST_REQUIRE=1 $(GO) test -race -timeout 40m ./...
+
+.PHONY: unit
+unit: ## Run the fast tests, without services and installing nothing
+	$(GO) test -short ./...
+
+.PHONY: bench
+bench: deps-test ## Measure what docs/performance.md reports (BENCH_FLAGS="-rows user-cert" for some rows)
+	$(GO) run ./test/bench $(BENCH_FLAGS)
+
+.PHONY: lint
+lint: ## Check formatting, vet, staticcheck, module tidiness and known vulnerabilities
+	scripts/lint.sh
+
+.PHONY: build
+build: ## Build static binaries into bin/
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (30s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: deps-demo deps-test
+deps-demo:
+	@scripts/services-install.sh demo
+deps-test:
+	@scripts/services-install.sh test

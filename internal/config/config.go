@@ -104,7 +104,8 @@ type KeystoneAuthToken struct {
 
 // Policy is [oslo_policy].
 type Policy struct {
-	PolicyFile string // may be missing, unless it was set
+	PolicyFile string
+	Optional   bool // the file may be missing: it is the default, which nobody set
 }
 
 // Custody is [custody]: who holds the authorities' private keys.

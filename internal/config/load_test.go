@@ -402,3 +402,18 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+// TestPolicyFileIsOptional: only the default may be missing.
+func TestPolicyFileIsOptional(t *testing.T) {
+	if c := mustLoad(t, map[string]string{"muster.conf": ""}); !c.Policy.Optional {
+		t.Error("the default file is not optional")
+	}
+	set := map[string]string{"muster.conf": "[oslo_policy]\npolicy_file = policy.yaml\n"}
+	if _, _, err := load(t, set); err == nil {
+		t.Error("a file that was set may be missing")
+	}
+	set["policy.yaml"] = ""
+	if c := mustLoad(t, set); c.Policy.Optional {
+		t.Error("a file that was set is optional")
+	}
+}

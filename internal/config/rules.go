@@ -159,7 +159,7 @@ func (r *rules) files() {
 	c := r.cfg
 	r.readable("keystone_authtoken", "cafile", c.KeystoneAuthToken.CAFile)
 	r.readable("service_credentials", "cafile", c.ServiceCredentials.CAFile)
-	if c.isSet("oslo_policy", "policy_file") {
+	if c.Policy.Optional = !c.isSet("oslo_policy", "policy_file"); !c.Policy.Optional {
 		r.readable("oslo_policy", "policy_file", c.Policy.PolicyFile)
 	}
 	if c.LogFile == "" {

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"strings"
@@ -103,6 +104,9 @@ func OpenStore(ctx context.Context, cfg *config.Config, logger *slog.Logger, reg
 
 func (s *Server) loadRules() (*policy.Enforcer, error) {
 	rules, err := policy.Load(s.cfg.Policy.PolicyFile, policy.Defaults())
+	if errors.Is(err, fs.ErrNotExist) && s.cfg.Policy.Optional {
+		rules, err = policy.Load("", policy.Defaults())
+	}
 	if err != nil {
 		return nil, fmt.Errorf("[oslo_policy] policy_file: %w", err)
 	}

@@ -2,19 +2,37 @@
 # Copyright The Muster Authors
 # SPDX-License-Identifier: Apache-2.0
 #
-# Installs the programs that Muster's tests start for themselves (Debian and Ubuntu, as root). It starts no service, and
-# creates no PostgreSQL cluster; what is there already stays. Run it as often as you like.
+# Installs the programs that the demo or the tests start for themselves (Debian and Ubuntu, as root):
+#
+#   services-install.sh demo    OpenSSH
+#   services-install.sh test    that, a C compiler, and every service that the tests judge by
+#
+# It starts no service, and creates no PostgreSQL cluster; what is there already stays. Run it as often as you like.
 set -eu
 
-# One line for each package: its name, and what the tests do with it.
+case ${1:-} in
+demo | test) ;;
+*)
+    echo "usage: $0 demo|test" >&2
+    exit 2
+    ;;
+esac
+
+# One line for each package: its name, and what it is for.
 packages='
+openssh-server      a real sshd to log in to
+openssh-client      ssh and ssh-keygen, the judges of certificates and revocation lists
+'
+[ "$1" = demo ] || packages="$packages
+gcc                 the race detector
+libc6-dev           the race detector
 postgresql          the records, on PostgreSQL
 mariadb-server-core the records, on MariaDB
 mariadb-client-core mariadb-install-db and the command line client
-openssh-server      a real sshd to log in to
-openssh-client      ssh and ssh-keygen, the judges of certificates and revocation lists
+python3-keystone    a real Keystone, the judge of tokens and roles
 python3-oslo.policy the original policy language, the judge of ours
-'
+python3-oslo.config the original configuration reader, the judge of ours
+"
 
 missing=$(echo "$packages" | while read -r name purpose; do
     [ -n "$name" ] || continue
@@ -24,7 +42,7 @@ missing=$(echo "$packages" | while read -r name purpose; do
 done)
 
 if [ -z "$missing" ]; then
-    echo "services-install: everything that the tests need is installed"
+    echo "services-install: everything that make $1 needs is installed"
     exit 0
 fi
 if [ "$(id -u)" != 0 ]; then

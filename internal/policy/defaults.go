@@ -78,9 +78,10 @@ func baseDefaults() []Default {
 		},
 		{
 			Name:  "service_user",
-			Check: "role:service or (user_name:nova and (project_name:service or project_name:services))",
-			Description: "Nova's service user. Names are unique only within a domain: where people may create users and " +
-				"projects in domains of their own, give Nova's user the role service and leave only role:service here.",
+			Check: "role:service or (user_name:nova and user_domain_id:default and " +
+				"(project_name:service or project_name:services) and project_domain_id:default)",
+			Description: "Nova's service user: by the role service, or by name. Names are unique only within a domain, so that " +
+				"only the domain default counts; where Nova's user lives in another one, give it the role service.",
 		},
 	}
 }

@@ -27,11 +27,20 @@ var callers = map[string]Caller{
 	"domain admin":  {UserID: "d", DomainID: "default", Roles: []string{"admin"}},
 	"cloud admin":   {UserID: "a", ProjectID: "q", Roles: []string{"admin"}},
 	"service role":  {UserID: "n", UserName: "compute", ProjectID: "x", ProjectName: "svc", Roles: []string{"service"}},
-	"nova":          {UserID: "n", UserName: "nova", ProjectID: "x", ProjectName: "service", Roles: []string{"member"}},
-	"nova plural":   {UserID: "n", UserName: "nova", ProjectID: "x", ProjectName: "services", Roles: []string{"member"}},
+	"nova":          novaIn("default", "service"),
+	"nova plural":   novaIn("default", "services"),
 	"nova away":     {UserID: "n", UserName: "nova", ProjectID: "q", ProjectName: "q", Roles: []string{"member"}},
+	"nova posing":   novaIn("tenants", "service"),
 	"glance":        {UserID: "g", UserName: "glance", ProjectID: "x", ProjectName: "service", Roles: []string{"member"}},
 	"passed on":     {UserID: "o", ProjectID: "q", Roles: []string{"member"}, ServiceRoles: []string{"service", "admin"}},
+}
+
+// novaIn is a user nova and a project, both in the domain.
+func novaIn(domain, project string) Caller {
+	return Caller{
+		UserID: "n", UserName: "nova", UserDomainID: domain,
+		ProjectID: "x", ProjectName: project, ProjectDomainID: domain, Roles: []string{"member"},
+	}
 }
 
 const (

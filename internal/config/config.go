@@ -117,6 +117,7 @@ type Custody struct {
 // SSH is [ssh]: authorities and certificates.
 type SSH struct {
 	CAAlgorithm         string
+	CALifetime          time.Duration // zero: without end
 	UserCertLifetime    time.Duration
 	UserCertMaxLifetime time.Duration
 	ClockSkew           time.Duration
@@ -126,7 +127,6 @@ type SSH struct {
 	ExtraSystemAccounts []string
 	Extensions          []string
 	HostCertLifetime    time.Duration
-	HostCertMaxLifetime time.Duration
 	HostCertPrincipals  string // "none" or "names"
 	HostTokenLifetime   time.Duration
 	SharedHostKeys      string // "allow" or "refuse"

@@ -245,7 +245,7 @@ func TestProblems(t *testing.T) {
 		"URL with user":         {"[api]\npublic_url = https://a:hunter2@b/\n", "public_url: a URL with a user"},
 		"database":              {"[database]\nconnection = hunter2\n", "not the URL of a database"},
 		"lifetime":              {"[ssh]\nuser_cert_lifetime = 2d\n", ":2 [ssh] user_cert_lifetime: longer than"},
-		"host's lifetime":       {"[ssh]\nhost_cert_max_lifetime = 1d\n", "[ssh] host_cert_lifetime: longer than host_cert_max"},
+		"host's lifetime":       {"[ssh]\nhost_cert_lifetime = 3651d\n", "[ssh] host_cert_lifetime: "},
 		"role's lifetime":       {"[role:r]\nlifetime = 2d\n", ":2 [role:r] lifetime: longer than"},
 		"account":               {"[role:r]\naccount = ../x\n", "[role:r] account: not an account's name"},
 		"role_accounts":         {"[ssh]\nrole_accounts = a:Hunter2\n", "role_accounts: not an account's name"},

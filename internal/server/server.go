@@ -169,7 +169,7 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 	}
 	return sshca.Config{
 		Store: s.store, Custody: s.custody, Sealer: keyring, Directory: s.directory,
-		Algorithm: custody.Algorithm(ssh.CAAlgorithm), MinRSABits: ssh.MinRSABits, ClockSkew: ssh.ClockSkew,
+		Algorithm: custody.Algorithm(ssh.CAAlgorithm), CALifetime: ssh.CALifetime, MinRSABits: ssh.MinRSABits, ClockSkew: ssh.ClockSkew,
 		User: sshca.UserRules{
 			Accounts: sshca.AccountRules{Accounts: accounts, Prefix: ssh.AccountPrefix, Reserved: ssh.ExtraSystemAccounts},
 			Lifetime: ssh.UserCertLifetime, MaxLifetime: ssh.UserCertMaxLifetime, Extensions: ssh.Extensions, Roles: roles,
@@ -207,8 +207,9 @@ func (s *Server) listen() error {
 func (s *Server) faces(listener *config.Listener) []api.Face {
 	// The instance face is made even where it is not served: Tatu has its
 	// calls under its own paths too.
+	rate := api.NewRateLimiter(listener.RateLimit, listener.RateBurst)
 	instances := instance.New(instance.Config{
-		Hosts: s.authority, Lists: s.authority.Feed(), Rate: api.NewRateLimiter(listener.RateLimit, listener.RateBurst),
+		Hosts: s.authority, Lists: s.authority.Feed(), Rate: rate,
 		MaxWait: s.cfg.API.LongPollMax, MaxWaiting: s.cfg.API.MaxLongPolls,
 	})
 	var faces []api.Face
@@ -217,7 +218,7 @@ func (s *Server) faces(listener *config.Listener) []api.Face {
 		case "tatu":
 			faces = append(faces, tatu.New(tatu.Config{
 				Guard: s.guard, Authority: s.authority, Records: s.store, Users: s.directory,
-				CreateHostCert: instances.CreateHostCert, ShowRevokedKeys: instances.ShowRevokedKeys,
+				CreateHostCert: rate.Limited(instances.CreateHostCert), ShowRevokedKeys: instances.ShowRevokedKeys,
 			}))
 		case "vendordata":
 			faces = append(faces, vendordata.New(vendordata.Config{

@@ -43,6 +43,20 @@ type signingKey struct {
 	id     string
 	signer ssh.Signer
 	line   string
+	ends   time.Time // zero: never
+}
+
+// validity returns the life of a certificate that begins now. No certificate
+// outlives the CA that signed it.
+func (s *Service) validity(ca signingKey, now time.Time, lifetime time.Duration) (after, before time.Time, err error) {
+	before = now.Add(lifetime)
+	if !ca.ends.IsZero() && ca.ends.Before(before) {
+		before = ca.ends
+	}
+	if !now.Before(before) {
+		return after, before, problem.New(problem.Conflict, "the project's CA has reached the end of its life; ask the cloud's operator for a new generation")
+	}
+	return now.Add(-s.cfg.ClockSkew), before, nil
 }
 
 // EnsureAuthority returns a project's authority, and makes it if there is
@@ -162,6 +176,9 @@ func (s *Service) openAuthority(ctx context.Context, record store.Authority, kno
 			return nil, fmt.Errorf("the %s CA of project %s: private and recorded public key differ", role, record.ProjectID)
 		}
 		*slot = signingKey{id: key.ID, signer: signer, line: key.PublicKey}
+		if s.cfg.CALifetime > 0 {
+			slot.ends = key.CreatedAt.Add(s.cfg.CALifetime)
+		}
 	}
 	return a, nil
 }

@@ -94,6 +94,14 @@ type Auth struct {
 	HTTPConnectTimeout          time.Duration
 }
 
+// Same tells whether both log in at the same place as the same user.
+func (a Auth) Same(b Auth) bool {
+	if a.AuthURL != nil && b.AuthURL != nil && a.AuthURL.String() == b.AuthURL.String() {
+		b.AuthURL = a.AuthURL
+	}
+	return a == b
+}
+
 // KeystoneAuthToken is [keystone_authtoken]: how tokens are validated.
 type KeystoneAuthToken struct {
 	Auth

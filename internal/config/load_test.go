@@ -417,3 +417,17 @@ func TestPolicyFileIsOptional(t *testing.T) {
 		t.Error("a file that was set is optional")
 	}
 }
+
+// TestSameLogin: what is inherited is the same login, whatever its pointers.
+func TestSameLogin(t *testing.T) {
+	file := "[keystone_authtoken]\nauth_url = https://keystone/v3\nusername = muster\n"
+	if c := mustLoad(t, map[string]string{"muster.conf": file}); !c.ServiceCredentials.Same(c.KeystoneAuthToken.Auth) {
+		t.Error("an inherited login is another one")
+	}
+	for _, other := range []string{"auth_url = https://other/v3", "username = other"} {
+		c := mustLoad(t, map[string]string{"muster.conf": file + "[service_credentials]\n" + other + "\n"})
+		if c.ServiceCredentials.Same(c.KeystoneAuthToken.Auth) {
+			t.Errorf("%s: the same login", other)
+		}
+	}
+}

@@ -88,18 +88,22 @@ func (s *Server) build(ctx context.Context) error {
 
 // OpenStore connects to the configured database.
 func OpenStore(ctx context.Context, cfg *config.Config, logger *slog.Logger, registerer prometheus.Registerer) (*store.Store, error) {
+	opened, err := store.Open(ctx, storeConfig(cfg, logger, registerer))
+	if err != nil {
+		return nil, fmt.Errorf("[database] connection: %w", err)
+	}
+	return opened, nil
+}
+
+func storeConfig(cfg *config.Config, logger *slog.Logger, registerer prometheus.Registerer) store.Config {
 	db := cfg.Database
-	opened, err := store.Open(ctx, store.Config{
+	return store.Config{
 		URL:         string(db.Connection),
 		MaxPoolSize: db.MaxPoolSize, MaxOverflow: db.MaxOverflow,
 		ConnectionRecycleTime: db.ConnectionRecycleTime, PoolTimeout: db.PoolTimeout,
 		MaxRetries: db.MaxRetries, RetryInterval: db.RetryInterval,
 		Logger: logger, Registerer: registerer,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("[database] connection: %w", err)
 	}
-	return opened, nil
 }
 
 func (s *Server) loadRules() (*policy.Enforcer, error) {
@@ -121,22 +125,27 @@ func (s *Server) loadRules() (*policy.Enforcer, error) {
 func (s *Server) buildKeystone() error {
 	auth := s.cfg.KeystoneAuthToken
 	var err error
-	s.tokens, err = keystone.New(s.keystoneConfig(auth.Auth, "tokens"))
+	s.tokens, err = keystone.New(s.keystoneConfig(auth.Auth, s.labelled("tokens")))
 	if err != nil {
 		return fmt.Errorf("[keystone_authtoken]: %w", err)
 	}
 	s.directory = s.tokens
-	if s.cfg.ServiceCredentials == auth.Auth {
+	if s.cfg.ServiceCredentials.Same(auth.Auth) {
 		return nil
 	}
-	s.directory, err = keystone.New(s.keystoneConfig(s.cfg.ServiceCredentials, "directory"))
+	s.directory, err = keystone.New(s.keystoneConfig(s.cfg.ServiceCredentials, s.labelled("directory")))
 	if err != nil {
 		return fmt.Errorf("[service_credentials]: %w", err)
 	}
 	return nil
 }
 
-func (s *Server) keystoneConfig(auth config.Auth, purpose string) keystone.Config {
+// labelled tells the metrics of the two clients apart.
+func (s *Server) labelled(purpose string) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"client": purpose}, s.registry)
+}
+
+func (s *Server) keystoneConfig(auth config.Auth, registerer prometheus.Registerer) keystone.Config {
 	return keystone.Config{
 		AuthURL: auth.AuthURL.String(), AuthType: auth.AuthType,
 		Username: auth.Username, UserID: auth.UserID, Password: string(auth.Password),
@@ -148,7 +157,7 @@ func (s *Server) keystoneConfig(auth config.Auth, purpose string) keystone.Confi
 		CAFile:                      auth.CAFile, Insecure: auth.Insecure, Timeout: auth.HTTPConnectTimeout,
 		TokenCacheTime: s.cfg.KeystoneAuthToken.TokenCacheTime, RoleCacheTime: s.cfg.KeystoneAuthToken.RoleCacheTime,
 		Logger:     s.logger,
-		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"client": purpose}, s.registry),
+		Registerer: registerer,
 	}
 }
 

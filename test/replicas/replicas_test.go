@@ -271,13 +271,15 @@ func TestEndedInstance(t *testing.T) {
 		var cert deployment.HostCert
 		key := deployment.Object{"host_id": instance, "token_id": token.TokenID, "pub_key": deployment.NewKey(t)}
 		anybody[1].Want(t, http.StatusOK, "POST", "/noauth/hostcerts", key, &cert)
+		list := "/noauth/revokeduserkeys/" + p.alice.ProjectID
+		anybody[0].Want(t, http.StatusOK, "GET", list, nil, nil) // from now on it is in memory
 		roots[0].Want(t, http.StatusNoContent, "DELETE", "/v1/hosts/"+instance, nil, nil)
 
 		parsed, err := deployment.Certificate(cert.Cert)
 		if err != nil {
 			t.Fatal(err)
 		}
-		answer := anybody[0].Want(t, http.StatusOK, "GET", "/noauth/revokeduserkeys/"+p.alice.ProjectID, nil, nil, "Accept", "application/octet-stream")
+		answer := anybody[0].Want(t, http.StatusOK, "GET", list, nil, nil, "Accept", "application/octet-stream")
 		if revoked, err := krl.Parse(answer.Body); err != nil || !revoked.Revoked(parsed) {
 			t.Errorf("the replica that ended the instance doesn't list its certificate: %v", err)
 		}

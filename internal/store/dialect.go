@@ -57,6 +57,15 @@ func (e engine) rebind(text string) string {
 	return b.String()
 }
 
+// insertInto begins an INSERT. A taken key fails the transaction, so that SQLite need not be able to undo the statement alone, for which
+// it would copy each page before it changes it (https://www.sqlite.org/lang_conflict.html).
+func (e engine) insertInto() string {
+	if e == engineSQLite {
+		return "INSERT OR FAIL INTO "
+	}
+	return "INSERT INTO "
+}
+
 // shareLock ends a SELECT whose rows must not change before the transaction ends. SQLite has only one writer.
 func (e engine) shareLock() string {
 	switch e {

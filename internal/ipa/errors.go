@@ -236,7 +236,7 @@ var (
 	// ErrTooMany tells that a batch holds more than MaxBatch commands.
 	ErrTooMany = errors.New("too many commands in a batch")
 
-	errUnauthorized = errors.New("session refused (401)")
+	errUnauthorized = errors.New("the server answered 401")
 )
 
 // ClassOf returns the class of any error that this package returned.

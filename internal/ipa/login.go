@@ -63,6 +63,9 @@ func (s *server) passwordLogin(ctx context.Context, p *Password) (*session, erro
 	}
 	r.Header.Set("Accept", "text/plain")
 	cookie, err := s.open(r)
+	if errors.Is(err, errUnauthorized) {
+		return nil, &LoginError{Server: s.name, Rejected: true, Err: err}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +81,7 @@ func (s *server) kerberosLogin(ctx context.Context, k *Kerberos) (*session, erro
 	// The Kerberos library knows no context. It gives up by itself after 5 s for each KDC and protocol.
 	proofs := make(chan proof, 1)
 	go func() {
-		token, life, err := k.token("HTTP/" + s.name)
+		token, life, err := k.token("HTTP/"+s.name, s.client.cfg.Now())
 		proofs <- proof{token, life, err}
 	}()
 	var got proof
@@ -88,7 +91,7 @@ func (s *server) kerberosLogin(ctx context.Context, k *Kerberos) (*session, erro
 		return nil, &LoginError{Server: s.name, Err: fmt.Errorf("no ticket from the KDC: %w", ctx.Err())}
 	}
 	if got.err != nil {
-		return nil, &LoginError{Server: s.name, Rejected: !isNetwork(got.err), Err: got.err}
+		return nil, &LoginError{Server: s.name, Rejected: errors.Is(got.err, errCredentials), Err: got.err}
 	}
 	r, err := s.request(ctx, "/ipa/session/login_kerberos", "", nil)
 	if err != nil {
@@ -96,6 +99,10 @@ func (s *server) kerberosLogin(ctx context.Context, k *Kerberos) (*session, erro
 	}
 	r.Header.Set("Authorization", "Negotiate "+base64.StdEncoding.EncodeToString(got.token))
 	cookie, err := s.open(r)
+	if errors.Is(err, errUnauthorized) {
+		// The KDC knows us, so this server is at fault, and another may do.
+		return nil, &LoginError{Server: s.name, Err: fmt.Errorf("%w: check the keytab of HTTP/%s there, and both clocks", err, s.name)}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +110,7 @@ func (s *server) kerberosLogin(ctx context.Context, k *Kerberos) (*session, erro
 	return &session{cookie: cookie, renew: s.client.cfg.Now().Add(got.life - got.life/5)}, nil
 }
 
-// open sends a log-in and returns the session cookie's value.
+// open sends a log-in and returns the session cookie's value. Its error holds errUnauthorized after a 401.
 func (s *server) open(r *http.Request) (string, error) {
 	response, err := s.client.http.Do(r)
 	if err != nil {
@@ -114,7 +121,7 @@ func (s *server) open(r *http.Request) (string, error) {
 	switch {
 	case response.StatusCode == http.StatusUnauthorized:
 		reason := response.Header.Get("X-IPA-Rejection-Reason")
-		return "", &LoginError{Server: s.name, Rejected: true, Err: fmt.Errorf("status 401 %.60q", reason)}
+		return "", fmt.Errorf("%w %.60q", errUnauthorized, reason)
 	case response.StatusCode != http.StatusOK:
 		return "", &LoginError{Server: s.name, Err: fmt.Errorf("%w: status %d", ErrBadAnswer, response.StatusCode)}
 	}
@@ -126,28 +133,24 @@ func (s *server) open(r *http.Request) (string, error) {
 	return "", &LoginError{Server: s.name, Err: fmt.Errorf("%w: no session cookie", ErrBadAnswer)}
 }
 
-// errKeytab tells that the keytab can't be used; nothing of its content is shown.
-var errKeytab = errors.New("the keytab can't be read")
+// errCredentials tells that the keytab can't be used, or that the KDC refuses what is in it.
+var errCredentials = errors.New("credentials refused")
 
-// token gets a ticket for the service and returns the SPNEGO token for it, with the ticket's life.
-func (k *Kerberos) token(spn string) (token []byte, life time.Duration, err error) {
+// token gets a ticket for the service and returns the SPNEGO token for it, with the time for which the ticket is good.
+func (k *Kerberos) token(spn string, now time.Time) (token []byte, life time.Duration, err error) {
 	// The Kerberos library can panic on a keytab, or an answer, that is cut short.
 	defer func() {
 		if recover() != nil {
-			err = fmt.Errorf("%w: %s, or a KDC's answer, is malformed", errKeytab, k.Keytab)
+			err = fmt.Errorf("%w: the keytab %s, or an answer of the KDC, is malformed", errCredentials, k.Keytab)
 		}
 	}()
 	keys, err := keytab.Load(k.Keytab)
 	if err != nil {
-		return nil, 0, fmt.Errorf("%w: %s: is it there, readable for Muster and a keytab?", errKeytab, k.Keytab)
+		return nil, 0, fmt.Errorf("%w: keytab %s: is it there, a keytab, and may Muster read it?", errCredentials, k.Keytab)
 	}
 	caller := client.NewWithKeytab(k.Principal, k.Realm, keys, k.Config)
 	defer caller.Destroy()
-	request, err := messages.NewASReqForTGT(k.Realm, k.Config, caller.Credentials.CName())
-	if err != nil {
-		return nil, 0, err
-	}
-	granting, err := caller.ASExchange(k.Realm, request, 0)
+	granting, err := k.grantingTicket(caller)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -163,10 +166,25 @@ func (k *Kerberos) token(spn string) (token []byte, life time.Duration, err erro
 	whole := spnego.SPNEGOToken{Init: true, NegTokenInit: init}
 	token, err = whole.Marshal()
 	part := granted.DecryptedEncPart
-	return token, part.EndTime.Sub(part.AuthTime), err
+	full := part.EndTime.Sub(part.AuthTime)
+	// By our clock, unless that is far from the KDC's.
+	return token, min(max(part.EndTime.Sub(now), full/2), full), err
 }
 
-// isNetwork tells that no KDC was reached, or that it was too busy, so that nothing is known about the credentials.
+// grantingTicket gets the ticket with which others are got (RFC 4120, 3.1).
+func (k *Kerberos) grantingTicket(caller *client.Client) (messages.ASRep, error) {
+	request, err := messages.NewASReqForTGT(k.Realm, k.Config, caller.Credentials.CName())
+	if err != nil {
+		return messages.ASRep{}, err
+	}
+	answer, err := caller.ASExchange(k.Realm, request, 0)
+	if err != nil && !isNetwork(err) {
+		err = fmt.Errorf("%w: %w", errCredentials, err)
+	}
+	return answer, err
+}
+
+// isNetwork tells that no KDC was reached, so that nothing is known about the credentials.
 func isNetwork(err error) bool {
 	var own krberror.Krberror
 	return errors.As(err, &own) && own.RootCause == krberror.NetworkingError

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jcmturner/goidentity/v6"
 	krbservice "github.com/jcmturner/gokrb5/v8/service"
 	"github.com/jcmturner/gokrb5/v8/spnego"
 )
@@ -103,18 +102,15 @@ func (s *Server) negotiate(r *http.Request) (principal string, until time.Time, 
 	if err := token.Unmarshal(raw); err != nil {
 		return "", until, false
 	}
-	valid, ctx, _ := spnego.SPNEGOService(keys, krbservice.DecodePAC(false)).AcceptSecContext(&token)
-	if !valid {
+	var ticket spnego.KRB5Token
+	if err := ticket.Unmarshal(token.NegTokenInit.MechTokenBytes); err != nil || !ticket.IsAPReq() {
 		return "", until, false
 	}
-	identity := goidentity.FromHTTPRequestContext(r.WithContext(ctx))
-	if identity == nil {
+	valid, who, err := krbservice.VerifyAPREQ(&ticket.APReq, krbservice.NewSettings(keys, krbservice.DecodePAC(false)))
+	if err != nil || !valid {
 		return "", until, false
 	}
-	if expiring, can := identity.(interface{ ValidUntil() time.Time }); can {
-		until = expiring.ValidUntil()
-	}
-	return identity.UserName() + "@" + identity.Domain(), until, true
+	return who.UserName() + "@" + who.Realm(), who.ValidUntil(), true
 }
 
 func (s *Server) serveKerberosLogin(w http.ResponseWriter, r *http.Request) {

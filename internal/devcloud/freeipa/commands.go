@@ -3,68 +3,108 @@
 
 package freeipa
 
-import "strings"
+import (
+	"maps"
+	"slices"
+	"strings"
+)
 
 // commandTable describes every command that this server knows.
 func (s *Server) commandTable() map[string]command {
-	host, record := []string{"fqdn"}, []string{"dnszoneidnsname", "idnsname"}
-	hostOptions := append([]string{
-		"userpassword", "random", "force", "ip_address", "no_reverse", "updatedns", "usercertificate", "ipakrb*", "setattr", "addattr",
-	}, hostAttributes...)
-	finding := []string{"sizelimit", "timelimit", "pkey_only"}
-	recordOptions := []string{"*record", "*_part_*", "a_part_*", "aaaa_part_*", "ptr_part_*", "cname_part_*", "ns_part_*", "txt_part_*",
-		"srv_part_*", "a_extra_create_reverse", "aaaa_extra_create_reverse", "dnsttl", "force", "structured"}
-	with := func(more ...[]string) []string {
-		var all []string
-		for _, list := range more {
-			all = append(all, list...)
-		}
-		return all
-	}
-	return map[string]command{
+	table := map[string]command{
 		"batch":  {options: []string{"methods"}},
 		"ping":   {run: (*call).ping},
 		"whoami": {run: (*call).whoami},
-		"join":   {args: host, required: 1, options: []string{"realm", "nsosversion", "nshardwareplatform"}, run: (*call).join},
+	}
+	for _, part := range []map[string]command{hostCommands(), serviceCommands(), dnsCommands(), accessCommands(), groupCommands()} {
+		maps.Copy(table, part)
+	}
+	return table
+}
 
-		"host_add":     {args: host, required: 1, options: hostOptions, run: (*call).hostAdd},
-		"host_mod":     {args: host, required: 1, options: with(hostOptions, []string{"rights"}), run: (*call).hostMod},
-		"host_show":    {args: host, required: 1, options: []string{"rights"}, run: (*call).hostShow},
-		"host_find":    {args: []string{"criteria"}, options: with(finding, host, hostAttributes, []string{"man_by_host", "in_hostgroup"}), run: (*call).hostFind},
-		"host_del":     {args: host, required: 1, options: []string{"continue", "updatedns"}, run: (*call).hostDel},
-		"host_disable": {args: host, required: 1, run: (*call).hostDisable},
+// finding are the options of every find command.
+var finding = []string{"sizelimit", "timelimit", "pkey_only"}
 
-		"service_add":         {args: []string{"krbcanonicalname"}, required: 1, options: []string{"force", "skip_host_check", "ipakrb*"}, run: (*call).serviceAdd},
-		"service_add_host":    {args: []string{"krbcanonicalname"}, required: 1, options: []string{"host"}, run: (*call).serviceAddHost},
-		"service_remove_host": {args: []string{"krbcanonicalname"}, required: 1, options: []string{"host"}, run: (*call).serviceRemoveHost},
-		"service_show":        {args: []string{"krbcanonicalname"}, required: 1, options: []string{"rights"}, run: (*call).serviceShow},
-		"service_find":        {args: []string{"criteria"}, options: with(finding, []string{"krbcanonicalname", "krbprincipalname", "man_by_host"}), run: (*call).serviceFind},
-		"service_del":         {args: []string{"krbcanonicalname"}, required: 1, options: []string{"continue"}, run: (*call).serviceDel},
+// on makes a command that needs one argument, the name of an entry.
+func on(name string, run func(*call) (entry, *fail), options ...string) command {
+	return command{args: []string{name}, required: 1, options: options, run: run}
+}
 
-		"dnszone_add":    {args: []string{"idnsname"}, required: 1, options: []string{"skip_overlap_check", "force"}, run: (*call).dnszoneAdd},
-		"dnszone_show":   {args: []string{"idnsname"}, required: 1, options: []string{"rights"}, run: (*call).dnszoneShow},
-		"dnszone_find":   {args: []string{"criteria"}, options: with(finding, []string{"idnsname", "forward_only"}), run: (*call).dnszoneFind},
-		"dnsrecord_add":  {args: record, required: 2, options: recordOptions, run: (*call).dnsrecordAdd},
-		"dnsrecord_show": {args: record, required: 2, options: []string{"structured", "rights"}, run: (*call).dnsrecordShow},
-		"dnsrecord_find": {args: []string{"dnszoneidnsname", "criteria"}, required: 1, options: with(finding, recordOptions, []string{"idnsname"}), run: (*call).dnsrecordFind},
-		"dnsrecord_del":  {args: record, required: 2, options: with(recordOptions, []string{"del_all"}), run: (*call).dnsrecordDel},
+// search makes a command that looks entries up.
+func search(run func(*call) (entry, *fail), options ...string) command {
+	return command{args: []string{"criteria"}, options: append(options, finding...), run: run}
+}
 
-		"permission_add":           {args: []string{"cn"}, required: 1, options: []string{"ipapermright", "type", "attrs"}, run: (*call).permissionAdd},
-		"permission_show":          {args: []string{"cn"}, required: 1, run: (*call).permissionShow},
-		"permission_find":          {args: []string{"criteria"}, options: finding, run: (*call).permissionFind},
-		"permission_del":           {args: []string{"cn"}, required: 1, options: []string{"continue", "force"}, run: (*call).permissionDel},
-		"privilege_add":            {args: []string{"cn"}, required: 1, options: []string{"description"}, run: (*call).privilegeAdd},
-		"privilege_show":           {args: []string{"cn"}, required: 1, run: (*call).privilegeShow},
-		"privilege_add_permission": {args: []string{"cn"}, required: 1, options: []string{"permission"}, run: (*call).privilegeAddPermission},
-		"role_add":                 {args: []string{"cn"}, required: 1, options: []string{"description"}, run: (*call).roleAdd},
-		"role_show":                {args: []string{"cn"}, required: 1, run: (*call).roleShow},
-		"role_add_privilege":       {args: []string{"cn"}, required: 1, options: []string{"privilege"}, run: (*call).roleAddPrivilege},
-		"role_add_member":          {args: []string{"cn"}, required: 1, options: []string{"service", "user", "group", "host", "hostgroup"}, run: (*call).roleAddMember},
+func hostCommands() map[string]command {
+	settable := append([]string{
+		"userpassword", "random", "force", "ip_address", "no_reverse", "updatedns", "usercertificate", "ipakrb*", "setattr",
+		"addattr", "rights",
+	}, hostAttributes...)
+	return map[string]command{
+		"host_add":     on("fqdn", (*call).hostAdd, settable...),
+		"host_mod":     on("fqdn", (*call).hostMod, settable...),
+		"host_show":    on("fqdn", (*call).hostShow, "rights"),
+		"host_find":    search((*call).hostFind, append([]string{"fqdn", "man_by_host", "in_hostgroup"}, hostAttributes...)...),
+		"host_del":     on("fqdn", (*call).hostDel, "continue", "updatedns"),
+		"host_disable": on("fqdn", (*call).hostDisable),
+		"join":         on("fqdn", (*call).join, "realm", "nsosversion", "nshardwareplatform"),
+	}
+}
 
-		"hostgroup_add":            {args: []string{"cn"}, required: 1, options: []string{"description"}, run: (*call).hostgroupAdd},
-		"hostgroup_add_member":     {args: []string{"cn"}, required: 1, options: []string{"host", "hostgroup"}, run: (*call).hostgroupAddMember},
-		"automember_add":           {args: []string{"cn"}, required: 1, options: []string{"type", "description"}, run: (*call).automemberAdd},
-		"automember_add_condition": {args: []string{"cn"}, required: 1, options: []string{"type", "key", "automemberinclusiveregex"}, run: (*call).automemberAddCondition},
+func serviceCommands() map[string]command {
+	const name = "krbcanonicalname"
+	return map[string]command{
+		"service_add":         on(name, (*call).serviceAdd, "force", "skip_host_check", "ipakrb*"),
+		"service_add_host":    on(name, (*call).serviceAddHost, "host"),
+		"service_remove_host": on(name, (*call).serviceRemoveHost, "host"),
+		"service_show":        on(name, (*call).serviceShow, "rights"),
+		"service_find":        search((*call).serviceFind, name, "krbprincipalname", "man_by_host"),
+		"service_del":         on(name, (*call).serviceDel, "continue"),
+	}
+}
+
+func dnsCommands() map[string]command {
+	records := []string{
+		"*record", "a_part_*", "aaaa_part_*", "ptr_part_*", "cname_part_*", "ns_part_*", "txt_part_*", "srv_part_*",
+		"a_extra_create_reverse", "aaaa_extra_create_reverse", "dnsttl", "force", "structured",
+	}
+	inZone := func(required int, second string, run func(*call) (entry, *fail), options ...string) command {
+		return command{args: []string{"dnszoneidnsname", second}, required: required, options: options, run: run}
+	}
+	looking := slices.Concat(records, finding, []string{"idnsname"})
+	return map[string]command{
+		"dnszone_add":    on("idnsname", (*call).dnszoneAdd, "skip_overlap_check", "force"),
+		"dnszone_show":   on("idnsname", (*call).dnszoneShow, "rights"),
+		"dnszone_find":   search((*call).dnszoneFind, "idnsname", "forward_only"),
+		"dnsrecord_add":  inZone(2, "idnsname", (*call).dnsrecordAdd, records...),
+		"dnsrecord_show": inZone(2, "idnsname", (*call).dnsrecordShow, "structured", "rights"),
+		"dnsrecord_find": inZone(1, "criteria", (*call).dnsrecordFind, looking...),
+		"dnsrecord_del":  inZone(2, "idnsname", (*call).dnsrecordDel, append([]string{"del_all"}, records...)...),
+	}
+}
+
+func accessCommands() map[string]command {
+	return map[string]command{
+		"permission_add":           on("cn", (*call).permissionAdd, "ipapermright", "type", "attrs"),
+		"permission_show":          on("cn", (*call).permissionShow),
+		"permission_find":          search((*call).permissionFind),
+		"permission_del":           on("cn", (*call).permissionDel, "continue", "force"),
+		"privilege_add":            on("cn", (*call).privilegeAdd, "description"),
+		"privilege_show":           on("cn", (*call).privilegeShow),
+		"privilege_add_permission": on("cn", (*call).privilegeAddPermission, "permission"),
+		"role_add":                 on("cn", (*call).roleAdd, "description"),
+		"role_show":                on("cn", (*call).roleShow),
+		"role_add_privilege":       on("cn", (*call).roleAddPrivilege, "privilege"),
+		"role_add_member":          on("cn", (*call).roleAddMember, "service", "user", "group", "host", "hostgroup"),
+	}
+}
+
+func groupCommands() map[string]command {
+	return map[string]command{
+		"hostgroup_add":            on("cn", (*call).hostgroupAdd, "description"),
+		"hostgroup_add_member":     on("cn", (*call).hostgroupAddMember, "host", "hostgroup"),
+		"automember_add":           on("cn", (*call).automemberAdd, "type", "description"),
+		"automember_add_condition": on("cn", (*call).automemberAddCondition, "type", "key", "automemberinclusiveregex"),
 	}
 }
 

@@ -305,7 +305,8 @@ func (c *Client) adopt(records []*net.SRV, err error) error {
 		if err == nil {
 			err = errors.New("no such records")
 		}
-		return &UnavailableError{RetryAfter: discoverTrouble, Err: fmt.Errorf("look up _ldap._tcp.%s in the DNS: %w", c.cfg.Domain, err)}
+		err = fmt.Errorf("look up _ldap._tcp.%s in the DNS: %w", c.cfg.Domain, err)
+		return &UnavailableError{RetryAfter: discoverTrouble, Err: err}
 	}
 	c.servers, c.discovered = servers, c.cfg.Now()
 	return nil

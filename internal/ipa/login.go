@@ -101,7 +101,8 @@ func (s *server) kerberosLogin(ctx context.Context, k *Kerberos) (*session, erro
 	cookie, err := s.open(r)
 	if errors.Is(err, errUnauthorized) {
 		// The KDC knows us, so this server is at fault, and another may do.
-		return nil, &LoginError{Server: s.name, Err: fmt.Errorf("%w: check the keytab of HTTP/%s there, and both clocks", err, s.name)}
+		err = fmt.Errorf("%w: check the keytab of HTTP/%s there, and both clocks", err, s.name)
+		return nil, &LoginError{Server: s.name, Err: err}
 	}
 	if err != nil {
 		return nil, err

@@ -56,11 +56,14 @@ func (c *Client) newServer(name string) (*server, error) {
 	if err != nil {
 		host, port = name, "443"
 	}
-	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 || host == "" || strings.ContainsAny(host, "/@ ?#") {
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || number == 0 || host == "" || strings.ContainsAny(host, "/@ ?#") {
 		return nil, fmt.Errorf("FreeIPA server %q: write HOST or HOST:PORT", name)
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return &server{client: c, name: host, address: net.JoinHostPort(host, port), places: make(chan struct{}, c.cfg.MaxInFlight)}, nil
+	return &server{
+		client: c, name: host, address: net.JoinHostPort(host, port), places: make(chan struct{}, c.cfg.MaxInFlight),
+	}, nil
 }
 
 // call sends the command with the session there is, and once more with a new one if the server does not know it.
@@ -143,7 +146,8 @@ func (s *server) send(ctx context.Context, login *session, command Command) (jso
 	id := s.ids.Add(1)
 	body, err := command.request(id)
 	if err != nil {
-		return nil, &TransportError{Server: s.name, Command: command.name, Err: errors.New("the request can't be written as JSON")}
+		// Not the cause itself, which may quote an option.
+		return nil, &TransportError{Server: s.name, Command: command.name, Err: errors.New("the request is no JSON")}
 	}
 	started := time.Now()
 	var sent atomic.Bool
@@ -249,5 +253,10 @@ func withoutURL(err error) error {
 
 // connectionWasCut tells that a connection ended before the answer did.
 func connectionWasCut(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	for _, cut := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, cut) {
+			return true
+		}
+	}
+	return false
 }

@@ -70,6 +70,8 @@ messages and logs to the standard error.`,
 		newCustody(p),
 		newAudit(p),
 		newRevoke(p),
+		newDev(p),
+		newDemo(p),
 		newVersion(p),
 	)
 	root.SetIn(p.stdin)

@@ -176,9 +176,6 @@ func (l *revocationList) update(ctx context.Context, wait time.Duration) error {
 	return nil
 }
 
-// listDeadline is how soon a revocation has to arrive.
-const listDeadline = 5 * time.Second
-
 // forgetChange drops the news of changes that were before.
 func (l *revocationList) forgetChange() {
 	select {
@@ -188,13 +185,13 @@ func (l *revocationList) forgetChange() {
 }
 
 // awaitChange returns when the file has changed.
-func (l *revocationList) awaitChange(ctx context.Context) error {
+func (l *revocationList) awaitChange(ctx context.Context, deadline time.Duration) error {
 	select {
 	case <-l.changes:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(listDeadline):
-		return fmt.Errorf("the instance has no new list of revoked keys after %v", listDeadline)
+	case <-time.After(deadline):
+		return fmt.Errorf("the instance has no new list of revoked keys after %v", deadline)
 	}
 }

@@ -34,6 +34,8 @@ type story struct {
 	account  string // of the machine: the one that plays the demo
 	http     *http.Client
 	running  sync.WaitGroup
+	// listDeadline is how soon a revocation has to arrive at the instance.
+	listDeadline time.Duration
 
 	env      *dev.Environment
 	stopEnv  context.CancelFunc
@@ -58,7 +60,12 @@ func newStory(cfg Config, programs openssh.Programs) (*story, error) {
 	if err != nil {
 		return nil, fmt.Errorf("who plays the demo: %w", err)
 	}
-	return &story{cfg: cfg, programs: programs, account: who.Username, http: &http.Client{}}, nil
+	return &story{
+		cfg: cfg, programs: programs, account: who.Username,
+		// All that is asked is on loopback: no proxy.
+		http:         &http.Client{Transport: &http.Transport{}},
+		listDeadline: 5 * time.Second,
+	}, nil
 }
 
 // end stops what the scenes have started, in the opposite order.
@@ -351,7 +358,7 @@ func (s *story) revokeUser(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := i.list.awaitChange(ctx); err != nil {
+	if err := i.list.awaitChange(ctx, s.listDeadline); err != nil {
 		return "", err
 	}
 	took := time.Since(begin)
@@ -390,7 +397,7 @@ func (s *story) deleteInstance(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := i.list.awaitChange(ctx); err != nil {
+	if err := i.list.awaitChange(ctx, s.listDeadline); err != nil {
 		return "", err
 	}
 	if err := s.expectRevoked(ctx, i.path("host-cert.pub")); err != nil {

@@ -42,7 +42,7 @@ project, or, for the cloud's operator, in another one or all. Times are in UTC.
 	flags.StringVar(&query.Actor, "actor", "", "list only what the user of this `ID` did")
 	flags.StringVar(&since, "since", "", "list only what happened since this `TIME`: 24h, 7d, 2026-11-22 or 2026-11-22T13:00:00Z")
 	output.add(cmd)
-	cloud.add(flags)
+	cloud.add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("all-projects", "project")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error

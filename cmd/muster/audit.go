@@ -28,8 +28,9 @@ func newAudit(p *program) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "audit", Short: "List who did what", Args: cobra.NoArgs,
-		Long: `List what was issued, refused, revoked and administered, the newest first: in your
-project, or, for the cloud's operator, in another one or all. Times are in UTC.
+		Long: `List what was issued, refused, revoked and administered, the newest first: in
+your project, or, for the cloud's operator, in another one or all. Times are in
+UTC.
 
 ` + loginHelp,
 		Example: `  muster audit --since 24h

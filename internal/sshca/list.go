@@ -60,8 +60,8 @@ type list struct {
 	usedAt   atomic.Int64 // Unix seconds
 
 	building singleflight.Group // one at a time, which owns what follows
-	loaded   uint64     // the version up to which entries were read
-	newest   time.Time  // when the newest entry was made
+	loaded   uint64             // the version up to which entries were read
+	newest   time.Time          // when the newest entry was made
 	revoked  map[string]*revokedByKey
 	keys     map[krl.Fingerprint]int64 // key and when the entry leaves
 	public   map[string]ssh.PublicKey

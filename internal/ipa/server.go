@@ -153,6 +153,10 @@ func (s *server) send(ctx context.Context, login *session, command Command) (jso
 	var sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	fail := func(mayHaveRun bool, cause error) error {
+		// What arrives when the time is up is only an echo of our own hanging up.
+		if over := ctx.Err(); over != nil && !errors.Is(cause, over) {
+			cause = fmt.Errorf("%w: %w", over, cause)
+		}
 		if errors.Is(cause, context.DeadlineExceeded) && time.Since(started) < slow {
 			cause = fmt.Errorf("%w: %w", errTooSoon, cause)
 		}

@@ -199,6 +199,26 @@ func TestExpiredSession(t *testing.T) {
 	}
 }
 
+// TestHangUpEndsSession has the server hang up at each request with the first session's cookie.
+func TestHangUpEndsSession(t *testing.T) {
+	w := newWorld(t, freeipa.Config{})
+	c := newClient(t, config(w))
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	w.Inject(func(string) freeipa.Fault {
+		if w.Calls()["login_password"] == 1 {
+			return freeipa.Fault{Cut: freeipa.CutBefore}
+		}
+		return freeipa.Fault{}
+	})
+	var transport *ipa.TransportError
+	if _, err := c.HostAdd(t.Context(), "vm1.example.test", ipa.HostAttributes{}); !errors.As(err, &transport) {
+		t.Fatalf("got %v", err)
+	}
+	waitReady(t, c)
+	_, err := c.HostAdd(t.Context(), "vm1.example.test", ipa.HostAttributes{})
+	must(t, err)
+}
+
 // TestRestartedServer stops the server between two calls; connections and sessions are gone.
 func TestRestartedServer(t *testing.T) {
 	w := newWorld(t, freeipa.Config{})

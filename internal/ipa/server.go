@@ -82,6 +82,9 @@ func (s *server) call(ctx context.Context, command Command) (json.RawMessage, er
 		return nil, err
 	}
 	answer, err := s.send(ctx, login, command)
+	if connectionWasCut(err) {
+		s.forget(login)
+	}
 	if !errors.Is(err, errUnauthorized) {
 		return answer, err
 	}
@@ -127,6 +130,16 @@ func (s *server) session(ctx context.Context, stale *session) (*session, error) 
 		return result.Val.(*session), nil
 	case <-ctx.Done():
 		return nil, &LoginError{Server: s.name, Err: fmt.Errorf("%w while logging in: %w", errTooSoon, ctx.Err())}
+	}
+}
+
+// forget ends the use of a session. A real server was seen to hang up, without any answer, at a cookie that it could not
+// read: the next call shall not come with the same one.
+func (s *server) forget(old *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == old {
+		s.current = nil
 	}
 }
 

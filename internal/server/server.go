@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/api/description"
 	"github.com/muster-cloud/muster/internal/api/health"
 	"github.com/muster-cloud/muster/internal/api/instance"
 	"github.com/muster-cloud/muster/internal/api/operator"
@@ -46,6 +48,7 @@ type Server struct {
 	directory *keystone.Client // looks up users, projects and roles
 	authority *sshca.Service
 	guard     *api.Guard
+	described *description.Face
 	listeners []*api.Listener
 }
 
@@ -83,7 +86,18 @@ func (s *Server) build(ctx context.Context) error {
 	if s.authority, err = sshca.New(s.authorityConfig(keyring)); err != nil {
 		return err
 	}
+	if s.described, err = description.New(buildVersion()); err != nil {
+		return err
+	}
 	return s.listen()
+}
+
+// buildVersion is what the Go toolchain knows of the source.
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }
 
 // OpenStore connects to the configured database.
@@ -236,6 +250,7 @@ func (s *Server) faces(listener *config.Listener) []api.Face {
 				Guard: s.guard, Authority: s.authority, Records: s.store, Users: s.directory,
 				CreateHostCert: rate.Limited(instances.CreateHostCert), ShowRevokedKeys: instances.ShowRevokedKeys,
 			}))
+			faces = append(faces, s.described)
 		case "vendordata":
 			faces = append(faces, vendordata.New(vendordata.Config{
 				Guard: s.guard, Hosts: s.authority, Directory: s.directory,

@@ -18,7 +18,7 @@ import (
 const (
 	maxBatch   = 256  // writes that share a transaction
 	maxQueue   = 1024 // writes that wait for one committer
-	committers = 4    // at the same time; SQLite allows one
+	committers = 2    // at the same time; SQLite allows one. More make smaller batches, which cost the database more
 )
 
 // write is an operation that shares a transaction with others. A batch goes in three steps, so that the number of round trips does not depend on

@@ -30,20 +30,35 @@ func TestKilledOnSQLite(t *testing.T) {
 		rounds = 10
 	}
 	d := deployment.New(t, deployment.Options{})
-	run(t, d, rounds, func() { checkSQLite(t, d.SQLite()) })
+	run(t, d, rounds, kill, func() { checkSQLite(t, d.SQLite()) })
 }
 
+// TestStoppedUnderLoad: a replica that is told to end answers all that it took on.
+func TestStoppedUnderLoad(t *testing.T) {
+	d := deployment.New(t, deployment.Options{})
+	run(t, d, 5, stop, func() { checkSQLite(t, d.SQLite()) })
+}
+
+// kill ends a replica as a crash does.
+func kill(p *deployment.Process) error {
+	p.Kill()
+	return nil
+}
+
+// stop ends a replica as an operator does.
+func stop(p *deployment.Process) error { return p.Stop() }
+
 func TestKilledOnPostgreSQL(t *testing.T) {
-	run(t, deployment.New(t, deployment.Options{Database: databases.PostgreSQL(t)}), 10, func() {})
+	run(t, deployment.New(t, deployment.Options{Database: databases.PostgreSQL(t)}), 10, kill, func() {})
 }
 
 func TestKilledOnMariaDB(t *testing.T) {
-	run(t, deployment.New(t, deployment.Options{Database: databases.MariaDB(t)}), 10, func() {})
+	run(t, deployment.New(t, deployment.Options{Database: databases.MariaDB(t)}), 10, kill, func() {})
 }
 
-// run kills a replica so many times. After each the database is examined, the
+// run ends a replica so many times. After each the database is examined, the
 // next replica starts, and everything that clients were told is compared.
-func run(t *testing.T, d *deployment.Deployment, rounds int, examine func()) {
+func run(t *testing.T, d *deployment.Deployment, rounds int, end func(*deployment.Process) error, examine func()) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -53,14 +68,16 @@ func run(t *testing.T, d *deployment.Deployment, rounds int, examine func()) {
 		replica = d.StartProcess(t)
 		l.check(t, replica.URL)
 		ctx, cancel := context.WithCancel(t.Context())
-		killed := make(chan struct{})
+		ended := make(chan struct{})
 		time.AfterFunc(time.Duration(random.Int64N(int64(longest))), func() {
-			replica.Kill()
+			if err := end(replica); err != nil {
+				t.Errorf("round %d: the end: %v\n%s", round, err, replica.Log())
+			}
 			cancel()
-			close(killed)
+			close(ended)
 		})
 		l.load(ctx, t, replica.URL, random.Uint64())
-		<-killed
+		<-ended
 		examine()
 		if text := replica.Log(); strings.Contains(text, "panic") {
 			t.Errorf("round %d: %s", round, text)

@@ -106,7 +106,9 @@ type reply struct {
 func (r reply) json() map[string]any {
 	r.t.Helper()
 	var value map[string]any
-	if err := json.Unmarshal([]byte(r.Text), &value); err != nil {
+	decoder := json.NewDecoder(strings.NewReader(r.Text))
+	decoder.UseNumber() // serials have more digits than a float shows
+	if err := decoder.Decode(&value); err != nil {
 		r.t.Fatalf("the body is no JSON object: %v\n%s", err, r.Text)
 	}
 	return value
@@ -186,10 +188,10 @@ func object(pairs ...any) string {
 }
 
 // userCert makes a certificate of alice's in demo and returns it.
-func (w *world) userCert() (serial int, cert map[string]any) {
+func (w *world) userCert() (serial json.Number, cert map[string]any) {
 	w.t.Helper()
 	cert = w.do("owner", "POST", "/v1/usercerts", object("user_id", w.users["alice"], "auth_id", w.demo, "pub_key", line(newKey(w.t)))).want(201).json()
-	return int(cert["serial"].(float64)), cert
+	return cert["serial"].(json.Number), cert
 }
 
 // instance makes one in demo and returns its ID and token.

@@ -4,12 +4,14 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -27,7 +29,10 @@ type RouterConfig struct {
 	KeystoneURL    string         // where clients without a token are sent
 	MaxBody        int64          // bytes; default 256 KiB, since Nova sends 64 kB of user-data in base64
 	MaxPage        int            // entries; default and at most store.MaxPageLimit
+	RequestTimeout time.Duration  // for making an answer, long polls excepted; default 30 s
 }
+
+const defaultTimeout = 30 * time.Second
 
 // Router finds the endpoint of a request. It answers what it does not know
 // with 404 or 405 in the shape of the face that the path belongs to.
@@ -35,6 +40,8 @@ type Router struct {
 	cfg    RouterConfig
 	mux    *http.ServeMux
 	shapes []shapeOf
+
+	patterns []string
 }
 
 type shapeOf struct {
@@ -50,6 +57,7 @@ func NewRouter(cfg RouterConfig, faces ...Face) *Router {
 	if cfg.MaxPage <= 0 || cfg.MaxPage > store.MaxPageLimit {
 		cfg.MaxPage = store.MaxPageLimit
 	}
+	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, defaultTimeout)
 	router := &Router{cfg: cfg, mux: http.NewServeMux()}
 	for _, face := range faces {
 		face.Register(router)
@@ -68,20 +76,27 @@ func (ro *Router) Shape(prefix string, shape ErrorShape) {
 // Handle registers an endpoint under one of net/http's patterns. A trailing
 // slash on the request's path is as good as none.
 func (ro *Router) Handle(pattern string, endpoint Endpoint) {
+	ro.patterns = append(ro.patterns, pattern)
 	ro.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		request := r.Context().Value(requestKey{}).(*Request)
-		request.Request = r
+		ctx, cancel := context.WithTimeout(r.Context(), ro.cfg.RequestTimeout)
+		defer cancel()
+		request.Request, request.connection = r.WithContext(ctx), r.Context()
 		ro.run(w.(*answer), request, endpoint)
 	})
 }
 
 // HandleHTTP registers what writes its answer by itself, such as metrics.
 func (ro *Router) HandleHTTP(pattern string, handler http.Handler) {
+	ro.patterns = append(ro.patterns, pattern)
 	ro.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		w.(*answer).known = true
 		handler.ServeHTTP(w, r)
 	})
 }
+
+// Patterns returns what is registered, to hold the API's description against.
+func (ro *Router) Patterns() []string { return slices.Clone(ro.patterns) }
 
 type requestKey struct{}
 
@@ -92,15 +107,26 @@ func (ro *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	request := &Request{ID: newRequestID(), Remote: ro.remote(r), record: &record{}, writer: w, settings: &ro.cfg}
 	a := &answer{ResponseWriter: w}
 	w.Header().Set("X-Openstack-Request-Id", request.ID)
-	if trimmed := strings.TrimRight(r.URL.Path, "/"); trimmed != "" && trimmed != r.URL.Path {
-		r.URL.Path, r.URL.RawPath = trimmed, ""
-	}
+	trimSlashes(r.URL)
 	r = r.WithContext(context.WithValue(r.Context(), requestKey{}, request))
 	request.Request = r
 	defer ro.finish(a, request, started)
 	ro.mux.ServeHTTP(a, r)
 	if !a.known {
 		ro.unknown(a, request)
+	}
+}
+
+// trimSlashes takes trailing slashes off a path. An encoded slash within it,
+// as in a fingerprint, stays what it is.
+func trimSlashes(u *url.URL) {
+	escaped := u.EscapedPath()
+	trimmed := strings.TrimRight(escaped, "/")
+	if trimmed == "" || trimmed == escaped {
+		return
+	}
+	if path, err := url.PathUnescape(trimmed); err == nil {
+		u.Path, u.RawPath = path, trimmed
 	}
 }
 

@@ -145,7 +145,10 @@ func FuzzAnswer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, command := range []string{"host_show", "service_show", "dnszone_show", "dnsrecord_show", "host_find", "service_find", "dnsrecord_find", "service_add_host"} {
+		for _, command := range []string{
+			"host_show", "service_show", "dnszone_show", "dnsrecord_show", "host_find", "service_find", "dnsrecord_find",
+			"service_add_host",
+		} {
 			_ = readAs(command, raw)
 		}
 		for count := range 4 {

@@ -222,22 +222,22 @@ func AddressKind(address netip.Addr) RecordKind {
 
 // RecordAdd adds one value to a record. EmptyModlist: it is there. The answer is a Record.
 func RecordAdd(zone, name string, kind RecordKind, value string) Command {
-	return Command{name: "dnsrecord_add", args: []any{zone, name}, options: map[string]any{string(kind): []string{value}}, repeat: true}
+	return record("dnsrecord_add", zone, name, map[string]any{string(kind): []string{value}})
 }
 
 // RecordDel deletes one value of a record. AttrValueNotFound or NotFound: it is not there.
 func RecordDel(zone, name string, kind RecordKind, value string) Command {
-	return Command{name: "dnsrecord_del", args: []any{zone, name}, options: map[string]any{string(kind): []string{value}}, repeat: true}
+	return record("dnsrecord_del", zone, name, map[string]any{string(kind): []string{value}})
 }
 
 // RecordDelAll deletes all records of a name. NotFound: there is none.
 func RecordDelAll(zone, name string) Command {
-	return Command{name: "dnsrecord_del", args: []any{zone, name}, options: map[string]any{"del_all": true}, repeat: true}
+	return record("dnsrecord_del", zone, name, map[string]any{"del_all": true})
 }
 
 // RecordShow reads the records of a name. The answer is a Record.
 func RecordShow(zone, name string) Command {
-	return Command{name: "dnsrecord_show", args: []any{zone, name}, repeat: true}
+	return record("dnsrecord_show", zone, name, nil)
 }
 
 // RecordFind looks records of one kind and value up in a zone; an empty value finds all names of the zone. The answer
@@ -250,6 +250,10 @@ func RecordFind(zone string, kind RecordKind, value string, limit int) Command {
 	command := find("dnsrecord_find", "", limit, options)
 	command.args = []any{zone}
 	return command
+}
+
+func record(command, zone, name string, options map[string]any) Command {
+	return Command{name: command, args: []any{zone, name}, options: options, repeat: true}
 }
 
 func find(name, term string, limit int, options map[string]any) Command {

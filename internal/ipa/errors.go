@@ -204,7 +204,8 @@ type LoginError struct {
 // Error says what failed and, for rejected credentials, what to look at.
 func (e *LoginError) Error() string {
 	if e.Rejected {
-		return fmt.Sprintf("log-in to FreeIPA server %s refused: check the keytab (or password) and the principal: %v", e.Server, e.Err)
+		return fmt.Sprintf("log-in to FreeIPA server %s refused, check the keytab (or password) and the principal: %v",
+			e.Server, e.Err)
 	}
 	return fmt.Sprintf("log-in to FreeIPA server %s failed: %v", e.Server, e.Err)
 }

@@ -25,7 +25,7 @@ type kerberosWorld struct {
 	cfg ipa.Config
 }
 
-func newKerberosWorld(t *testing.T, maxLife time.Duration) *kerberosWorld {
+func newKerberosWorld(t testing.TB, maxLife time.Duration) *kerberosWorld {
 	t.Helper()
 	kdc := services.StartKDC(t, services.KDCOptions{MaxLife: maxLife, Principals: []string{nova, "HTTP/localhost"}})
 	serviceKeys := kdc.Keytab("HTTP/localhost")
@@ -37,11 +37,31 @@ func newKerberosWorld(t *testing.T, maxLife time.Duration) *kerberosWorld {
 	must(t, err)
 	cfg := config(w)
 	cfg.Password = nil
-	cfg.Kerberos = &ipa.Kerberos{Principal: nova, Realm: kdc.Realm, Keytab: kdc.Keytab(nova), Config: krb5}
+	cfg.Kerberos = &ipa.Kerberos{Principal: nova, Keytab: kdc.Keytab(nova), Config: krb5}
 	return &kerberosWorld{world: w, kdc: kdc, cfg: cfg}
 }
 
 func (w *kerberosWorld) logins() int { return w.Calls()["login_kerberos"] }
+
+// TestPrincipals names the principal in each possible way.
+func TestPrincipals(t *testing.T) {
+	w := newKerberosWorld(t, 0)
+	for principal, good := range map[string]bool{
+		"": true, nova: true, nova + "@EXAMPLE.TEST": true, nova + "@OTHER.TEST": false, "nova/other": false, "@EXAMPLE.TEST": true,
+	} {
+		cfg := w.cfg
+		kerberos := *cfg.Kerberos
+		kerberos.Principal = principal
+		cfg.Kerberos = &kerberos
+		err := newClient(t, cfg).Run(t.Context(), ipa.Ping())
+		if (err == nil) != good {
+			t.Errorf("principal %q: %v", principal, err)
+		}
+		if err != nil && ipa.ClassOf(err) != ipa.Operator {
+			t.Errorf("principal %q: %v is not the operator's business", principal, err)
+		}
+	}
+}
 
 func TestKerberosLogin(t *testing.T) {
 	w := newKerberosWorld(t, 0)
@@ -80,7 +100,7 @@ func TestShortTickets(t *testing.T) {
 		must(t, c.Run(t.Context(), ipa.Ping()))
 		calls++
 	}
-	if logins := w.logins(); logins < 3 || logins > 6 {
+	if logins := w.logins(); logins < 3 || logins > 9 {
 		t.Errorf("%d log-ins for %d calls in %v with tickets of %v", logins, calls, 2*life+life/2, life)
 	}
 }

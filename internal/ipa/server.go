@@ -19,7 +19,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -56,11 +55,14 @@ func (c *Client) newServer(name string) (*server, error) {
 	if err != nil {
 		host, port = name, "443"
 	}
-	if number, err := strconv.ParseUint(port, 10, 16); err != nil || number == 0 || host == "" || strings.ContainsAny(host, "/@ ?#") {
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || number == 0 || host == "" || strings.ContainsAny(host, "/@ ?#") {
 		return nil, fmt.Errorf("FreeIPA server %q: write HOST or HOST:PORT", name)
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return &server{client: c, name: host, address: net.JoinHostPort(host, port), places: make(chan struct{}, c.cfg.MaxInFlight)}, nil
+	return &server{
+		client: c, name: host, address: net.JoinHostPort(host, port), places: make(chan struct{}, c.cfg.MaxInFlight),
+	}, nil
 }
 
 // call sends the command with the session there is, and once more with a new one if the server does not know it.
@@ -80,6 +82,9 @@ func (s *server) call(ctx context.Context, command Command) (json.RawMessage, er
 		return nil, err
 	}
 	answer, err := s.send(ctx, login, command)
+	if connectionWasCut(err) {
+		s.forget(login)
+	}
 	if !errors.Is(err, errUnauthorized) {
 		return answer, err
 	}
@@ -88,7 +93,8 @@ func (s *server) call(ctx context.Context, command Command) (json.RawMessage, er
 	}
 	answer, err = s.send(ctx, login, command)
 	if errors.Is(err, errUnauthorized) {
-		return nil, &LoginError{Server: s.name, Err: errors.New("a session just opened is not accepted")}
+		err = &LoginError{Server: s.name, Err: errors.New("a session just opened is not accepted")}
+		s.client.failed(s, err)
 	}
 	return answer, err
 }
@@ -127,6 +133,16 @@ func (s *server) session(ctx context.Context, stale *session) (*session, error) 
 	}
 }
 
+// forget ends the use of a session. A real server was seen to hang up, without any answer, at a cookie that it could not
+// read: the next call shall not come with the same one.
+func (s *server) forget(old *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == old {
+		s.current = nil
+	}
+}
+
 // usable returns the current session unless it is the stale one or due for renewal.
 func (s *server) usable(stale *session) *session {
 	s.mu.Lock()
@@ -143,12 +159,17 @@ func (s *server) send(ctx context.Context, login *session, command Command) (jso
 	id := s.ids.Add(1)
 	body, err := command.request(id)
 	if err != nil {
-		return nil, &TransportError{Server: s.name, Command: command.name, Err: errors.New("the request can't be written as JSON")}
+		// Not the cause itself, which may quote an option.
+		return nil, &TransportError{Server: s.name, Command: command.name, Err: errors.New("the request is no JSON")}
 	}
 	started := time.Now()
 	var sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	fail := func(mayHaveRun bool, cause error) error {
+		// What arrives when the time is up is only an echo of our own hanging up.
+		if over := ctx.Err(); over != nil && !errors.Is(cause, over) {
+			cause = fmt.Errorf("%w: %w", over, cause)
+		}
 		if errors.Is(cause, context.DeadlineExceeded) && time.Since(started) < slow {
 			cause = fmt.Errorf("%w: %w", errTooSoon, cause)
 		}
@@ -245,9 +266,4 @@ func withoutURL(err error) error {
 		return wrapped.Err
 	}
 	return err
-}
-
-// connectionWasCut tells that a connection ended before the answer did.
-func connectionWasCut(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/api/description"
 	"github.com/muster-cloud/muster/internal/api/health"
 	"github.com/muster-cloud/muster/internal/api/instance"
 	"github.com/muster-cloud/muster/internal/api/operator"
@@ -46,13 +48,21 @@ type Server struct {
 	directory *keystone.Client // looks up users, projects and roles
 	authority *sshca.Service
 	guard     *api.Guard
+	described *description.Face
 	listeners []*api.Listener
+	reserve   []byte
 }
+
+// heapReserve is address space that is never touched and so costs no memory,
+// but counts as heap. Muster's own data are a few megabytes, which the garbage
+// collector would go through after each hundred requests; this has it wait for
+// as much garbage again.
+const heapReserve = 32 << 20
 
 // New builds a server and opens its listeners, which answer once Run runs. It
 // connects to the database and refuses one that does not fit this program.
 func New(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry()}
+	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry(), reserve: make([]byte, heapReserve)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -83,30 +93,42 @@ func (s *Server) build(ctx context.Context) error {
 	if s.authority, err = sshca.New(s.authorityConfig(keyring)); err != nil {
 		return err
 	}
+	if s.described, err = description.New(buildVersion()); err != nil {
+		return err
+	}
 	return s.listen()
+}
+
+// buildVersion is what the Go toolchain knows of the source.
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }
 
 // OpenStore connects to the configured database.
 func OpenStore(ctx context.Context, cfg *config.Config, logger *slog.Logger, registerer prometheus.Registerer) (*store.Store, error) {
-	db := cfg.Database
-	opened, err := store.Open(ctx, store.Config{
-		URL:         string(db.Connection),
-		MaxPoolSize: db.MaxPoolSize, MaxOverflow: db.MaxOverflow,
-		ConnectionRecycleTime: db.ConnectionRecycleTime, PoolTimeout: db.PoolTimeout,
-		MaxRetries: db.MaxRetries, RetryInterval: db.RetryInterval,
-		Logger: logger, Registerer: registerer,
-	})
+	opened, err := store.Open(ctx, storeConfig(cfg, logger, registerer))
 	if err != nil {
 		return nil, fmt.Errorf("[database] connection: %w", err)
 	}
 	return opened, nil
 }
 
-func (s *Server) loadRules() (*policy.Enforcer, error) {
-	rules, err := policy.Load(s.cfg.Policy.PolicyFile, policy.Defaults())
-	if errors.Is(err, fs.ErrNotExist) && s.cfg.Policy.Optional {
-		rules, err = policy.Load("", policy.Defaults())
+func storeConfig(cfg *config.Config, logger *slog.Logger, registerer prometheus.Registerer) store.Config {
+	db := cfg.Database
+	return store.Config{
+		URL:         string(db.Connection),
+		MaxPoolSize: db.MaxPoolSize, MaxOverflow: db.MaxOverflow,
+		ConnectionRecycleTime: db.ConnectionRecycleTime, PoolTimeout: db.PoolTimeout,
+		MaxRetries: db.MaxRetries, RetryInterval: db.RetryInterval,
+		Logger: logger, Registerer: registerer,
 	}
+}
+
+func (s *Server) loadRules() (*policy.Enforcer, error) {
+	rules, err := readRules(s.cfg.Policy)
 	if err != nil {
 		return nil, fmt.Errorf("[oslo_policy] policy_file: %w", err)
 	}
@@ -116,27 +138,40 @@ func (s *Server) loadRules() (*policy.Enforcer, error) {
 	return rules, nil
 }
 
+func readRules(cfg config.Policy) (*policy.Enforcer, error) {
+	rules, err := policy.Load(cfg.PolicyFile, policy.Defaults())
+	if errors.Is(err, fs.ErrNotExist) && cfg.Optional {
+		return policy.Load("", policy.Defaults())
+	}
+	return rules, err
+}
+
 // buildKeystone makes one client, or two where tokens are validated as
 // somebody else than looked up: each has caches and a login of its own.
 func (s *Server) buildKeystone() error {
 	auth := s.cfg.KeystoneAuthToken
 	var err error
-	s.tokens, err = keystone.New(s.keystoneConfig(auth.Auth, "tokens"))
+	s.tokens, err = keystone.New(s.keystoneConfig(auth.Auth, s.labelled("tokens")))
 	if err != nil {
 		return fmt.Errorf("[keystone_authtoken]: %w", err)
 	}
 	s.directory = s.tokens
-	if s.cfg.ServiceCredentials == auth.Auth {
+	if s.cfg.ServiceCredentials.Same(auth.Auth) {
 		return nil
 	}
-	s.directory, err = keystone.New(s.keystoneConfig(s.cfg.ServiceCredentials, "directory"))
+	s.directory, err = keystone.New(s.keystoneConfig(s.cfg.ServiceCredentials, s.labelled("directory")))
 	if err != nil {
 		return fmt.Errorf("[service_credentials]: %w", err)
 	}
 	return nil
 }
 
-func (s *Server) keystoneConfig(auth config.Auth, purpose string) keystone.Config {
+// labelled tells the metrics of the two clients apart.
+func (s *Server) labelled(purpose string) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"client": purpose}, s.registry)
+}
+
+func (s *Server) keystoneConfig(auth config.Auth, registerer prometheus.Registerer) keystone.Config {
 	return keystone.Config{
 		AuthURL: auth.AuthURL.String(), AuthType: auth.AuthType,
 		Username: auth.Username, UserID: auth.UserID, Password: string(auth.Password),
@@ -148,7 +183,7 @@ func (s *Server) keystoneConfig(auth config.Auth, purpose string) keystone.Confi
 		CAFile:                      auth.CAFile, Insecure: auth.Insecure, Timeout: auth.HTTPConnectTimeout,
 		TokenCacheTime: s.cfg.KeystoneAuthToken.TokenCacheTime, RoleCacheTime: s.cfg.KeystoneAuthToken.RoleCacheTime,
 		Logger:     s.logger,
-		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"client": purpose}, s.registry),
+		Registerer: registerer,
 	}
 }
 
@@ -169,7 +204,7 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 	}
 	return sshca.Config{
 		Store: s.store, Custody: s.custody, Sealer: keyring, Directory: s.directory,
-		Algorithm: custody.Algorithm(ssh.CAAlgorithm), MinRSABits: ssh.MinRSABits, ClockSkew: ssh.ClockSkew,
+		Algorithm: custody.Algorithm(ssh.CAAlgorithm), CALifetime: ssh.CALifetime, MinRSABits: ssh.MinRSABits, ClockSkew: ssh.ClockSkew,
 		User: sshca.UserRules{
 			Accounts: sshca.AccountRules{Accounts: accounts, Prefix: ssh.AccountPrefix, Reserved: ssh.ExtraSystemAccounts},
 			Lifetime: ssh.UserCertLifetime, MaxLifetime: ssh.UserCertMaxLifetime, Extensions: ssh.Extensions, Roles: roles,
@@ -190,6 +225,7 @@ func (s *Server) listen() error {
 			Logger: s.logger, Metrics: metrics, TrustedProxies: s.cfg.API.TrustedProxies,
 			PublicURL: text(s.cfg.API.PublicURL), KeystoneURL: text(s.cfg.KeystoneAuthToken.WWWAuthenticateURI),
 			MaxBody: int64(s.cfg.API.MaxBody), MaxPage: s.cfg.API.MaxPage,
+			RequestTimeout: s.cfg.API.RequestTimeout,
 		}, s.faces(cfg)...)
 		listener, err := api.Listen(api.ListenerConfig{
 			Name: cfg.Name, Address: cfg.Address, Handler: router,
@@ -200,6 +236,7 @@ func (s *Server) listen() error {
 			return err
 		}
 		s.listeners = append(s.listeners, listener)
+		s.logger.Info("Listening", "listener", cfg.Name, "url", listener.URL(), "faces", cfg.Faces)
 	}
 	return nil
 }
@@ -207,8 +244,9 @@ func (s *Server) listen() error {
 func (s *Server) faces(listener *config.Listener) []api.Face {
 	// The instance face is made even where it is not served: Tatu has its
 	// calls under its own paths too.
+	rate := api.NewRateLimiter(listener.RateLimit, listener.RateBurst)
 	instances := instance.New(instance.Config{
-		Hosts: s.authority, Lists: s.authority.Feed(), Rate: api.NewRateLimiter(listener.RateLimit, listener.RateBurst),
+		Hosts: s.authority, Lists: s.authority.Feed(), Rate: rate,
 		MaxWait: s.cfg.API.LongPollMax, MaxWaiting: s.cfg.API.MaxLongPolls,
 	})
 	var faces []api.Face
@@ -217,8 +255,9 @@ func (s *Server) faces(listener *config.Listener) []api.Face {
 		case "tatu":
 			faces = append(faces, tatu.New(tatu.Config{
 				Guard: s.guard, Authority: s.authority, Records: s.store, Users: s.directory,
-				CreateHostCert: instances.CreateHostCert, ShowRevokedKeys: instances.ShowRevokedKeys,
+				CreateHostCert: rate.Limited(instances.CreateHostCert), ShowRevokedKeys: instances.ShowRevokedKeys,
 			}))
+			faces = append(faces, s.described)
 		case "vendordata":
 			faces = append(faces, vendordata.New(vendordata.Config{
 				Guard: s.guard, Hosts: s.authority, Directory: s.directory,
@@ -288,7 +327,6 @@ func (s *Server) Run(ctx context.Context) error {
 
 	group, running := errgroup.WithContext(ctx)
 	for _, listener := range s.listeners {
-		s.logger.Info("Listening", "listener", listener.Name(), "url", listener.URL())
 		group.Go(func() error { return listener.Serve(running, s.cfg.ShutdownTimeout) })
 	}
 	group.Go(func() error { return s.authority.Feed().Run(running) })

@@ -36,6 +36,7 @@ type authority struct {
 	record     store.Authority
 	user, host signingKey
 	readAt     time.Time
+	created    bool // by the call that returned it
 }
 
 // signingKey is the generation that signs.
@@ -43,6 +44,20 @@ type signingKey struct {
 	id     string
 	signer ssh.Signer
 	line   string
+	ends   time.Time // zero: never
+}
+
+// validity returns the life of a certificate that begins now. No certificate
+// outlives the CA that signed it.
+func (s *Service) validity(ca signingKey, now time.Time, lifetime time.Duration) (after, before time.Time, err error) {
+	before = now.Add(lifetime)
+	if !ca.ends.IsZero() && ca.ends.Before(before) {
+		before = ca.ends
+	}
+	if !now.Before(before) {
+		return after, before, problem.New(problem.Conflict, "the project's CA has reached the end of its life; ask the cloud's operator for a new generation")
+	}
+	return now.Add(-s.cfg.ClockSkew), before, nil
 }
 
 // EnsureAuthority returns a project's authority, and makes it if there is
@@ -61,22 +76,20 @@ func (s *Service) authority(ctx context.Context, by Actor, projectID string) (a 
 	if ok && s.cfg.Now().Sub(known.readAt) < authorityFreshness {
 		return known, false, nil
 	}
-	result, err, _ := s.loading.Do(projectID, func() (any, error) {
+	a, joined, err := together(ctx, &s.loading, projectID, func() (*authority, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), authorityTimeout)
 		defer cancel()
 		a, err := s.readAuthority(ctx, projectID, known)
 		if errors.Is(err, store.ErrNotFound) {
-			created = true
-			a, err = s.makeAuthority(ctx, by, projectID)
+			return s.makeAuthority(ctx, by, projectID)
 		}
 		return a, err
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	a = result.(*authority)
 	s.authorities.Add(projectID, a)
-	return a, created, nil
+	return a, a.created && !joined, nil
 }
 
 // forgetAuthority makes the next use read the authority anew.
@@ -114,10 +127,15 @@ func (s *Service) makeAuthority(ctx context.Context, by Actor, projectID string)
 	if err != nil && !errors.Is(err, store.ErrExists) {
 		return nil, err
 	}
-	if err == nil {
+	created := err == nil
+	if created {
 		s.cfg.Logger.InfoContext(ctx, "Made the authority of a project", "project", projectID, "algorithm", s.cfg.Algorithm)
 	}
-	return s.readAuthority(ctx, projectID, nil)
+	a, err := s.readAuthority(ctx, projectID, nil)
+	if err == nil {
+		a.created = created
+	}
+	return a, err
 }
 
 func (s *Service) newAuthorityKey(ctx context.Context, projectID string, role store.Role, generation int, now time.Time) (store.AuthorityKey, error) {
@@ -162,6 +180,9 @@ func (s *Service) openAuthority(ctx context.Context, record store.Authority, kno
 			return nil, fmt.Errorf("the %s CA of project %s: private and recorded public key differ", role, record.ProjectID)
 		}
 		*slot = signingKey{id: key.ID, signer: signer, line: key.PublicKey}
+		if s.cfg.CALifetime > 0 {
+			slot.ends = key.CreatedAt.Add(s.cfg.CALifetime)
+		}
 	}
 	return a, nil
 }

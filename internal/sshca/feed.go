@@ -67,6 +67,9 @@ func (f *Feed) Wait(ctx context.Context, projectID, etag string) (*Snapshot, err
 	for {
 		changed := l.changes()
 		snapshot, err := l.current(ctx)
+		if last := l.snapshot.Load(); ctx.Err() != nil && last != nil {
+			return last, nil
+		}
 		if err != nil || snapshot.ETag != etag {
 			return snapshot, err
 		}
@@ -156,7 +159,7 @@ func (f *Feed) changed(projectID string) {
 	if l == nil {
 		return
 	}
-	l.stale.Store(true)
+	l.commits.Add(1)
 	f.signal()
 }
 

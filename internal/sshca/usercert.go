@@ -53,7 +53,7 @@ func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (sto
 	// Two simultaneous requests for one key get one certificate. The work does
 	// not end with the first of them, since the second waits for it too.
 	group := fmt.Sprint(req.ProjectID, req.UserID, key.SHA256, wanted.digest(), wanted.lifetime)
-	result, err, _ := s.issuing.Do(group, func() (any, error) {
+	cert, _, err := together(ctx, &s.issuing, group, func() (store.UserCert, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTimeout)
 		defer cancel()
 		return s.issueUser(ctx, by, req, key, wanted)
@@ -61,7 +61,7 @@ func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (sto
 	if err != nil {
 		return store.UserCert{}, s.refuseIssue(ctx, entry, "user", err)
 	}
-	return result.(store.UserCert), nil
+	return cert, nil
 }
 
 func (s *Service) issueUser(ctx context.Context, by Actor, req UserRequest, key sshkey.Key, wanted profile) (store.UserCert, error) {
@@ -120,6 +120,10 @@ func serves(cert store.UserCert, wanted profile, authorityKeyID string, now time
 }
 
 func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.Key, wanted profile, ca signingKey, now time.Time) (store.UserCert, error) {
+	after, before, err := s.validity(ca, now, wanted.lifetime)
+	if err != nil {
+		return store.UserCert{}, err
+	}
 	serial, err := s.cfg.Store.NextSerial(ctx)
 	if err != nil {
 		return store.UserCert{}, err
@@ -130,8 +134,8 @@ func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.K
 		CertType:        ssh.UserCert,
 		KeyId:           keyID(req.UserName, serial),
 		ValidPrincipals: wanted.principals,
-		ValidAfter:      uint64(now.Add(-s.cfg.ClockSkew).Unix()),
-		ValidBefore:     uint64(now.Add(wanted.lifetime).Unix()),
+		ValidAfter:      uint64(after.Unix()),
+		ValidBefore:     uint64(before.Unix()),
 		Permissions:     ssh.Permissions{CriticalOptions: wanted.critical, Extensions: wanted.extensions},
 	}
 	line, err := sign(template, ca.signer, now)

@@ -115,11 +115,50 @@ func (c *call) may(right, kind, attr string) bool {
 	return false
 }
 
+// deniedTo returns "" if the caller may write the attribute, else what FreeIPA says of a member that is left out for it.
+func (c *call) deniedTo(kind, attr string, refusal *fail) string {
+	if c.may("write", kind, attr) {
+		return ""
+	}
+	return refusal.message
+}
+
+// lookup returns a member's canonical name, or "" and what is missing, and the name to tell it by.
+type lookup func(given string) (canonical, shown, missing string)
+
+// enlist adds members to a list, as all of FreeIPA's add_member commands do: they fail for none, but tell of each that
+// is left out, and why.
+func enlist(list, given []string, denied string, find lookup) ([]string, int, [][]string) {
+	list = slices.Clone(list)
+	completed, failed := 0, [][]string{}
+	for _, name := range given {
+		canonical, shown, missing := find(name)
+		switch {
+		case canonical == "":
+			failed = append(failed, []string{shown, missing})
+		case slices.Contains(list, canonical):
+			failed = append(failed, []string{shown, "This entry is already a member"})
+		case denied != "":
+			failed = append(failed, []string{shown, denied})
+		default:
+			list = append(list, canonical)
+			completed++
+		}
+	}
+	return list, completed, failed
+}
+
+// permissionDN names a permission in the directory.
+func (d *directory) permissionDN(cn string) string {
+	return d.dn("cn="+cn, "cn=permissions", "cn=pbac")
+}
+
 func (d *directory) permissionView(p *permission) entry {
 	e := entry{
 		"cn": []string{p.cn}, "ipapermright": p.rights, "ipapermbindruletype": []string{"permission"},
-		"ipapermissiontype": []string{"SYSTEM", "V2"}, "objectclass": []string{"top", "groupofnames", "ipapermission", "ipapermissionv2"},
-		"dn": d.dn("cn="+p.cn, "cn=permissions", "cn=pbac"),
+		"ipapermissiontype": []string{"SYSTEM", "V2"},
+		"objectclass":       []string{"top", "groupofnames", "ipapermission", "ipapermissionv2"},
+		"dn":                d.permissionDN(p.cn),
 	}
 	if location := permissionLocations[p.kind]; location != "" {
 		e["type"] = []string{p.kind}
@@ -142,7 +181,7 @@ func (c *call) permissionAdd() (entry, *fail) {
 	p := &permission{
 		cn: c.arg(0), rights: texts(c.options["ipapermright"]), kind: text(c.options["type"]), attrs: texts(c.options["attrs"]),
 	}
-	dn := c.dir.dn("cn="+p.cn, "cn=permissions", "cn=pbac")
+	dn := c.dir.permissionDN(p.cn)
 	if permissionLocations[p.kind] == "" {
 		return nil, validationError("type", fmt.Sprintf("\"%s\" is not an object type", p.kind))
 	}
@@ -154,7 +193,8 @@ func (c *call) permissionAdd() (entry, *fail) {
 	}
 	for _, attr := range p.attrs {
 		if !slices.Contains(permissionAttrs, strings.ToLower(attr)) {
-			return nil, invalidSyntax(fmt.Sprintf("targetattr \"%[1]s\" does not exist in schema. Please add attributeTypes \"%[1]s\" to "+
+			return nil, invalidSyntax(fmt.Sprintf("targetattr \"%[1]s\" does not exist in schema. "+
+				"Please add attributeTypes \"%[1]s\" to "+
 				"schema if necessary. ACL Syntax Error(-5):(targetattr = \\22%[1]s\\22)(targetfilter = \\22(objectclass=ipa%[2]s)\\22)"+
 				"(version 3.0;acl \\22permission:%[3]s\\22;allow (%[4]s) groupdn = \\22ldap:///%[5]s\\22;)",
 				attr, p.kind, p.cn, strings.Join(p.rights, ","), dn))
@@ -189,8 +229,10 @@ func (c *call) permissionDel() (entry, *fail) {
 		return nil, notFound(c.arg(0) + ": permission not found")
 	}
 	if !c.isAdmin() {
-		return nil, cannotDelete(c.dir.dn("cn="+p.cn, "cn=permissions", "cn=pbac"))
+		return nil, cannotDelete(c.dir.permissionDN(p.cn))
 	}
 	delete(c.dir.permissions, strings.ToLower(p.cn))
-	return entry{"result": entry{"failed": []string{}}, "value": []string{p.cn}, "summary": fmt.Sprintf("Deleted permission \"%s\"", p.cn)}, nil
+	return entry{
+		"result": entry{"failed": []string{}}, "value": []string{p.cn}, "summary": fmt.Sprintf("Deleted permission \"%s\"", p.cn),
+	}, nil
 }

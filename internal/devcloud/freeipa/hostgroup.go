@@ -72,21 +72,18 @@ func (c *call) hostgroupAddMember() (entry, *fail) {
 	if g == nil {
 		return nil, notFound(c.arg(0) + ": host group not found")
 	}
-	completed, failed := 0, [][]string{}
-	for _, fqdn := range texts(c.options["host"]) {
-		switch {
-		case c.dir.hosts[fqdn] == nil:
-			failed = append(failed, []string{fqdn, "no such entry"})
-		case slices.Contains(g.hosts, fqdn):
-			failed = append(failed, []string{fqdn, "This entry is already a member"})
-		case !c.may("write", "hostgroup", "member"):
-			failed = append(failed, []string{fqdn, cannotWrite("member", c.dir.groupDN(g.cn)).message})
-		default:
-			g.hosts = append(slices.Clone(g.hosts), fqdn)
-			completed++
+	denied := c.deniedTo("hostgroup", "member", cannotWrite("member", c.dir.groupDN(g.cn)))
+	find := func(fqdn string) (string, string, string) {
+		if c.dir.hosts[fqdn] == nil {
+			return "", fqdn, "no such entry"
 		}
+		return fqdn, fqdn, ""
 	}
-	result := entry{"cn": []string{g.cn}, "description": []string{g.description}, "dn": c.dir.groupDN(g.cn), "member_host": g.hosts}
+	hosts, completed, failed := enlist(g.hosts, texts(c.options["host"]), denied, find)
+	g.hosts = hosts
+	result := entry{
+		"cn": []string{g.cn}, "description": []string{g.description}, "dn": c.dir.groupDN(g.cn), "member_host": g.hosts,
+	}
 	return entry{
 		"completed": completed, "result": result,
 		"failed": entry{"member": entry{"host": failed, "hostgroup": [][]string{}}},

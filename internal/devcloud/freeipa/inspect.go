@@ -135,25 +135,28 @@ func (s *Server) GrantHostManagement(principal string) error {
 	}
 	const name = "Nova Host Management"
 	const roleName = "Nova Host Manager"
+	writing := func(kind, attr string) map[string]any {
+		return map[string]any{"ipapermright": "write", "type": kind, "attrs": attr}
+	}
 	steps := []struct {
 		command string
-		args    []any
+		entry   string
 		options map[string]any
 	}{
-		{"host_add", []any{fqdn}, map[string]any{"force": true}},
-		{"service_add", []any{principal}, map[string]any{"force": true}},
-		{"permission_add", []any{"Modify host password"}, map[string]any{"ipapermright": "write", "type": "host", "attrs": "userpassword"}},
-		{"permission_add", []any{"Write host certificate"}, map[string]any{"ipapermright": "write", "type": "host", "attrs": "usercertificate"}},
-		{"permission_add", []any{"Modify host userclass"}, map[string]any{"ipapermright": "write", "type": "host", "attrs": "userclass"}},
-		{"permission_add", []any{"Modify service managedBy attribute"}, map[string]any{"ipapermright": "write", "type": "service", "attrs": "managedby"}},
-		{"privilege_add", []any{name}, map[string]any{"description": name}},
-		{"privilege_add_permission", []any{name}, map[string]any{"permission": anyList(hostManagement)}},
-		{"role_add", []any{roleName}, map[string]any{"description": roleName}},
-		{"role_add_privilege", []any{roleName}, map[string]any{"privilege": name}},
-		{"role_add_member", []any{roleName}, map[string]any{"service": principal}},
+		{"host_add", fqdn, map[string]any{"force": true}},
+		{"service_add", principal, map[string]any{"force": true}},
+		{"permission_add", "Modify host password", writing("host", "userpassword")},
+		{"permission_add", "Write host certificate", writing("host", "usercertificate")},
+		{"permission_add", "Modify host userclass", writing("host", "userclass")},
+		{"permission_add", "Modify service managedBy attribute", writing("service", "managedby")},
+		{"privilege_add", name, map[string]any{"description": name}},
+		{"privilege_add_permission", name, map[string]any{"permission": anyList(hostManagement)}},
+		{"role_add", roleName, map[string]any{"description": roleName}},
+		{"role_add_privilege", roleName, map[string]any{"privilege": name}},
+		{"role_add_member", roleName, map[string]any{"service": principal}},
 	}
 	for _, step := range steps {
-		if err := s.asAdmin(step.command, step.args, step.options); err != nil {
+		if err := s.asAdmin(step.command, []any{step.entry}, step.options); err != nil {
 			return err
 		}
 	}

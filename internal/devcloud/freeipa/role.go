@@ -5,12 +5,17 @@ package freeipa
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 )
 
+func (d *directory) privilegeDN(p *privilege) string {
+	return d.dn("cn="+p.cn, "cn=privileges", "cn=pbac")
+}
+
+func (d *directory) roleDN(r *role) string { return d.dn("cn="+r.cn, "cn=roles", "cn=accounts") }
+
 func (d *directory) privilegeView(p *privilege) entry {
-	e := entry{"cn": []string{p.cn}, "dn": d.dn("cn="+p.cn, "cn=privileges", "cn=pbac")}
+	e := entry{"cn": []string{p.cn}, "dn": d.privilegeDN(p)}
 	if p.description != "" {
 		e["description"] = []string{p.description}
 	}
@@ -23,7 +28,7 @@ func (d *directory) privilegeView(p *privilege) entry {
 func (c *call) privilegeAdd() (entry, *fail) {
 	p := &privilege{cn: c.arg(0), description: text(c.options["description"])}
 	if !c.isAdmin() {
-		return nil, cannotAdd(c.dir.dn("cn="+p.cn, "cn=privileges", "cn=pbac"))
+		return nil, cannotAdd(c.dir.privilegeDN(p))
 	}
 	if c.dir.privileges[strings.ToLower(p.cn)] != nil {
 		return nil, duplicateNamed("privilege", p.cn)
@@ -47,28 +52,24 @@ func (c *call) privilegeAddPermission() (entry, *fail) {
 	if p == nil {
 		return nil, notFound(c.arg(0) + ": privilege not found")
 	}
-	completed, failed := 0, [][]string{}
-	for _, given := range texts(c.options["permission"]) {
-		known := c.dir.permissions[strings.ToLower(given)]
-		switch {
-		case known == nil:
-			// The server cuts its own message at the first colon, which such a name holds too.
-			name, why, _ := strings.Cut(given+": permission not found", ": ")
-			failed = append(failed, []string{name, why})
-		case slices.Contains(p.permissions, known.cn):
-			failed = append(failed, []string{given, "This entry is already a member"})
-		case !c.isAdmin():
-			failed = append(failed, []string{given, cannotWrite("member", c.dir.dn("cn="+known.cn, "cn=permissions", "cn=pbac")).message})
-		default:
-			p.permissions = append(slices.Clone(p.permissions), known.cn)
-			completed++
+	denied := c.deniedTo("", "", cannotWrite("member", c.dir.privilegeDN(p)))
+	find := func(given string) (string, string, string) {
+		if known := c.dir.permissions[strings.ToLower(given)]; known != nil {
+			return known.cn, given, ""
 		}
+		// The server cuts its own message at the first colon, which such a name holds too.
+		name, why, _ := strings.Cut(given+": permission not found", ": ")
+		return "", name, why
 	}
-	return entry{"completed": completed, "failed": entry{"member": entry{"permission": failed}}, "result": c.dir.privilegeView(p)}, nil
+	permissions, completed, failed := enlist(p.permissions, texts(c.options["permission"]), denied, find)
+	p.permissions = permissions
+	return entry{
+		"completed": completed, "failed": entry{"member": entry{"permission": failed}}, "result": c.dir.privilegeView(p),
+	}, nil
 }
 
 func (d *directory) roleView(r *role) entry {
-	e := entry{"cn": []string{r.cn}, "dn": d.dn("cn="+r.cn, "cn=roles", "cn=accounts")}
+	e := entry{"cn": []string{r.cn}, "dn": d.roleDN(r)}
 	if r.description != "" {
 		e["description"] = []string{r.description}
 	}
@@ -85,7 +86,7 @@ func (d *directory) roleView(r *role) entry {
 func (c *call) roleAdd() (entry, *fail) {
 	r := &role{cn: c.arg(0), description: text(c.options["description"])}
 	if !c.isAdmin() {
-		return nil, cannotAdd(c.dir.dn("cn="+r.cn, "cn=roles", "cn=accounts"))
+		return nil, cannotAdd(c.dir.roleDN(r))
 	}
 	if c.dir.roles[strings.ToLower(r.cn)] != nil {
 		return nil, duplicateNamed("role", r.cn)
@@ -116,22 +117,18 @@ func (c *call) roleAddPrivilege() (entry, *fail) {
 	if trouble != nil {
 		return nil, trouble
 	}
-	completed, failed := 0, [][]string{}
-	for _, given := range texts(c.options["privilege"]) {
-		known := c.dir.privileges[strings.ToLower(given)]
-		switch {
-		case known == nil:
-			failed = append(failed, []string{given, "privilege not found"})
-		case slices.Contains(r.privileges, known.cn):
-			failed = append(failed, []string{given, "This entry is already a member"})
-		case !c.isAdmin():
-			failed = append(failed, []string{given, cannotWrite("member", c.dir.dn("cn="+known.cn, "cn=privileges", "cn=pbac")).message})
-		default:
-			r.privileges = append(slices.Clone(r.privileges), known.cn)
-			completed++
+	denied := c.deniedTo("", "", cannotWrite("memberOf", c.dir.roleDN(r)))
+	find := func(given string) (string, string, string) {
+		if known := c.dir.privileges[strings.ToLower(given)]; known != nil {
+			return known.cn, given, ""
 		}
+		return "", given, "privilege not found"
 	}
-	return entry{"completed": completed, "failed": entry{"member": entry{"privilege": failed}}, "result": c.dir.roleView(r)}, nil
+	privileges, completed, failed := enlist(r.privileges, texts(c.options["privilege"]), denied, find)
+	r.privileges = privileges
+	return entry{
+		"completed": completed, "failed": entry{"member": entry{"privilege": failed}}, "result": c.dir.roleView(r),
+	}, nil
 }
 
 func (c *call) roleAddMember() (entry, *fail) {
@@ -139,21 +136,17 @@ func (c *call) roleAddMember() (entry, *fail) {
 	if trouble != nil {
 		return nil, trouble
 	}
-	failed := map[string][][]string{"user": {}, "group": {}, "host": {}, "hostgroup": {}, "service": {}, "idoverrideuser": {}}
-	completed := 0
-	for _, given := range texts(c.options["service"]) {
+	denied := c.deniedTo("", "", cannotWrite("member", c.dir.roleDN(r)))
+	find := func(given string) (string, string, string) {
 		principal, trouble := c.dir.principalName(given)
-		switch {
-		case trouble != nil || c.dir.services[principal] == nil:
-			failed["service"] = append(failed["service"], []string{principal, "no such entry"})
-		case slices.Contains(r.services, principal):
-			failed["service"] = append(failed["service"], []string{principal, "This entry is already a member"})
-		case !c.isAdmin():
-			failed["service"] = append(failed["service"], []string{principal, cannotWrite("member", c.dir.dn("cn="+r.cn, "cn=roles", "cn=accounts")).message})
-		default:
-			r.services = append(slices.Clone(r.services), principal)
-			completed++
+		if trouble != nil || c.dir.services[principal] == nil {
+			return "", principal, "no such entry"
 		}
+		return principal, principal, ""
 	}
+	services, completed, left := enlist(r.services, texts(c.options["service"]), denied, find)
+	r.services = services
+	none := [][]string{}
+	failed := entry{"user": none, "group": none, "host": none, "hostgroup": none, "service": left, "idoverrideuser": none}
 	return entry{"completed": completed, "failed": entry{"member": failed}, "result": c.dir.roleView(r)}, nil
 }

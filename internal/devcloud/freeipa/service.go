@@ -94,22 +94,17 @@ func (c *call) serviceAddHost() (entry, *fail) {
 	if trouble != nil {
 		return nil, trouble
 	}
-	completed, failed := 0, [][]string{}
-	for _, given := range texts(c.options["host"]) {
+	denied := c.deniedTo("service", "managedby", cannotWrite("managedBy", c.dir.serviceDN(s.principal)))
+	find := func(given string) (string, string, string) {
 		fqdn := strings.ToLower(given)
-		switch {
-		case c.dir.hosts[fqdn] == nil:
-			failed = append(failed, []string{fqdn, "no matching entry found"})
-		case slices.Contains(s.managedBy, fqdn):
-			failed = append(failed, []string{fqdn, "This entry is already a member"})
-		case !c.may("write", "service", "managedby"):
-			failed = append(failed, []string{fqdn, cannotWrite("managedBy", c.dir.serviceDN(s.principal)).message})
-		default:
-			s.managedBy = append(slices.Clone(s.managedBy), fqdn)
-			slices.Sort(s.managedBy)
-			completed++
+		if c.dir.hosts[fqdn] == nil {
+			return "", fqdn, "no matching entry found"
 		}
+		return fqdn, fqdn, ""
 	}
+	managers, completed, failed := enlist(s.managedBy, texts(c.options["host"]), denied, find)
+	slices.Sort(managers)
+	s.managedBy = managers
 	return c.managed(s, completed, failed), nil
 }
 

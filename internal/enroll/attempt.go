@@ -90,7 +90,7 @@ func (a *attempt) run(ctx context.Context) error {
 
 // record saves what was learned so far, so that a crash from here on loses none of it.
 func (a *attempt) record(ctx context.Context) error {
-	if a.e.OTPState == store.OTPUsed && len(a.change.Made) == 0 && len(a.change.Found) == 0 {
+	if len(a.change.Made) == 0 && len(a.change.Found) == 0 {
 		return nil
 	}
 	saved, err := a.service.cfg.Store.SaveEnrolment(ctx, a.e, a.change)
@@ -110,6 +110,12 @@ func (a *attempt) found(kind store.ObjectKind, name string) {
 	a.change.Found = append(a.change.Found, store.Object{Kind: kind, Name: name})
 }
 
+// objectKey is one object of the instance.
+type objectKey struct {
+	kind store.ObjectKind
+	name string
+}
+
 // hosts makes the host entries: the instance's own with the one-time password, and those of further names and of services. They all
 // are there, and known to be ours or allowed, before any service is made: a service on a foreign host would give that host away.
 func (a *attempt) hosts(ctx context.Context) error {
@@ -126,34 +132,31 @@ func (a *attempt) hosts(ctx context.Context) error {
 			return err
 		}
 	}
-	var kinds []store.ObjectKind
-	var commands []ipa.Command
-	if a.e.OTPState == store.OTPNew {
-		kinds = append(kinds, store.ObjectHost)
-		commands = append(commands, ipa.HostAdd(a.e.FQDN, ipa.HostAttributes{
-			Description: a.mark(), UserClass: a.want.Class, Location: a.want.Location, OSVersion: a.want.OS, Password: otp,
-		}))
-	}
-	var names []string
-	if len(commands) > 0 {
-		names = append(names, a.e.FQDN)
-	}
-	for _, host := range a.want.hosts(a.e.FQDN) {
-		if states[objectKey{host.hostKind(), host.Host}] != store.ObjectMade {
-			kinds, names = append(kinds, host.hostKind()), append(names, host.Host)
-			commands = append(commands, ipa.HostAdd(host.Host, ipa.HostAttributes{Description: a.mark()}))
-		}
-	}
+	missing, commands := a.missingHosts(states, otp)
 	results, err := a.service.cfg.Directory.Batch(ctx, commands...)
 	if err != nil {
 		return err
 	}
-	return a.judgeHosts(ctx, states, kinds, names, results, otp)
+	return a.judgeHosts(ctx, states, missing, results, otp)
 }
 
-type objectKey struct {
-	kind store.ObjectKind
-	name string
+// missingHosts are the host entries that are not known to be there, and the commands that make them.
+func (a *attempt) missingHosts(states map[objectKey]store.ObjectState, otp ipa.Secret) (missing []objectKey, commands []ipa.Command) {
+	mark := a.service.cfg.Rules.description(a.e.InstanceID)
+	if a.e.OTPState == store.OTPNew {
+		missing = append(missing, objectKey{store.ObjectHost, a.e.FQDN})
+		commands = append(commands, ipa.HostAdd(a.e.FQDN, ipa.HostAttributes{
+			Description: mark, UserClass: a.want.Class, Location: a.want.Location, OSVersion: a.want.OS, Password: otp,
+		}))
+	}
+	for _, host := range a.want.hosts(a.e.FQDN) {
+		key := objectKey{host.hostKind(), host.Host}
+		if states[key] != store.ObjectMade {
+			missing = append(missing, key)
+			commands = append(commands, ipa.HostAdd(host.Host, ipa.HostAttributes{Description: mark}))
+		}
+	}
+	return missing, commands
 }
 
 // states returns what is known of the instance's objects. All is new to an enrolment that was just recorded.
@@ -169,9 +172,6 @@ func (a *attempt) states(ctx context.Context) (map[objectKey]store.ObjectState, 
 	return states, err
 }
 
-// mark is the description that tells whose a host entry is.
-func (a *attempt) mark() string { return a.service.cfg.Rules.description(a.e.InstanceID) }
-
 // pendingOTP is the one-time password that FreeIPA does not have yet.
 func (a *attempt) pendingOTP() (ipa.Secret, error) {
 	if a.e.OTPState != store.OTPNew && a.e.OTPState != store.OTPRebuild {
@@ -181,23 +181,24 @@ func (a *attempt) pendingOTP() (ipa.Secret, error) {
 }
 
 // judgeHosts goes through the answers to host_add, and looks at what was there before.
-func (a *attempt) judgeHosts(ctx context.Context, states map[objectKey]store.ObjectState, kinds []store.ObjectKind, names []string,
-	results []ipa.Result, otp ipa.Secret) error {
+func (a *attempt) judgeHosts(ctx context.Context, states map[objectKey]store.ObjectState, hosts []objectKey, results []ipa.Result,
+	otp ipa.Secret) error {
 	var all problems
 	var own, shared []string
 	for i, r := range results {
+		host := hosts[i]
 		switch {
 		case r.Err == nil:
-			a.made(kinds[i], names[i])
-			if names[i] == a.e.FQDN {
+			a.made(host.kind, host.name)
+			if host.name == a.e.FQDN {
 				a.e.OTPState = store.OTPSet
 			}
 		case !errors.Is(r.Err, ipa.DuplicateEntry):
 			all.add(r.Err)
-		case kinds[i] == store.ObjectHost:
-			own = append(own, names[i])
+		case host.kind == store.ObjectHost:
+			own = append(own, host.name)
 		default:
-			shared = append(shared, names[i])
+			shared = append(shared, host.name)
 		}
 	}
 	if len(own) > 0 {
@@ -226,7 +227,7 @@ func (a *attempt) claimHosts(ctx context.Context, states map[objectKey]store.Obj
 		switch {
 		case err != nil:
 			all.add(err)
-		case host.Description != a.mark() && states[objectKey{store.ObjectHost, name}] != store.ObjectMade:
+		case !madeFor(a.e.InstanceID, host) && states[objectKey{store.ObjectHost, name}] != store.ObjectMade:
 			a.found(store.ObjectHost, name)
 			all.add(&foreignError{name, a.e.InstanceID})
 		default:
@@ -272,6 +273,7 @@ func (a *attempt) rebuild(ctx context.Context, otp ipa.Secret) error {
 	case set != nil && !errors.Is(set, ipa.EmptyModlist):
 		return set
 	}
+	a.made(store.ObjectHost, a.e.FQDN)
 	a.e.OTPState = store.OTPSet
 	return nil
 }
@@ -298,7 +300,7 @@ func (a *attempt) shareHosts(ctx context.Context, names []string) error {
 			all.add(err)
 		case users[name].leaving:
 			all.add(fmt.Errorf("host %s: %w", name, errLater))
-		case users[name].made || users[name].marked(a.service.cfg.Rules, host.Description):
+		case users[name].made || slices.ContainsFunc(users[name].all, func(id string) bool { return madeFor(id, host) }):
 			a.made(store.ObjectServiceHost, name)
 		default:
 			a.found(store.ObjectServiceHost, name)
@@ -313,11 +315,6 @@ type users struct {
 	leaving bool     // another instance is about to remove it
 	staying bool     // another instance has it
 	all     []string // instances
-}
-
-// marked tells whether a host entry was made for one of the users.
-func (u users) marked(rules Rules, description string) bool {
-	return slices.ContainsFunc(u.all, func(id string) bool { return description == rules.description(id) })
 }
 
 // users returns who has the objects, by name.

@@ -1,0 +1,154 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/muster-cloud/muster/internal/ipa"
+	"github.com/muster-cloud/muster/internal/store"
+)
+
+// attempt brings FreeIPA in line with one enrolment. Each step may have been done before, by an attempt that was cut short.
+type attempt struct {
+	service *Service
+	e       store.Enrolment // as it is to be recorded
+	want    want
+	change  store.EnrolmentChange // what was learned and is not recorded yet
+}
+
+// foreignError tells that FreeIPA has an entry that is not ours.
+type foreignError struct{ fqdn, instanceID string }
+
+// Error says what to do.
+func (e *foreignError) Error() string {
+	return fmt.Sprintf("FreeIPA has a host entry %s that Muster did not make, and leaves it alone; remove it there, then run: "+
+		"muster enrolment retry %s; or make it this instance's: muster enrolment adopt %[2]s", e.fqdn, e.instanceID)
+}
+
+// errLater tells that an entry is on its way out.
+var errLater = errors.New("the entry is being removed for another instance")
+
+// classOf tells what can be done about an attempt's error.
+func classOf(err error) ipa.Class {
+	var foreign *foreignError
+	var members *ipa.MemberError
+	switch {
+	case errors.As(err, &foreign):
+		return ipa.Permanent
+	case errors.As(err, &members):
+		return ipa.Operator // a right is missing, or the host is gone again
+	case errors.Is(err, ipa.NotFound):
+		return ipa.Repeatable // an entry went that was there a moment ago
+	}
+	return ipa.ClassOf(err)
+}
+
+// problems collects the errors of several commands and returns the one that decides: what may pass by itself before what an
+// operator must do, and that before what stays as it is.
+type problems struct{ worst error }
+
+func (p *problems) add(err error) {
+	if err == nil {
+		return
+	}
+	rank := func(err error) int {
+		return slices.Index([]ipa.Class{ipa.Permanent, ipa.Operator, ipa.Repeatable}, classOf(err))
+	}
+	if p.worst == nil || rank(err) > rank(p.worst) {
+		p.worst = err
+	}
+}
+
+// run makes the attempt. What it returns as error is recorded with the enrolment.
+func (a *attempt) run(ctx context.Context) error {
+	if a.e.State == store.EnrolmentLeaving {
+		return a.remove(ctx)
+	}
+	if err := a.hosts(ctx); err != nil {
+		return err
+	}
+	if len(a.want.Services) > 0 {
+		if err := a.record(ctx); err != nil {
+			return err
+		}
+		if err := a.services(ctx); err != nil {
+			return err
+		}
+	}
+	a.e.State = store.EnrolmentCreated
+	if a.e.OTPState == store.OTPUsed {
+		a.e.State = store.EnrolmentEnrolled
+	}
+	return nil
+}
+
+// record saves what was learned so far, so that a crash from here on loses none of it.
+func (a *attempt) record(ctx context.Context) error {
+	if len(a.change.Made) == 0 && len(a.change.Found) == 0 {
+		return nil
+	}
+	saved, err := a.service.cfg.Store.SaveEnrolment(ctx, a.e, a.change)
+	if err != nil {
+		return err
+	}
+	a.e, a.change = saved, store.EnrolmentChange{}
+	return nil
+}
+
+func (a *attempt) made(kind store.ObjectKind, name string) {
+	a.change.Made = append(a.change.Made, store.Object{Kind: kind, Name: name})
+}
+
+func (a *attempt) found(kind store.ObjectKind, name string) {
+	a.service.metrics.found.Inc()
+	a.change.Found = append(a.change.Found, store.Object{Kind: kind, Name: name})
+}
+
+// objectKey is one object of the instance.
+type objectKey struct {
+	kind store.ObjectKind
+	name string
+}
+
+// states returns what is known of the instance's objects. All is new to an enrolment that was just recorded.
+func (a *attempt) states(ctx context.Context) (map[objectKey]store.ObjectState, error) {
+	states := make(map[objectKey]store.ObjectState)
+	if a.e.Version == 1 {
+		return states, nil
+	}
+	objects, err := a.service.cfg.Store.Objects(ctx, a.e.InstanceID)
+	for _, o := range objects {
+		states[objectKey{o.Kind, o.Name}] = o.State
+	}
+	return states, err
+}
+
+// users says who has an object.
+type users struct {
+	made    bool     // Muster made it
+	leaving bool     // another instance is about to remove it
+	staying bool     // another instance has it
+	all     []string // instances
+}
+
+// users returns who has the objects, by name.
+func (a *attempt) users(ctx context.Context, kind store.ObjectKind, names []string) (map[string]users, error) {
+	objects, err := a.service.cfg.Store.ObjectUsers(ctx, kind, names)
+	byName := make(map[string]users)
+	for _, o := range objects {
+		u := byName[o.Name]
+		u.all = append(u.all, o.InstanceID)
+		u.made = u.made || o.State == store.ObjectMade
+		if o.InstanceID != a.e.InstanceID {
+			u.leaving = u.leaving || o.Leaving
+			u.staying = u.staying || !o.Leaving
+		}
+		byName[o.Name] = u
+	}
+	return byName, err
+}

@@ -29,6 +29,8 @@ libc6-dev           the race detector
 postgresql          the records, on PostgreSQL
 mariadb-server-core the records, on MariaDB
 mariadb-client-core mariadb-install-db and the command line client
+krb5-kdc            a real Kerberos realm, the judge of log-ins to FreeIPA
+krb5-admin-server   kadmin.local, which fills it
 python3-keystone    a real Keystone, the judge of tokens and roles
 python3-oslo.policy the original policy language, the judge of ours
 python3-oslo.config the original configuration reader, the judge of ours

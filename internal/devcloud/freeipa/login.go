@@ -1,0 +1,168 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package freeipa
+
+import (
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	krbservice "github.com/jcmturner/gokrb5/v8/service"
+	"github.com/jcmturner/gokrb5/v8/spnego"
+)
+
+const cookieName = "ipa_session"
+
+// accepted is the SPNEGO answer "accept-completed, Kerberos" (RFC 4178, 4.2.2).
+const accepted = "Negotiate oRQwEqADCgEAoQsGCSqGSIb3EgECAg=="
+
+type session struct {
+	principal string
+	expires   time.Time
+}
+
+// EndSessions forgets all sessions, as a restart of a real server does: the next request with a cookie gets a 401.
+func (s *Server) EndSessions() {
+	s.sessionsMu.Lock()
+	defer s.sessionsMu.Unlock()
+	clear(s.sessions)
+}
+
+// open starts a session and sets its cookie.
+func (s *Server) open(w http.ResponseWriter, principal string, until time.Time) {
+	raw := make([]byte, 24)
+	if _, err := io.ReadFull(s.cfg.Random, raw); err != nil {
+		writeErrorPage(w, http.StatusInternalServerError)
+		return
+	}
+	token := "MagBearerToken=" + hex.EncodeToString(raw)
+	now := s.cfg.Now()
+	if limit := now.Add(s.cfg.SessionLife); until.IsZero() || until.After(limit) {
+		until = limit
+	}
+	s.sessionsMu.Lock()
+	defer s.sessionsMu.Unlock()
+	for old, entry := range s.sessions {
+		if !entry.expires.After(now) {
+			delete(s.sessions, old)
+		}
+	}
+	s.sessions[token] = session{principal: principal, expires: until}
+	w.Header().Set("Set-Cookie", cookieName+"="+token+";path=/ipa;httponly;secure;")
+}
+
+// authenticate returns the caller's principal, from the session cookie or a Negotiate header. If there is none it has
+// answered 401.
+func (s *Server) authenticate(w http.ResponseWriter, r *http.Request) (string, bool) {
+	if cookie, err := r.Cookie(cookieName); err == nil {
+		s.sessionsMu.Lock()
+		entry, ok := s.sessions[cookie.Value]
+		s.sessionsMu.Unlock()
+		if ok && entry.expires.After(s.cfg.Now()) {
+			return entry.principal, true
+		}
+	}
+	principal, until, ok := s.negotiate(r)
+	if !ok {
+		w.Header().Set("WWW-Authenticate", "Negotiate")
+		writeErrorPage(w, http.StatusUnauthorized)
+		return "", false
+	}
+	s.open(w, principal, until)
+	w.Header().Set("WWW-Authenticate", accepted)
+	return principal, true
+}
+
+// negotiate verifies the request's SPNEGO token (RFC 4559).
+func (s *Server) negotiate(r *http.Request) (principal string, until time.Time, ok bool) {
+	encoded, found := strings.CutPrefix(r.Header.Get("Authorization"), "Negotiate ")
+	if !found || s.cfg.Keytab == nil {
+		return "", until, false
+	}
+	raw, err := base64.StdEncoding.DecodeString(encoded)
+	if err != nil {
+		return "", until, false
+	}
+	keys, err := s.cfg.Keytab()
+	if err != nil {
+		return "", until, false
+	}
+	// The Kerberos library can panic on a token that is no DER at all.
+	defer func() {
+		if recover() != nil {
+			ok = false
+		}
+	}()
+	var token spnego.SPNEGOToken
+	if err := token.Unmarshal(raw); err != nil {
+		return "", until, false
+	}
+	var ticket spnego.KRB5Token
+	if err := ticket.Unmarshal(token.NegTokenInit.MechTokenBytes); err != nil || !ticket.IsAPReq() {
+		return "", until, false
+	}
+	valid, who, err := krbservice.VerifyAPREQ(&ticket.APReq, krbservice.NewSettings(keys, krbservice.DecodePAC(false)))
+	if err != nil || !valid {
+		return "", until, false
+	}
+	return who.UserName() + "@" + who.Realm(), who.ValidUntil(), true
+}
+
+func (s *Server) serveKerberosLogin(w http.ResponseWriter, r *http.Request) {
+	if !s.faultFor("login_kerberos").before(w, r) {
+		return
+	}
+	if _, ok := s.authenticate(w, r); ok {
+		w.WriteHeader(http.StatusOK)
+	}
+}
+
+// servePasswordLogin answers the login form. Besides users it lets a host in with its one-time password: it stands for
+// the LDAP bind with which ipa-join begins on a real server.
+func (s *Server) servePasswordLogin(w http.ResponseWriter, r *http.Request) {
+	if !s.faultFor("login_password").before(w, r) {
+		return
+	}
+	if r.Method != http.MethodPost || !s.refererFits(r) {
+		writeErrorPage(w, http.StatusBadRequest)
+		return
+	}
+	user, _, _ := strings.Cut(r.PostFormValue("user"), "@")
+	if !s.passwordFits(user, r.PostFormValue("password")) {
+		w.Header().Set("X-IPA-Rejection-Reason", "invalid-password")
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.WriteHeader(http.StatusUnauthorized)
+		_, _ = io.WriteString(w, "<html>\n<head>\n<title>401 Unauthorized</title>\n</head>\n<body>\n<h1>Invalid Authentication</h1>\n"+
+			"<p>\n<strong>kinit: Password incorrect while getting initial credentials\n</strong>\n</p>\n</body>\n</html>")
+		return
+	}
+	s.open(w, user+"@"+s.cfg.Realm, time.Time{})
+	w.WriteHeader(http.StatusOK)
+}
+
+func (s *Server) passwordFits(user, password string) bool {
+	want := s.cfg.Passwords[user]
+	if fqdn, isHost := strings.CutPrefix(user, "host/"); isHost && want == "" {
+		s.mu.Lock()
+		if entry := s.dir.hosts[fqdn]; entry != nil {
+			want = entry.otp
+		}
+		s.mu.Unlock()
+	}
+	return want != "" && subtle.ConstantTimeCompare([]byte(want), []byte(password)) == 1
+}
+
+// refererFits checks the header that a real server demands against cross-site requests.
+func (s *Server) refererFits(r *http.Request) bool {
+	for _, name := range s.cfg.Names {
+		if strings.HasPrefix(r.Referer(), "https://"+name+"/ipa") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,116 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package ipa_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
+	"github.com/muster-cloud/muster/internal/ipa"
+)
+
+// nameServer is a DNS server on loopback that knows one SRV record set.
+type nameServer struct {
+	address string
+	targets atomic.Value // []string, in order of priority
+	asked   atomic.Int32
+}
+
+func newNameServer(t *testing.T, targets ...string) *nameServer {
+	t.Helper()
+	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = socket.Close() })
+	n := &nameServer{address: socket.LocalAddr().String()}
+	n.targets.Store(targets)
+	go func() {
+		buffer := make([]byte, 1500)
+		for {
+			length, from, err := socket.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			if answer := n.answer(buffer[:length]); answer != nil {
+				_, _ = socket.WriteTo(answer, from)
+			}
+		}
+	}()
+	return n
+}
+
+func (n *nameServer) answer(query []byte) []byte {
+	var message dnsmessage.Message
+	if message.Unpack(query) != nil || len(message.Questions) != 1 {
+		return nil
+	}
+	n.asked.Add(1)
+	question := message.Questions[0]
+	message.Response, message.Additionals = true, nil
+	targets, _ := n.targets.Load().([]string)
+	if question.Name.String() != "_ldap._tcp.example.test." || len(targets) == 0 {
+		message.RCode = dnsmessage.RCodeNameError
+	} else {
+		for i, target := range targets {
+			message.Answers = append(message.Answers, dnsmessage.Resource{
+				Header: dnsmessage.ResourceHeader{Name: question.Name, Class: dnsmessage.ClassINET, TTL: 60},
+				Body:   &dnsmessage.SRVResource{Priority: uint16(i), Weight: 100, Port: 389, Target: dnsmessage.MustNewName(target)},
+			})
+		}
+	}
+	packed, err := message.Pack()
+	if err != nil {
+		return nil
+	}
+	return packed
+}
+
+func (n *nameServer) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", n.address)
+	}}
+}
+
+// TestDiscovery finds the server by the DNS, keeps the list for a while, and keeps an old list when the DNS is away.
+func TestDiscovery(t *testing.T) {
+	w := newWorld(t, freeipa.Config{})
+	dns := newNameServer(t, "localhost.")
+	cfg := config(w)
+	cfg.Servers, cfg.Domain, cfg.Resolver = nil, "example.test", dns.resolver()
+	_, port, _ := strings.Cut(w.address, ":")
+	cfg.Port, _ = strconv.Atoi(port)
+	now := time.Now()
+	cfg.Now = func() time.Time { return now }
+	c := newClient(t, cfg)
+	for range 3 {
+		must(t, c.Run(t.Context(), ipa.Ping()))
+	}
+	if asked := dns.asked.Load(); asked != 1 {
+		t.Errorf("the DNS was asked %d times, want once", asked)
+	}
+	dns.targets.Store([]string{})
+	now = now.Add(time.Hour)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	if asked := dns.asked.Load(); asked < 2 {
+		t.Error("an old list was not renewed")
+	}
+	if logins := w.Calls()["login_password"]; logins != 1 {
+		t.Errorf("%d log-ins: renewing the list lost the session", logins)
+	}
+
+	nowhere := newClient(t, cfg)
+	err := nowhere.Run(t.Context(), ipa.Ping())
+	var away *ipa.UnavailableError
+	if !errors.As(err, &away) || !strings.Contains(err.Error(), "_ldap._tcp.example.test") {
+		t.Errorf("no server in the DNS: %v", err)
+	}
+}

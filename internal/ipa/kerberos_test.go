@@ -1,0 +1,202 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package ipa_test
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jcmturner/gokrb5/v8/keytab"
+
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
+	"github.com/muster-cloud/muster/internal/ipa"
+	"github.com/muster-cloud/muster/test/services"
+)
+
+// kerberosWorld is a FreeIPA server behind real SPNEGO, with a real KDC, and a client's configuration for it.
+type kerberosWorld struct {
+	*world
+	kdc *services.KDC
+	cfg ipa.Config
+}
+
+func newKerberosWorld(t *testing.T, maxLife time.Duration) *kerberosWorld {
+	t.Helper()
+	kdc := services.StartKDC(t, services.KDCOptions{MaxLife: maxLife, Principals: []string{nova, "HTTP/localhost"}})
+	serviceKeys := kdc.Keytab("HTTP/localhost")
+	w := newWorld(t, freeipa.Config{
+		Realm:  kdc.Realm,
+		Keytab: func() (*keytab.Keytab, error) { return keytab.Load(serviceKeys) },
+	})
+	krb5, err := ipa.ReadKrb5Conf(kdc.Conf)
+	must(t, err)
+	cfg := config(w)
+	cfg.Password = nil
+	cfg.Kerberos = &ipa.Kerberos{Principal: nova, Realm: kdc.Realm, Keytab: kdc.Keytab(nova), Config: krb5}
+	return &kerberosWorld{world: w, kdc: kdc, cfg: cfg}
+}
+
+func (w *kerberosWorld) logins() int { return w.Calls()["login_kerberos"] }
+
+func TestKerberosLogin(t *testing.T) {
+	w := newKerberosWorld(t, 0)
+	c := newClient(t, w.cfg)
+	_, err := c.HostAdd(t.Context(), "vm1.example.test", ipa.HostAttributes{Password: "otp"})
+	must(t, err)
+	// What needs no right is allowed to anyone: the principal must have been understood.
+	_, err = c.HostMod(t.Context(), "vm1.example.test", ipa.HostAttributes{Description: "x"})
+	wantCode(t, err, ipa.ACIError, ipa.Operator)
+
+	w.EndSessions()
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if err := c.Run(t.Context(), ipa.HostShow("vm1.example.test")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if w.logins() != 2 {
+		t.Errorf("%d log-ins, want 2", w.logins())
+	}
+}
+
+// TestShortTickets has tickets of a few seconds, with the KDC, the server and the client on real time: calls go on
+// through their ends, with a new log-in for each ticket and never a failure.
+func TestShortTickets(t *testing.T) {
+	t.Parallel()
+	const life = 2 * time.Second
+	w := newKerberosWorld(t, life)
+	c := newClient(t, w.cfg)
+	end := time.Now().Add(2*life + life/2)
+	calls := 0
+	for tick := time.NewTicker(50 * time.Millisecond); time.Now().Before(end); <-tick.C {
+		must(t, c.Run(t.Context(), ipa.Ping()))
+		calls++
+	}
+	if logins := w.logins(); logins < 3 || logins > 6 {
+		t.Errorf("%d log-ins for %d calls in %v with tickets of %v", logins, calls, 2*life+life/2, life)
+	}
+}
+
+// TestMinuteTickets has tickets of a minute and steps the client's clock: it logs in anew before a ticket's end.
+func TestMinuteTickets(t *testing.T) {
+	w := newKerberosWorld(t, time.Minute)
+	now := time.Now()
+	w.cfg.Now = func() time.Time { return now }
+	c := newClient(t, w.cfg)
+	for _, step := range []struct {
+		after  time.Duration
+		logins int
+	}{{0, 1}, {40 * time.Second, 1}, {10 * time.Second, 2}, {10 * time.Second, 2}, {time.Hour, 3}} {
+		now = now.Add(step.after)
+		must(t, c.Run(t.Context(), ipa.Ping()))
+		if w.logins() != step.logins {
+			t.Fatalf("%d log-ins %v later, want %d", w.logins(), step.after, step.logins)
+		}
+	}
+}
+
+// TestRotatedKeytab gives the principal new keys: the old file is refused, as the operator's business, and the new file
+// put in its place serves without a restart.
+func TestRotatedKeytab(t *testing.T) {
+	w := newKerberosWorld(t, 0)
+	now := time.Now()
+	w.cfg.Now = func() time.Time { return now }
+	c := newClient(t, w.cfg)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+
+	fresh := w.kdc.Keytab(nova)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	w.EndSessions()
+	err := c.Run(t.Context(), ipa.Ping())
+	var login *ipa.LoginError
+	if !errors.As(err, &login) || !login.Rejected || ipa.ClassOf(err) != ipa.Operator {
+		t.Fatalf("with the old keytab: %v", err)
+	}
+	must(t, os.Rename(fresh, w.cfg.Kerberos.Keytab))
+	now = now.Add(2 * time.Second)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+}
+
+// TestServerRefusesTicket gives the service of one server new keys that it does not have: calls go to the other server.
+func TestServerRefusesTicket(t *testing.T) {
+	w := newKerberosWorld(t, 0)
+	w.kdc.AddPrincipal("HTTP/127.0.0.1")
+	keys := w.kdc.Keytab("HTTP/127.0.0.1")
+	second := newWorld(t, freeipa.Config{Keytab: func() (*keytab.Keytab, error) { return keytab.Load(keys) }})
+	w.cfg.RootCAs.AppendCertsFromPEM(second.CA())
+	w.kdc.Keytab("HTTP/localhost") // the first server keeps its old file
+
+	alone := newClient(t, w.cfg)
+	err := alone.Run(t.Context(), ipa.Ping())
+	var login *ipa.LoginError
+	if !errors.As(err, &login) || login.Rejected || !strings.Contains(err.Error(), "HTTP/localhost") {
+		t.Errorf("the server can't read the ticket: %v", err)
+	}
+	w.cfg.Servers = append(w.cfg.Servers, strings.Replace(second.address, "localhost", "127.0.0.1", 1))
+	c := newClient(t, w.cfg)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	if second.Calls()["ping"] != 1 {
+		t.Error("the call did not go to the second server")
+	}
+}
+
+// TestKDCAway stops the KDC: a session goes on, a new log-in fails as repeatable, and works when the KDC is back.
+func TestKDCAway(t *testing.T) {
+	w := newKerberosWorld(t, 0)
+	c := newClient(t, w.cfg)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	w.kdc.Stop()
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	w.EndSessions()
+	err := c.Run(t.Context(), ipa.Ping())
+	var login *ipa.LoginError
+	if !errors.As(err, &login) || login.Rejected || ipa.ClassOf(err) != ipa.Repeatable {
+		t.Fatalf("without a KDC: %v", err)
+	}
+	w.kdc.Start()
+	waitReady(t, c)
+}
+
+// TestBadKeytab has files that are no keytab, or not this principal's.
+func TestBadKeytab(t *testing.T) {
+	w := newKerberosWorld(t, 0)
+	good, err := os.ReadFile(w.cfg.Kerberos.Keytab)
+	must(t, err)
+	for _, test := range []struct {
+		name    string
+		content []byte
+	}{
+		{"text", []byte("this is SECRET-TEXT, no keytab")},
+		{"empty", nil},
+		{"cut short", good[:len(good)-7]},
+		{"other principal", nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			cfg := w.cfg
+			kerberos := *w.cfg.Kerberos
+			kerberos.Keytab = t.TempDir() + "/keytab"
+			must(t, os.WriteFile(kerberos.Keytab, test.content, 0o600))
+			if test.name == "other principal" {
+				w.kdc.AddPrincipal("other/host")
+				kerberos.Keytab = w.kdc.Keytab("other/host")
+			}
+			cfg.Kerberos = &kerberos
+			err := newClient(t, cfg).Run(t.Context(), ipa.Ping())
+			var login *ipa.LoginError
+			if !errors.As(err, &login) || ipa.ClassOf(err) != ipa.Operator {
+				t.Errorf("got %v", err)
+			}
+			if strings.Contains(err.Error(), "SECRET-TEXT") {
+				t.Errorf("the error shows the file's content: %v", err)
+			}
+		})
+	}
+}

@@ -1,0 +1,192 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package ipa
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/jcmturner/gokrb5/v8/client"
+	"github.com/jcmturner/gokrb5/v8/config"
+	"github.com/jcmturner/gokrb5/v8/iana/nametype"
+	"github.com/jcmturner/gokrb5/v8/keytab"
+	"github.com/jcmturner/gokrb5/v8/krberror"
+	"github.com/jcmturner/gokrb5/v8/messages"
+	"github.com/jcmturner/gokrb5/v8/spnego"
+	"github.com/jcmturner/gokrb5/v8/types"
+)
+
+const cookieName = "ipa_session"
+
+// Kerberos logs in with a keytab (SPNEGO, RFC 4559). The keytab is read anew at each log-in, so that one that was
+// replaced serves at once.
+type Kerberos struct {
+	Principal string // without realm: "nova/undercloud.example.test"
+	Realm     string
+	Keytab    string // path of the file
+	// Config is what ReadKrb5Conf returned, or one made for the purpose.
+	Config *config.Config
+}
+
+func (k *Kerberos) check() error {
+	switch {
+	case k.Principal == "" || k.Realm == "":
+		return errors.New("log-in to FreeIPA by Kerberos: principal or realm is missing")
+	case k.Keytab == "":
+		return errors.New("log-in to FreeIPA by Kerberos: the keytab's path is missing")
+	case k.Config == nil:
+		return errors.New("log-in to FreeIPA by Kerberos: the Kerberos configuration (krb5.conf) is missing")
+	}
+	return nil
+}
+
+// login opens a session.
+func (s *server) login(ctx context.Context) (*session, error) {
+	if s.client.cfg.Kerberos != nil {
+		return s.kerberosLogin(ctx, s.client.cfg.Kerberos)
+	}
+	return s.passwordLogin(ctx, s.client.cfg.Password)
+}
+
+func (s *server) passwordLogin(ctx context.Context, p *Password) (*session, error) {
+	form := url.Values{"user": {p.User}, "password": {string(p.Password)}}
+	r, err := s.request(ctx, "/ipa/session/login_password", "application/x-www-form-urlencoded", []byte(form.Encode()))
+	if err != nil {
+		return nil, &LoginError{Server: s.name, Err: err}
+	}
+	r.Header.Set("Accept", "text/plain")
+	cookie, err := s.open(r)
+	if errors.Is(err, errUnauthorized) {
+		return nil, &LoginError{Server: s.name, Rejected: true, Err: err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &session{cookie: cookie}, nil
+}
+
+func (s *server) kerberosLogin(ctx context.Context, k *Kerberos) (*session, error) {
+	type proof struct {
+		token []byte
+		life  time.Duration
+		err   error
+	}
+	// The Kerberos library knows no context. It gives up by itself after 5 s for each KDC and protocol.
+	proofs := make(chan proof, 1)
+	go func() {
+		token, life, err := k.token("HTTP/"+s.name, s.client.cfg.Now())
+		proofs <- proof{token, life, err}
+	}()
+	var got proof
+	select {
+	case got = <-proofs:
+	case <-ctx.Done():
+		return nil, &LoginError{Server: s.name, Err: fmt.Errorf("no ticket from the KDC: %w", ctx.Err())}
+	}
+	if got.err != nil {
+		return nil, &LoginError{Server: s.name, Rejected: errors.Is(got.err, errCredentials), Err: got.err}
+	}
+	r, err := s.request(ctx, "/ipa/session/login_kerberos", "", nil)
+	if err != nil {
+		return nil, &LoginError{Server: s.name, Err: err}
+	}
+	r.Header.Set("Authorization", "Negotiate "+base64.StdEncoding.EncodeToString(got.token))
+	cookie, err := s.open(r)
+	if errors.Is(err, errUnauthorized) {
+		// The KDC knows us, so this server is at fault, and another may do.
+		err = fmt.Errorf("%w: check the keytab of HTTP/%s there, and both clocks", err, s.name)
+		return nil, &LoginError{Server: s.name, Err: err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	// The session ends with its ticket. A fifth of the ticket's life is left for a KDC that is away for a moment.
+	return &session{cookie: cookie, renew: s.client.cfg.Now().Add(got.life - got.life/5)}, nil
+}
+
+// open sends a log-in and returns the session cookie's value. Its error holds errUnauthorized after a 401.
+func (s *server) open(r *http.Request) (string, error) {
+	response, err := s.client.http.Do(r)
+	if err != nil {
+		return "", &LoginError{Server: s.name, Err: withoutURL(err)}
+	}
+	defer response.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10))
+	switch {
+	case response.StatusCode == http.StatusUnauthorized:
+		reason := response.Header.Get("X-IPA-Rejection-Reason")
+		return "", fmt.Errorf("%w %.60q", errUnauthorized, reason)
+	case response.StatusCode != http.StatusOK:
+		return "", &LoginError{Server: s.name, Err: fmt.Errorf("%w: status %d", ErrBadAnswer, response.StatusCode)}
+	}
+	for _, cookie := range response.Cookies() {
+		if cookie.Name == cookieName && cookie.Value != "" && len(cookie.Value) <= 8<<10 {
+			return cookie.Value, nil
+		}
+	}
+	return "", &LoginError{Server: s.name, Err: fmt.Errorf("%w: no session cookie", ErrBadAnswer)}
+}
+
+// errCredentials tells that the keytab can't be used, or that the KDC refuses what is in it.
+var errCredentials = errors.New("credentials refused")
+
+// token gets a ticket for the service and returns the SPNEGO token for it, with the time for which the ticket is good.
+func (k *Kerberos) token(spn string, now time.Time) (token []byte, life time.Duration, err error) {
+	// The Kerberos library can panic on a keytab, or an answer, that is cut short.
+	defer func() {
+		if recover() != nil {
+			err = fmt.Errorf("%w: the keytab %s, or an answer of the KDC, is malformed", errCredentials, k.Keytab)
+		}
+	}()
+	keys, err := keytab.Load(k.Keytab)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: keytab %s: is it there, a keytab, and may Muster read it?", errCredentials, k.Keytab)
+	}
+	caller := client.NewWithKeytab(k.Principal, k.Realm, keys, k.Config)
+	defer caller.Destroy()
+	granting, err := k.grantingTicket(caller)
+	if err != nil {
+		return nil, 0, err
+	}
+	name := types.NewPrincipalName(nametype.KRB_NT_SRV_INST, spn)
+	_, granted, err := caller.TGSREQGenerateAndExchange(name, k.Realm, granting.Ticket, granting.DecryptedEncPart.Key, false)
+	if err != nil {
+		return nil, 0, err
+	}
+	init, err := spnego.NewNegTokenInitKRB5(caller, granted.Ticket, granted.DecryptedEncPart.Key)
+	if err != nil {
+		return nil, 0, err
+	}
+	whole := spnego.SPNEGOToken{Init: true, NegTokenInit: init}
+	token, err = whole.Marshal()
+	part := granted.DecryptedEncPart
+	full := part.EndTime.Sub(part.AuthTime)
+	// By our clock, unless that is far from the KDC's.
+	return token, min(max(part.EndTime.Sub(now), full/2), full), err
+}
+
+// grantingTicket gets the ticket with which others are got (RFC 4120, 3.1).
+func (k *Kerberos) grantingTicket(caller *client.Client) (messages.ASRep, error) {
+	request, err := messages.NewASReqForTGT(k.Realm, k.Config, caller.Credentials.CName())
+	if err != nil {
+		return messages.ASRep{}, err
+	}
+	answer, err := caller.ASExchange(k.Realm, request, 0)
+	if err != nil && !isNetwork(err) {
+		err = fmt.Errorf("%w: %w", errCredentials, err)
+	}
+	return answer, err
+}
+
+// isNetwork tells that no KDC was reached, so that nothing is known about the credentials.
+func isNetwork(err error) bool {
+	var own krberror.Krberror
+	return errors.As(err, &own) && own.RootCause == krberror.NetworkingError
+}

@@ -1,0 +1,102 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package ipa_test
+
+import (
+	"context"
+	"crypto/x509"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
+	"github.com/muster-cloud/muster/internal/ipa"
+)
+
+const nova = "nova/undercloud.example.test"
+
+// world is one FreeIPA server for a test.
+type world struct {
+	*freeipa.Server
+	address string
+	stop    func()
+}
+
+// newWorld starts a FreeIPA server in process, at which nova may do what enrolment needs.
+func newWorld(t *testing.T, cfg freeipa.Config) *world {
+	t.Helper()
+	cfg.Domain = "example.test"
+	if cfg.Passwords == nil {
+		cfg.Passwords = map[string]string{"admin": "admin-password", nova: "nova-password"}
+	}
+	s, err := freeipa.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.GrantHostManagement(nova); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{Server: s}
+	w.start(t, "127.0.0.1:0")
+	return w
+}
+
+// start lets the server listen, at its former address after a stop.
+func (w *world) start(t *testing.T, address string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	w.address = "localhost:" + port
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Serve(ctx, listener) }()
+	stopped := false
+	w.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("FreeIPA server: %v", err)
+		}
+	}
+	t.Cleanup(w.stop)
+}
+
+// config is a client's configuration with password log-in to the given servers.
+func config(worlds ...*world) ipa.Config {
+	cfg := ipa.Config{
+		RootCAs:    x509.NewCertPool(),
+		Password:   &ipa.Password{User: nova, Password: "nova-password"},
+		BackoffMin: time.Millisecond,
+		BackoffMax: 20 * time.Millisecond,
+		Timeout:    20 * time.Second,
+	}
+	for _, w := range worlds {
+		cfg.Servers = append(cfg.Servers, w.address)
+		cfg.RootCAs.AppendCertsFromPEM(w.CA())
+	}
+	return cfg
+}
+
+func newClient(t *testing.T, cfg ipa.Config) *ipa.Client {
+	t.Helper()
+	c, err := ipa.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -77,7 +77,7 @@ func baseDefaults() []Default {
 			Description: "The user that the certificate in question belongs to, with a token of whatever project.",
 		},
 		{
-			Name:  "service_user",
+			Name: "service_user",
 			Check: "role:service or (user_name:nova and user_domain_id:default and " +
 				"(project_name:service or project_name:services) and project_domain_id:default)",
 			Description: "Nova's service user: by the role service, or by name. Names are unique only within a domain, so that " +

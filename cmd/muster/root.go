@@ -43,9 +43,6 @@ func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	p := &program{environ: environ, stdin: stdin, stdout: stdout, stderr: stderr}
 	root := newRoot(p)
 	root.SetArgs(args)
-	root.SetIn(stdin)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
 	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
@@ -68,43 +65,57 @@ Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to the standard output,
 messages and logs to the standard error.`,
 		newServer(p),
 		newDB(p),
+		newConfig(p),
+		newPolicy(p),
+		newCustody(p),
+		newAudit(p),
+		newRevoke(p),
 		newVersion(p),
 	)
+	root.SetIn(p.stdin)
+	root.SetOut(p.stdout)
+	root.SetErr(p.stderr)
 	root.SilenceErrors, root.SilenceUsage = true, true
-	p.noteStarts(root)
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	root.InitDefaultCompletionCmd()
+	p.prepare(root)
 	return root
 }
 
 // group returns a command that only holds others.
 func group(use, short, long string, commands ...*cobra.Command) *cobra.Command {
-	g := &cobra.Command{Use: use, Short: short, Long: long, DisableFlagsInUseLine: true}
+	g := &cobra.Command{Use: use, Short: short, Long: long}
 	g.AddCommand(commands...)
-	g.RunE = func(cmd *cobra.Command, args []string) error {
-		if len(args) == 0 {
-			return usageError("a command is missing")
-		}
-		message := fmt.Sprintf("unknown command %.40q", args[0])
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			message += "; did you mean " + strings.Join(near, " or ") + "?"
-		}
-		return usageError(message)
-	}
-	g.Args = cobra.ArbitraryArgs
 	return g
 }
 
-// noteStarts lets errors that cobra finds in the command line be told from
-// those of the commands.
-func (p *program) noteStarts(cmd *cobra.Command) {
+// prepare goes through all commands. One without an action of its own says
+// what is wrong with the command line, where cobra would say that all is well.
+// The others note that they were reached, which tells their errors from those
+// that cobra finds in the command line.
+func (p *program) prepare(cmd *cobra.Command) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			p.started = true
 			return run(cmd, args)
 		}
+	} else {
+		cmd.Args, cmd.RunE, cmd.DisableFlagsInUseLine = cobra.ArbitraryArgs, missingCommand, true
 	}
 	for _, sub := range cmd.Commands() {
-		p.noteStarts(sub)
+		p.prepare(sub)
 	}
+}
+
+func missingCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return usageError("a command is missing")
+	}
+	message := fmt.Sprintf("unknown command %.40q", args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		message += "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usageError(message)
 }
 
 // usageError is a wrong command line that only the command itself recognizes.

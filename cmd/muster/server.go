@@ -113,5 +113,7 @@ func (p *program) loadConfig(file string) (*config.Config, error) {
 }
 
 func configFlag(cmd *cobra.Command) *string {
-	return cmd.Flags().StringP("config", "c", "", "the configuration `file` (default $MUSTER_CONFIG, or "+config.DefaultPath+")")
+	file := cmd.Flags().StringP("config", "c", "", "the configuration `FILE` (default $MUSTER_CONFIG, or "+config.DefaultPath+")")
+	_ = cmd.MarkFlagFilename("config") // fails only without the flag
+	return file
 }

@@ -94,6 +94,14 @@ type Auth struct {
 	HTTPConnectTimeout          time.Duration
 }
 
+// Same tells whether both log in at the same place as the same user.
+func (a Auth) Same(b Auth) bool {
+	if a.AuthURL != nil && b.AuthURL != nil && a.AuthURL.String() == b.AuthURL.String() {
+		b.AuthURL = a.AuthURL
+	}
+	return a == b
+}
+
 // KeystoneAuthToken is [keystone_authtoken]: how tokens are validated.
 type KeystoneAuthToken struct {
 	Auth
@@ -117,6 +125,7 @@ type Custody struct {
 // SSH is [ssh]: authorities and certificates.
 type SSH struct {
 	CAAlgorithm         string
+	CALifetime          time.Duration // zero: without end
 	UserCertLifetime    time.Duration
 	UserCertMaxLifetime time.Duration
 	ClockSkew           time.Duration
@@ -126,7 +135,6 @@ type SSH struct {
 	ExtraSystemAccounts []string
 	Extensions          []string
 	HostCertLifetime    time.Duration
-	HostCertMaxLifetime time.Duration
 	HostCertPrincipals  string // "none" or "names"
 	HostTokenLifetime   time.Duration
 	SharedHostKeys      string // "allow" or "refuse"

@@ -245,7 +245,7 @@ func TestProblems(t *testing.T) {
 		"URL with user":         {"[api]\npublic_url = https://a:hunter2@b/\n", "public_url: a URL with a user"},
 		"database":              {"[database]\nconnection = hunter2\n", "not the URL of a database"},
 		"lifetime":              {"[ssh]\nuser_cert_lifetime = 2d\n", ":2 [ssh] user_cert_lifetime: longer than"},
-		"host's lifetime":       {"[ssh]\nhost_cert_max_lifetime = 1d\n", "[ssh] host_cert_lifetime: longer than host_cert_max"},
+		"host's lifetime":       {"[ssh]\nhost_cert_lifetime = 3651d\n", "[ssh] host_cert_lifetime: "},
 		"role's lifetime":       {"[role:r]\nlifetime = 2d\n", ":2 [role:r] lifetime: longer than"},
 		"account":               {"[role:r]\naccount = ../x\n", "[role:r] account: not an account's name"},
 		"role_accounts":         {"[ssh]\nrole_accounts = a:Hunter2\n", "role_accounts: not an account's name"},
@@ -415,5 +415,19 @@ func TestPolicyFileIsOptional(t *testing.T) {
 	set["policy.yaml"] = ""
 	if c := mustLoad(t, set); c.Policy.Optional {
 		t.Error("a file that was set is optional")
+	}
+}
+
+// TestSameLogin: what is inherited is the same login, whatever its pointers.
+func TestSameLogin(t *testing.T) {
+	file := "[keystone_authtoken]\nauth_url = https://keystone/v3\nusername = muster\n"
+	if c := mustLoad(t, map[string]string{"muster.conf": file}); !c.ServiceCredentials.Same(c.KeystoneAuthToken.Auth) {
+		t.Error("an inherited login is another one")
+	}
+	for _, other := range []string{"auth_url = https://other/v3", "username = other"} {
+		c := mustLoad(t, map[string]string{"muster.conf": file + "[service_credentials]\n" + other + "\n"})
+		if c.ServiceCredentials.Same(c.KeystoneAuthToken.Auth) {
+			t.Errorf("%s: the same login", other)
+		}
 	}
 }

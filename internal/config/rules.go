@@ -54,10 +54,6 @@ func (r *rules) lifetimes() {
 		r.refuse("ssh", []string{"user_cert_lifetime", "user_cert_max_lifetime"},
 			"longer than user_cert_max_lifetime", "shorten it or raise the maximum")
 	}
-	if s.HostCertLifetime > s.HostCertMaxLifetime {
-		r.refuse("ssh", []string{"host_cert_lifetime", "host_cert_max_lifetime"},
-			"longer than host_cert_max_lifetime", "shorten it or raise the maximum")
-	}
 	for _, role := range r.cfg.Roles {
 		if role.Lifetime > s.UserCertMaxLifetime {
 			r.refuse("role:"+role.Name, []string{"lifetime"},

@@ -64,6 +64,20 @@ func blames(err error) bool {
 	return errors.As(err, &transport) && !errors.Is(err, context.Canceled) && !errors.Is(err, errTooSoon)
 }
 
+// connectionWasCut tells that the connection ended after the request was sent and before it was answered.
+func connectionWasCut(err error) bool {
+	var transport *TransportError
+	if !errors.As(err, &transport) || !transport.MayHaveRun {
+		return false
+	}
+	for _, other := range []error{ErrBadAnswer, ErrTooLarge, context.DeadlineExceeded, context.Canceled} {
+		if errors.Is(err, other) {
+			return false
+		}
+	}
+	return true
+}
+
 // goOn tells whether the command may be sent to another server after this failure.
 func goOn(command Command, err error) bool {
 	var transport *TransportError

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -73,6 +74,10 @@ type Password struct {
 }
 
 const (
+	// idleConnection is shorter than the 5 s after which Apache closes idle connections by default: a command that goes
+	// out while the server closes would fail, and nobody would know whether it was carried out.
+	idleConnection = 4 * time.Second
+
 	discoverEvery   = 10 * time.Minute // how old the servers' list from the DNS may be
 	discoverTrouble = 30 * time.Second // the same while no server works
 	rejectedFirst   = time.Second      // how long no log-in is tried after the credentials were refused, at first
@@ -111,7 +116,7 @@ func New(cfg Config) (*Client, error) {
 			TLSClientConfig:        &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
 			MaxIdleConnsPerHost:    cfg.MaxInFlight,
 			MaxConnsPerHost:        2 * cfg.MaxInFlight, // calls and log-ins
-			IdleConnTimeout:        time.Minute,
+			IdleConnTimeout:        idleConnection,
 			MaxResponseHeaderBytes: 64 << 10,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -230,15 +235,17 @@ func (c *Client) failed(s *server, err error) {
 	now := c.cfg.Now()
 	var login *LoginError
 	if errors.As(err, &login) && login.Rejected {
-		c.rejected.fail(now, rejectedFirst, rejectedMost, err)
-		c.cfg.Logger.Error("log-in to FreeIPA refused", "server", s.name, "error", err)
+		if c.rejected.fail(now, rejectedFirst, rejectedMost, err) {
+			c.cfg.Logger.Error("log-in to FreeIPA refused", "server", s.name, "error", err)
+		}
 		return
 	}
-	s.trouble.fail(now, c.cfg.BackoffMin, c.cfg.BackoffMax, err)
 	if c.preferred == s {
 		c.preferred = nil
 	}
-	c.cfg.Logger.Warn("FreeIPA server failed", "server", s.name, "error", err, "back_off", s.trouble.wait(now))
+	if s.trouble.fail(now, c.cfg.BackoffMin, c.cfg.BackoffMax, err) {
+		c.cfg.Logger.Warn("FreeIPA server failed", "server", s.name, "error", err, "back_off", s.trouble.wait(now))
+	}
 }
 
 // discover asks the DNS for the servers where none are configured and the list is old. An old list that can't be
@@ -309,6 +316,9 @@ func (c *Client) adopt(records []*net.SRV, err error) error {
 		return &UnavailableError{RetryAfter: discoverTrouble, Err: err}
 	}
 	c.servers, c.discovered = servers, c.cfg.Now()
+	if !slices.Contains(servers, c.preferred) {
+		c.preferred = nil
+	}
 	return nil
 }
 
@@ -319,11 +329,12 @@ type backoff struct {
 	cause    error
 }
 
-// fail doubles the time with each failure. Failures of calls that were under way together count once.
-func (b *backoff) fail(now time.Time, first, most time.Duration, cause error) {
+// fail doubles the time with each failure. Failures of calls that were under way together count once; it reports
+// whether this one counts.
+func (b *backoff) fail(now time.Time, first, most time.Duration, cause error) bool {
 	b.cause = cause
 	if now.Before(b.until) {
-		return
+		return false
 	}
 	wait := most
 	if b.failures < 20 {
@@ -331,6 +342,7 @@ func (b *backoff) fail(now time.Time, first, most time.Duration, cause error) {
 	}
 	b.failures++
 	b.until = now.Add(wait)
+	return true
 }
 
 func (b *backoff) wait(now time.Time) time.Duration { return b.until.Sub(now) }

@@ -90,6 +90,7 @@ func TestDiscovery(t *testing.T) {
 	cfg.Port, _ = strconv.Atoi(port)
 	now := time.Now()
 	cfg.Now = func() time.Time { return now }
+	cfg.BackoffMin, cfg.BackoffMax = time.Second, 10*time.Minute
 	c := newClient(t, cfg)
 	for range 3 {
 		must(t, c.Run(t.Context(), ipa.Ping()))
@@ -107,6 +108,34 @@ func TestDiscovery(t *testing.T) {
 		t.Errorf("%d log-ins: renewing the list lost the session", logins)
 	}
 
+	dns.targets.Store([]string{"localhost."})
+	now = now.Add(time.Hour)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	if logins := w.Calls()["login_password"]; logins != 1 {
+		t.Errorf("%d log-ins: a new list with the same server lost the session", logins)
+	}
+
+	// With all servers in trouble the DNS is asked again, but not with each call.
+	before := dns.asked.Load()
+	w.stop()
+	c.Close()
+	for range 5 {
+		if c.Run(t.Context(), ipa.Ping()) == nil {
+			t.Fatal("a call succeeds without servers")
+		}
+	}
+	if dns.asked.Load() != before {
+		t.Error("each failing call asks the DNS")
+	}
+	now = now.Add(time.Minute)
+	_ = c.Run(t.Context(), ipa.Ping())
+	now = now.Add(time.Millisecond)
+	_ = c.Run(t.Context(), ipa.Ping())
+	if dns.asked.Load() == before {
+		t.Error("with all servers in trouble for a minute the DNS is not asked")
+	}
+
+	dns.targets.Store([]string{})
 	nowhere := newClient(t, cfg)
 	err := nowhere.Run(t.Context(), ipa.Ping())
 	var away *ipa.UnavailableError

@@ -24,7 +24,7 @@ import (
 const (
 	maxConfFile   = 1 << 20 // bytes, of one configuration file
 	maxConfFiles  = 200     // that one configuration consists of
-	maxConfNested = 10      // includes within includes, and braces within braces
+	maxConfNested = 10      // braces within braces
 )
 
 // krb5Name is what a file in an includedir must be called to count (krb5.conf(5), "includedir").
@@ -40,7 +40,7 @@ var strongTypes = []string{
 // forwarding and canonical names too, which this client does not use.
 func ReadKrb5Conf(path string) (*config.Config, error) {
 	r := krb5Reader{readFile: readLimited, readDir: listFiles}
-	if err := r.file(path, 0); err != nil {
+	if err := r.file(path); err != nil {
 		return nil, err
 	}
 	return r.config()
@@ -76,9 +76,9 @@ type krb5Setting struct {
 	value string
 }
 
-func (r *krb5Reader) file(path string, depth int) error {
+func (r *krb5Reader) file(path string) error {
 	r.files++
-	if depth > maxConfNested || r.files > maxConfFiles {
+	if r.files > maxConfFiles {
 		return fmt.Errorf("%s: too many files include each other", path)
 	}
 	raw, err := r.readFile(path)
@@ -96,9 +96,9 @@ func (r *krb5Reader) file(path string, depth int) error {
 		rest = strings.TrimSpace(rest)
 		switch {
 		case directive == "include" && !strings.HasPrefix(rest, "="):
-			err = r.file(rest, depth+1)
+			err = r.file(rest)
 		case directive == "includedir" && !strings.HasPrefix(rest, "="):
-			err = r.directory(rest, depth+1)
+			err = r.directory(rest)
 		case directive == "module" && !strings.HasPrefix(rest, "="):
 			err = problem("modules are not supported")
 		case line[0] == '[':
@@ -138,7 +138,7 @@ func (r *krb5Reader) file(path string, depth int) error {
 }
 
 // directory reads the files of an includedir in the order of their names. One that is not there counts as empty.
-func (r *krb5Reader) directory(path string, depth int) error {
+func (r *krb5Reader) directory(path string) error {
 	names, err := r.readDir(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -150,7 +150,7 @@ func (r *krb5Reader) directory(path string, depth int) error {
 		if !krb5Name.MatchString(name) {
 			continue
 		}
-		if err := r.file(filepath.Join(path, name), depth); err != nil {
+		if err := r.file(filepath.Join(path, name)); err != nil {
 			return err
 		}
 	}

@@ -149,7 +149,7 @@ func readKrb5From(files map[string]string, path string) (*krb5Reader, error) {
 			return nil, fs.ErrNotExist
 		},
 	}
-	if err := r.file(path, 0); err != nil {
+	if err := r.file(path); err != nil {
 		return nil, err
 	}
 	_, err := r.config()

@@ -19,7 +19,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -91,7 +90,8 @@ func (s *server) call(ctx context.Context, command Command) (json.RawMessage, er
 	}
 	answer, err = s.send(ctx, login, command)
 	if errors.Is(err, errUnauthorized) {
-		return nil, &LoginError{Server: s.name, Err: errors.New("a session just opened is not accepted")}
+		err = &LoginError{Server: s.name, Err: errors.New("a session just opened is not accepted")}
+		s.client.failed(s, err)
 	}
 	return answer, err
 }
@@ -249,14 +249,4 @@ func withoutURL(err error) error {
 		return wrapped.Err
 	}
 	return err
-}
-
-// connectionWasCut tells that a connection ended before the answer did.
-func connectionWasCut(err error) bool {
-	for _, cut := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(err, cut) {
-			return true
-		}
-	}
-	return false
 }

@@ -24,7 +24,7 @@ type world struct {
 }
 
 // newWorld starts a FreeIPA server in process, at which nova may do what enrolment needs.
-func newWorld(t *testing.T, cfg freeipa.Config) *world {
+func newWorld(t testing.TB, cfg freeipa.Config) *world {
 	t.Helper()
 	cfg.Domain = "example.test"
 	if cfg.Passwords == nil {
@@ -43,7 +43,7 @@ func newWorld(t *testing.T, cfg freeipa.Config) *world {
 }
 
 // start lets the server listen, at its former address after a stop.
-func (w *world) start(t *testing.T, address string) {
+func (w *world) start(t testing.TB, address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -84,7 +84,7 @@ func config(worlds ...*world) ipa.Config {
 	return cfg
 }
 
-func newClient(t *testing.T, cfg ipa.Config) *ipa.Client {
+func newClient(t testing.TB, cfg ipa.Config) *ipa.Client {
 	t.Helper()
 	c, err := ipa.New(cfg)
 	if err != nil {
@@ -94,7 +94,7 @@ func newClient(t *testing.T, cfg ipa.Config) *ipa.Client {
 	return c
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

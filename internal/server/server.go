@@ -88,18 +88,22 @@ func (s *Server) build(ctx context.Context) error {
 
 // OpenStore connects to the configured database.
 func OpenStore(ctx context.Context, cfg *config.Config, logger *slog.Logger, registerer prometheus.Registerer) (*store.Store, error) {
+	opened, err := store.Open(ctx, storeConfig(cfg, logger, registerer))
+	if err != nil {
+		return nil, fmt.Errorf("[database] connection: %w", err)
+	}
+	return opened, nil
+}
+
+func storeConfig(cfg *config.Config, logger *slog.Logger, registerer prometheus.Registerer) store.Config {
 	db := cfg.Database
-	opened, err := store.Open(ctx, store.Config{
+	return store.Config{
 		URL:         string(db.Connection),
 		MaxPoolSize: db.MaxPoolSize, MaxOverflow: db.MaxOverflow,
 		ConnectionRecycleTime: db.ConnectionRecycleTime, PoolTimeout: db.PoolTimeout,
 		MaxRetries: db.MaxRetries, RetryInterval: db.RetryInterval,
 		Logger: logger, Registerer: registerer,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("[database] connection: %w", err)
 	}
-	return opened, nil
 }
 
 func (s *Server) loadRules() (*policy.Enforcer, error) {
@@ -121,22 +125,27 @@ func (s *Server) loadRules() (*policy.Enforcer, error) {
 func (s *Server) buildKeystone() error {
 	auth := s.cfg.KeystoneAuthToken
 	var err error
-	s.tokens, err = keystone.New(s.keystoneConfig(auth.Auth, "tokens"))
+	s.tokens, err = keystone.New(s.keystoneConfig(auth.Auth, s.labelled("tokens")))
 	if err != nil {
 		return fmt.Errorf("[keystone_authtoken]: %w", err)
 	}
 	s.directory = s.tokens
-	if s.cfg.ServiceCredentials == auth.Auth {
+	if s.cfg.ServiceCredentials.Same(auth.Auth) {
 		return nil
 	}
-	s.directory, err = keystone.New(s.keystoneConfig(s.cfg.ServiceCredentials, "directory"))
+	s.directory, err = keystone.New(s.keystoneConfig(s.cfg.ServiceCredentials, s.labelled("directory")))
 	if err != nil {
 		return fmt.Errorf("[service_credentials]: %w", err)
 	}
 	return nil
 }
 
-func (s *Server) keystoneConfig(auth config.Auth, purpose string) keystone.Config {
+// labelled tells the metrics of the two clients apart.
+func (s *Server) labelled(purpose string) prometheus.Registerer {
+	return prometheus.WrapRegistererWith(prometheus.Labels{"client": purpose}, s.registry)
+}
+
+func (s *Server) keystoneConfig(auth config.Auth, registerer prometheus.Registerer) keystone.Config {
 	return keystone.Config{
 		AuthURL: auth.AuthURL.String(), AuthType: auth.AuthType,
 		Username: auth.Username, UserID: auth.UserID, Password: string(auth.Password),
@@ -148,7 +157,7 @@ func (s *Server) keystoneConfig(auth config.Auth, purpose string) keystone.Confi
 		CAFile:                      auth.CAFile, Insecure: auth.Insecure, Timeout: auth.HTTPConnectTimeout,
 		TokenCacheTime: s.cfg.KeystoneAuthToken.TokenCacheTime, RoleCacheTime: s.cfg.KeystoneAuthToken.RoleCacheTime,
 		Logger:     s.logger,
-		Registerer: prometheus.WrapRegistererWith(prometheus.Labels{"client": purpose}, s.registry),
+		Registerer: registerer,
 	}
 }
 
@@ -169,7 +178,7 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 	}
 	return sshca.Config{
 		Store: s.store, Custody: s.custody, Sealer: keyring, Directory: s.directory,
-		Algorithm: custody.Algorithm(ssh.CAAlgorithm), MinRSABits: ssh.MinRSABits, ClockSkew: ssh.ClockSkew,
+		Algorithm: custody.Algorithm(ssh.CAAlgorithm), CALifetime: ssh.CALifetime, MinRSABits: ssh.MinRSABits, ClockSkew: ssh.ClockSkew,
 		User: sshca.UserRules{
 			Accounts: sshca.AccountRules{Accounts: accounts, Prefix: ssh.AccountPrefix, Reserved: ssh.ExtraSystemAccounts},
 			Lifetime: ssh.UserCertLifetime, MaxLifetime: ssh.UserCertMaxLifetime, Extensions: ssh.Extensions, Roles: roles,
@@ -207,8 +216,9 @@ func (s *Server) listen() error {
 func (s *Server) faces(listener *config.Listener) []api.Face {
 	// The instance face is made even where it is not served: Tatu has its
 	// calls under its own paths too.
+	rate := api.NewRateLimiter(listener.RateLimit, listener.RateBurst)
 	instances := instance.New(instance.Config{
-		Hosts: s.authority, Lists: s.authority.Feed(), Rate: api.NewRateLimiter(listener.RateLimit, listener.RateBurst),
+		Hosts: s.authority, Lists: s.authority.Feed(), Rate: rate,
 		MaxWait: s.cfg.API.LongPollMax, MaxWaiting: s.cfg.API.MaxLongPolls,
 	})
 	var faces []api.Face
@@ -217,7 +227,7 @@ func (s *Server) faces(listener *config.Listener) []api.Face {
 		case "tatu":
 			faces = append(faces, tatu.New(tatu.Config{
 				Guard: s.guard, Authority: s.authority, Records: s.store, Users: s.directory,
-				CreateHostCert: instances.CreateHostCert, ShowRevokedKeys: instances.ShowRevokedKeys,
+				CreateHostCert: rate.Limited(instances.CreateHostCert), ShowRevokedKeys: instances.ShowRevokedKeys,
 			}))
 		case "vendordata":
 			faces = append(faces, vendordata.New(vendordata.Config{

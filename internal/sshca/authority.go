@@ -43,6 +43,20 @@ type signingKey struct {
 	id     string
 	signer ssh.Signer
 	line   string
+	ends   time.Time // zero: never
+}
+
+// validity returns the life of a certificate that begins now. No certificate
+// outlives the CA that signed it.
+func (s *Service) validity(ca signingKey, now time.Time, lifetime time.Duration) (after, before time.Time, err error) {
+	before = now.Add(lifetime)
+	if !ca.ends.IsZero() && ca.ends.Before(before) {
+		before = ca.ends
+	}
+	if !now.Before(before) {
+		return after, before, problem.New(problem.Conflict, "the project's CA has reached the end of its life; ask the cloud's operator for a new generation")
+	}
+	return now.Add(-s.cfg.ClockSkew), before, nil
 }
 
 // EnsureAuthority returns a project's authority, and makes it if there is
@@ -66,8 +80,7 @@ func (s *Service) authority(ctx context.Context, by Actor, projectID string) (a 
 		defer cancel()
 		a, err := s.readAuthority(ctx, projectID, known)
 		if errors.Is(err, store.ErrNotFound) {
-			created = true
-			a, err = s.makeAuthority(ctx, by, projectID)
+			a, created, err = s.makeAuthority(ctx, by, projectID)
 		}
 		return a, err
 	})
@@ -93,31 +106,32 @@ func (s *Service) readAuthority(ctx context.Context, projectID string, known *au
 
 // makeAuthority creates both CAs of a project. If another replica was faster,
 // its keys are the ones that count and ours are forgotten.
-func (s *Service) makeAuthority(ctx context.Context, by Actor, projectID string) (*authority, error) {
+func (s *Service) makeAuthority(ctx context.Context, by Actor, projectID string) (a *authority, created bool, err error) {
 	project, err := s.cfg.Directory.Project(ctx, projectID)
 	if errors.Is(err, keystone.ErrNotFound) {
-		return nil, problem.New(problem.NotFound, "Keystone knows no project %s", projectID)
+		return nil, false, problem.New(problem.NotFound, "Keystone knows no project %s", projectID)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	now := s.cfg.Now()
 	record := store.Authority{ProjectID: projectID, Name: project.Name, CreatedAt: now}
 	for _, role := range []store.Role{store.RoleUser, store.RoleHost} {
 		key, err := s.newAuthorityKey(ctx, projectID, role, 1, now)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		record.Keys = append(record.Keys, key)
 	}
 	err = s.cfg.Store.CreateAuthority(ctx, record, s.audit(by, "authority.create", projectID, "authority", projectID))
 	if err != nil && !errors.Is(err, store.ErrExists) {
-		return nil, err
+		return nil, false, err
 	}
-	if err == nil {
+	if created = err == nil; created {
 		s.cfg.Logger.InfoContext(ctx, "Made the authority of a project", "project", projectID, "algorithm", s.cfg.Algorithm)
 	}
-	return s.readAuthority(ctx, projectID, nil)
+	a, err = s.readAuthority(ctx, projectID, nil)
+	return a, created, err
 }
 
 func (s *Service) newAuthorityKey(ctx context.Context, projectID string, role store.Role, generation int, now time.Time) (store.AuthorityKey, error) {
@@ -162,6 +176,9 @@ func (s *Service) openAuthority(ctx context.Context, record store.Authority, kno
 			return nil, fmt.Errorf("the %s CA of project %s: private and recorded public key differ", role, record.ProjectID)
 		}
 		*slot = signingKey{id: key.ID, signer: signer, line: key.PublicKey}
+		if s.cfg.CALifetime > 0 {
+			slot.ends = key.CreatedAt.Add(s.cfg.CALifetime)
+		}
 	}
 	return a, nil
 }

@@ -102,11 +102,15 @@ func (s *Service) issueHost(ctx context.Context, by Actor, entry store.Audit, in
 }
 
 func (s *Service) newHostCert(ctx context.Context, instance store.Instance, key sshkey.Key, ca signingKey) (store.HostCert, error) {
+	now := s.cfg.Now()
+	after, before, err := s.validity(ca, now, s.cfg.Host.Lifetime)
+	if err != nil {
+		return store.HostCert{}, err
+	}
 	serial, err := s.cfg.Store.NextSerial(ctx)
 	if err != nil {
 		return store.HostCert{}, err
 	}
-	now := s.cfg.Now()
 	var principals []string
 	if s.cfg.Host.NamePrincipals {
 		principals = []string{strings.ToLower(instance.Hostname)}
@@ -117,8 +121,8 @@ func (s *Service) newHostCert(ctx context.Context, instance store.Instance, key 
 		CertType:        ssh.HostCert,
 		KeyId:           keyID(instance.Hostname, serial),
 		ValidPrincipals: principals,
-		ValidAfter:      uint64(now.Add(-s.cfg.ClockSkew).Unix()),
-		ValidBefore:     uint64(now.Add(s.cfg.Host.Lifetime).Unix()),
+		ValidAfter:      uint64(after.Unix()),
+		ValidBefore:     uint64(before.Unix()),
 	}
 	line, err := sign(template, ca.signer, now)
 	if err != nil {

@@ -79,6 +79,7 @@ type Config struct {
 	Directory Directory
 
 	Algorithm  custody.Algorithm // of new authorities
+	CALifetime time.Duration     // how long a CA generation may sign and its certificates live; zero: without end
 	MinRSABits int               // of users' and hosts' keys; default 2048
 	ClockSkew  time.Duration     // how long before now a certificate's life begins
 	User       UserRules

@@ -710,6 +710,26 @@ func TestWaitersHearOfAChange(t *testing.T) {
 	}
 }
 
+func TestNoCertificateOutlivesItsCA(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.CALifetime = 24 * time.Hour })
+	w.directory.grant(alice, blue, "member")
+	issue := func() (store.UserCert, error) {
+		return w.IssueUser(t.Context(), Actor{UserID: alice}, UserRequest{ProjectID: blue, UserID: alice, UserName: "alice", PublicKey: newKey(t)})
+	}
+	made := w.clock.Now()
+	if _, err := issue(); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.advance(20 * time.Hour)
+	cert, err := issue()
+	if err != nil || !cert.ExpiresAt.Equal(made.Add(24*time.Hour)) {
+		t.Errorf("expires %v, %v; want the CA's end", cert.ExpiresAt, err)
+	}
+	w.clock.advance(4 * time.Hour)
+	_, err = issue()
+	wantKind(t, err, problem.Conflict)
+}
+
 func TestKeyIDIsOneCleanLine(t *testing.T) {
 	for name, want := range map[string]string{
 		"alice": "alice_7", "a\nb": "a?b_7", "ä\x00": "ä?_7", strings.Repeat("é", 200): strings.Repeat("é", 127) + "_7",

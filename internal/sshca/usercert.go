@@ -120,6 +120,10 @@ func serves(cert store.UserCert, wanted profile, authorityKeyID string, now time
 }
 
 func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.Key, wanted profile, ca signingKey, now time.Time) (store.UserCert, error) {
+	after, before, err := s.validity(ca, now, wanted.lifetime)
+	if err != nil {
+		return store.UserCert{}, err
+	}
 	serial, err := s.cfg.Store.NextSerial(ctx)
 	if err != nil {
 		return store.UserCert{}, err
@@ -130,8 +134,8 @@ func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.K
 		CertType:        ssh.UserCert,
 		KeyId:           keyID(req.UserName, serial),
 		ValidPrincipals: wanted.principals,
-		ValidAfter:      uint64(now.Add(-s.cfg.ClockSkew).Unix()),
-		ValidBefore:     uint64(now.Add(wanted.lifetime).Unix()),
+		ValidAfter:      uint64(after.Unix()),
+		ValidBefore:     uint64(before.Unix()),
 		Permissions:     ssh.Permissions{CriticalOptions: wanted.critical, Extensions: wanted.extensions},
 	}
 	line, err := sign(template, ca.signer, now)

@@ -57,6 +57,15 @@ func (e engine) rebind(text string) string {
 	return b.String()
 }
 
+// insertInto begins an INSERT. A taken key fails the transaction, so that SQLite need not be able to undo the statement alone, for which
+// it would copy each page before it changes it (https://www.sqlite.org/lang_conflict.html).
+func (e engine) insertInto() string {
+	if e == engineSQLite {
+		return "INSERT OR FAIL INTO "
+	}
+	return "INSERT INTO "
+}
+
 // shareLock ends a SELECT whose rows must not change before the transaction ends. SQLite has only one writer.
 func (e engine) shareLock() string {
 	switch e {
@@ -69,10 +78,10 @@ func (e engine) shareLock() string {
 }
 
 // connect returns the pools for writing and for reading; the same one but for SQLite.
-func (l location) connect() (writer, reader *sql.DB, err error) {
+func (l location) connect(mustExist bool) (writer, reader *sql.DB, err error) {
 	switch l.engine {
 	case engineSQLite:
-		return l.connectSQLite()
+		return l.connectSQLite(mustExist)
 	case enginePostgreSQL:
 		writer, err = l.connectPostgreSQL()
 	default:
@@ -81,14 +90,18 @@ func (l location) connect() (writer, reader *sql.DB, err error) {
 	return writer, writer, err
 }
 
-// connectSQLite makes the file, for its owner only, if it isn't there (SQLite gives the files beside it the same mode). A power cut must not
-// take a commit back: synchronous=FULL (https://www.sqlite.org/pragma.html#pragma_synchronous).
-func (l location) connectSQLite() (writer, reader *sql.DB, err error) {
+// connectSQLite makes the file, for its owner only, if it isn't there and needn't be (SQLite gives the files beside it the same mode).
+// A power cut must not take a commit back: synchronous=FULL (https://www.sqlite.org/pragma.html#pragma_synchronous).
+func (l location) connectSQLite(mustExist bool) (writer, reader *sql.DB, err error) {
 	path, err := filepath.Abs(l.path)
 	if err != nil {
 		return nil, nil, err
 	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	flags := os.O_RDWR
+	if !mustExist {
+		flags |= os.O_CREATE
+	}
+	file, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

@@ -6,6 +6,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -192,9 +193,11 @@ func (s *Store) HostKeyHolders(ctx context.Context, fingerprint string, limit in
 	if err != nil {
 		return nil, err
 	}
+	// The limit is in the text since SQLite plans a statement anew each time that a placeholder for it is bound, which costs more than this
+	// query. Callers have a few limits.
 	all, err := list(ctx, s, scanHostCert, "SELECT "+hostCertTable.list("c")+` FROM host_cert c JOIN instance i ON i.id = c.instance_id
-		WHERE c.fingerprint = ? AND c.revoked_at = 0 AND c.expires_at > ? AND i.state = 'live' ORDER BY c.serial LIMIT ?`,
-		fingerprint, micros(s.now()), limit)
+		WHERE c.fingerprint = ? AND c.revoked_at = 0 AND c.expires_at > ? AND i.state = 'live' ORDER BY c.serial LIMIT `+strconv.Itoa(limit),
+		fingerprint, micros(s.now()))
 	if err != nil {
 		return nil, fmt.Errorf("holders of a host key: %w", err)
 	}

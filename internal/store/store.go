@@ -24,6 +24,8 @@ type Config struct {
 	// URL names the database as SQLAlchemy writes it: sqlite:////var/lib/muster/muster.db,
 	// postgresql://user:password@host/name, mysql+pymysql://user:password@host/name?charset=utf8.
 	URL string
+	// MustExist refuses a SQLite file that isn't there, instead of making it.
+	MustExist bool
 	// At most MaxPoolSize (default 5) and MaxOverflow (default 50) connections are open; all go when idle. The two are one limit here,
 	// and two settings for the sake of oslo.db's names. SQLite has one writer and MaxPoolSize readers.
 	MaxPoolSize, MaxOverflow int
@@ -64,7 +66,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg, err = cfg.complete(); err != nil {
 		return nil, err
 	}
-	writer, reader, err := loc.connect()
+	writer, reader, err := loc.connect(cfg.MustExist)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", loc, err)
 	}

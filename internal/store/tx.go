@@ -244,14 +244,17 @@ func listTx[T any](t *tx, scan func(scanner) (T, error), text string, args ...an
 type table struct {
 	name    string
 	columns []string
-	texts   map[int]string
+	texts   map[engine]map[int]string
 }
 
 func newTable(name, columns string) *table {
-	t := &table{name: name, columns: strings.Fields(columns), texts: make(map[int]string)}
+	t := &table{name: name, columns: strings.Fields(columns), texts: make(map[engine]map[int]string)}
 	row := "(?" + strings.Repeat(", ?", len(t.columns)-1) + ")"
-	for _, n := range chunkSizes {
-		t.texts[n] = "INSERT INTO " + name + " (" + t.list("") + ") VALUES " + row + strings.Repeat(", "+row, n-1)
+	for _, e := range []engine{engineSQLite, enginePostgreSQL, engineMariaDB} {
+		t.texts[e] = make(map[int]string)
+		for _, n := range chunkSizes {
+			t.texts[e][n] = e.insertInto() + name + " (" + t.list("") + ") VALUES " + row + strings.Repeat(", "+row, n-1)
+		}
 	}
 	return t
 }
@@ -275,7 +278,7 @@ func (t *tx) insert(into *table, rows [][]any) error {
 			for _, row := range rows[:size] {
 				args = append(args, row...)
 			}
-			if _, err := t.exec(into.texts[size], args...); err != nil {
+			if _, err := t.exec(into.texts[t.pool.engine][size], args...); err != nil {
 				return err
 			}
 			rows = rows[size:]

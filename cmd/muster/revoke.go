@@ -1,0 +1,139 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/muster-cloud/muster/internal/client"
+)
+
+func newRevoke(p *program) *cobra.Command {
+	var (
+		cloud       cloudFlags
+		output      format
+		order       client.Revocation
+		keyFile     string
+		allProjects bool
+	)
+	cmd := &cobra.Command{
+		Use: "revoke", Short: "End certificates before their time", Args: cobra.NoArgs,
+		Long: `End certificates before their time: one by its serial or key ID, all of a public
+key or of a user, or all that a generation of an authority's key has signed.
+Instances refuse them within seconds. It cannot be undone; repeating it changes
+nothing.
+
+` + loginHelp,
+		Example: `  muster revoke --serial 1234 --reason "laptop lost"
+  muster revoke --user 5f3c... --all-projects --reason "left the company"
+  muster revoke --key stolen.pub
+  ssh-keygen -yf stolen | muster revoke --key -`,
+	}
+	flags := cmd.Flags()
+	flags.Uint64Var(&order.Serial, "serial", 0, "the certificate with this serial `NUMBER`")
+	flags.StringVar(&order.UserID, "user", "", "all certificates of the user of this `ID`")
+	flags.StringVar(&keyFile, "key", "", "all certificates of the public key in this `FILE` (- for standard input)")
+	flags.StringVar(&order.KeyID, "key-id", "", "the certificates with this key `ID`")
+	flags.StringVar(&order.GenerationID, "generation", "", "all that the authority's key of this `ID` has signed")
+	flags.StringVar(&order.ProjectID, "project", "", "in the project of this `ID` (default: the token's)")
+	flags.BoolVar(&allProjects, "all-projects", false, "in all projects; with --user")
+	flags.StringVar(&order.Reason, "reason", "", "why, for the records (`TEXT`)")
+	output.add(cmd)
+	cloud.add(flags)
+	what := []string{"serial", "user", "key", "key-id", "generation"}
+	cmd.MarkFlagsOneRequired(what...)
+	cmd.MarkFlagsMutuallyExclusive(what...)
+	cmd.MarkFlagsMutuallyExclusive("all-projects", "project")
+	_ = cmd.MarkFlagFilename("key", "pub") // fails only without the flag
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := p.checkOrder(&order, keyFile, allProjects, flags.Changed); err != nil {
+			return err
+		}
+		return p.revoke(cmd.Context(), cloud, order, allProjects, output)
+	}
+	return cmd
+}
+
+// checkOrder refuses what would mean something else to Muster, and reads the key.
+func (p *program) checkOrder(order *client.Revocation, keyFile string, allProjects bool, given func(flag string) bool) error {
+	for _, f := range []struct {
+		flag  string
+		empty bool
+	}{
+		{"serial", order.Serial == 0}, {"user", order.UserID == ""}, {"key", keyFile == ""}, {"key-id", order.KeyID == ""},
+		{"generation", order.GenerationID == ""}, {"project", order.ProjectID == ""},
+	} {
+		if f.empty && given(f.flag) {
+			return usageError("--" + f.flag + " is empty")
+		}
+	}
+	if allProjects && order.UserID == "" {
+		return usageError("--all-projects goes with --user only; serials, keys and authorities belong to one project")
+	}
+	if keyFile == "" {
+		return nil
+	}
+	var err error
+	order.PublicKey, err = p.readPublicKey(keyFile)
+	return err
+}
+
+// maxPublicKey is above that of any line that Muster takes.
+const maxPublicKey = 64 << 10
+
+// readPublicKey returns what a file holds, unless it is a private key, which
+// must not leave the machine.
+func (p *program) readPublicKey(path string) (string, error) {
+	in := p.stdin
+	if path != "-" {
+		file, err := os.Open(path)
+		if err != nil {
+			return "", err
+		}
+		defer file.Close()
+		in = file
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxPublicKey+1))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read the public key: %w", err)
+	case len(text) > maxPublicKey:
+		return "", fmt.Errorf("%s is too long for a public key", path)
+	case strings.Contains(string(text), "PRIVATE KEY"):
+		return "", fmt.Errorf("%s holds a PRIVATE key; it was not sent; give the public key, which ssh-keygen -y prints", path)
+	}
+	return strings.TrimSpace(string(text)), nil
+}
+
+func (p *program) revoke(ctx context.Context, cloud cloudFlags, order client.Revocation, allProjects bool, output format) error {
+	muster, err := p.login(ctx, cloud)
+	if err != nil {
+		return err
+	}
+	if order.ProjectID == "" && !allProjects {
+		if order.ProjectID = muster.ProjectID(); order.ProjectID == "" {
+			return usageError("your token is not for a project: name one with --project")
+		}
+	}
+	outcome, err := muster.Revoke(ctx, order)
+	if err != nil {
+		return err
+	}
+	if output == asJSON {
+		return json.NewEncoder(p.stdout).Encode(outcome)
+	}
+	text := fmt.Sprintf("Revoked; certificates that end by it: %d.", outcome.Certificates)
+	if outcome.Already {
+		text = "Revoked before; nothing has changed."
+	}
+	_, err = fmt.Fprintln(p.stdout, text)
+	return err
+}

@@ -1,0 +1,190 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"io"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+func serve(t *testing.T, cfg ListenerConfig) (l *Listener, stop func() error) {
+	t.Helper()
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	if cfg.RequestTimeout == 0 {
+		cfg.RequestTimeout = 10 * time.Second
+	}
+	l, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- l.Serve(ctx, 5*time.Second) }()
+	stop = func() error {
+		cancel()
+		err := <-served
+		served <- err
+		return err
+	}
+	t.Cleanup(func() { _ = stop() })
+	return l, stop
+}
+
+func get(client *http.Client, url string) (string, error) {
+	response, err := client.Get(url)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return string(body), err
+}
+
+func TestShutdownFinishesWhatRuns(t *testing.T) {
+	running, finish := make(chan bool), make(chan bool)
+	router := newRouter(io.Discard, face{
+		"GET /slow": func(*Request) (Response, error) { running <- true; <-finish; return Response{Body: "done"}, nil },
+		"GET /wait": func(r *Request) (Response, error) {
+			ctx, cancel := r.Waiting(time.Hour)
+			defer cancel()
+			running <- true
+			<-ctx.Done()
+			return Response{Body: "told to answer"}, nil
+		},
+	})
+	l, stop := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router})
+	answers := make(chan string, 2)
+	for _, path := range []string{"/slow", "/wait"} {
+		go func() {
+			body, err := get(http.DefaultClient, l.URL()+path)
+			if err != nil {
+				body = err.Error()
+			}
+			answers <- body
+		}()
+		<-running
+	}
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop() }()
+	if got := <-answers; got != `"told to answer"` {
+		t.Errorf("the long poll got %s", got)
+	}
+	close(finish)
+	if got := <-answers; got != `"done"` {
+		t.Errorf("the slow request got %s", got)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if _, err := get(http.DefaultClient, l.URL()+"/slow"); err == nil {
+		t.Error("a request was taken after the shutdown")
+	}
+}
+
+func TestLongPollOutlivesTheTimeouts(t *testing.T) {
+	const timeout = 50 * time.Millisecond
+	release := make(chan bool)
+	router := newRouter(io.Discard, face{"GET /wait": func(r *Request) (Response, error) {
+		ctx, cancel := r.Waiting(time.Minute)
+		defer cancel()
+		select {
+		case <-ctx.Done():
+			return Response{Body: "cut off"}, nil
+		case <-release:
+			return Response{Body: "waited"}, nil
+		}
+	}})
+	l, _ := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router, RequestTimeout: timeout})
+	time.AfterFunc(6*timeout, func() { close(release) })
+	if got, err := get(http.DefaultClient, l.URL()+"/wait"); err != nil || got != `"waited"` {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+func TestReloadTakesTheNewCertificate(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writeCertificate(t, cert, key, 1)
+	router := newRouter(io.Discard, face{"GET /x": func(*Request) (Response, error) { return Response{Body: "ok"}, nil }})
+	l, _ := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router, CertFile: cert, KeyFile: key})
+	served := func() int64 {
+		conn, err := tls.Dial("tcp", l.socket.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	if got := served(); got != 1 {
+		t.Fatalf("certificate %d", got)
+	}
+	writeCertificate(t, cert, key, 2)
+	if err := l.Reload(); err != nil || served() != 2 {
+		t.Errorf("after the reload: certificate %d, %v", served(), err)
+	}
+	if err := os.WriteFile(cert, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reload(); err == nil || served() != 2 {
+		t.Errorf("after a bad reload: certificate %d, %v; want the old one and an error", served(), err)
+	}
+}
+
+func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "muster.sock")
+	router := newRouter(io.Discard, face{"GET /x": func(r *Request) (Response, error) { return Response{Body: r.Remote}, nil }})
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}}}
+	// What a killed process left behind is no obstacle.
+	left, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	left.Close()
+	serve(t, ListenerConfig{Address: "unix:" + path, Handler: router})
+	if got, err := get(client, "http://muster/x"); err != nil || got != `"unix"` {
+		t.Errorf("got %s, %v", got, err)
+	}
+	if _, err := Listen(ListenerConfig{Address: "unix:" + path, Logger: slog.New(slog.DiscardHandler)}); err == nil {
+		t.Error("took a socket that somebody else serves")
+	}
+}

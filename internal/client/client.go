@@ -1,0 +1,199 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package client asks a Muster over its API, in the name of somebody whom
+// Keystone knows. It is for the commands of operators.
+//
+// It keeps no token on disk, and sends it to no other host than Muster's.
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"iter"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Config says who asks, and whom.
+type Config struct {
+	Environ []string // as os.Environ returns it; OS_* count
+	Cloud   string   // of clouds.yaml; empty: OS_CLOUD, or the other variables
+	URL     string   // of Muster; empty: from Keystone's catalogue
+}
+
+// maxAnswer bounds an answer of Muster: a page of 1,000 audit entries with the
+// longest reasons is a tenth of it.
+const maxAnswer = 64 << 20
+
+// Client is somebody who has logged in.
+type Client struct {
+	http      *http.Client
+	base      *url.URL
+	token     string
+	projectID string
+}
+
+// ProjectID is the project that the token is for, or empty.
+func (c *Client) ProjectID() string { return c.projectID }
+
+// Refusal is an answer of Muster that is not what was asked for.
+type Refusal struct {
+	Status    int
+	Reason    string // Muster's, for people
+	RequestID string // under which Muster's log has more
+}
+
+// Error implements error.
+func (r *Refusal) Error() string {
+	text := fmt.Sprintf("Muster answers %d %s", r.Status, http.StatusText(r.Status))
+	if r.Reason != "" {
+		text += ": " + r.Reason
+	}
+	if r.RequestID != "" {
+		text += " (" + r.RequestID + ")"
+	}
+	return text
+}
+
+// AuditEntry is what somebody did, or was refused.
+type AuditEntry struct {
+	ID           string            `json:"id"`
+	At           string            `json:"at"` // UTC, as in 2006-01-02T15:04:05.000000
+	Actor        string            `json:"actor"`
+	ActorName    string            `json:"actor_name"`
+	ActorProject string            `json:"actor_project"`
+	Action       string            `json:"action"`
+	Outcome      string            `json:"outcome"`
+	ObjectKind   string            `json:"object_kind"`
+	ObjectID     string            `json:"object_id"`
+	AuthID       string            `json:"auth_id"`
+	Reason       string            `json:"reason"`
+	RequestID    string            `json:"request_id"`
+	Remote       string            `json:"remote"`
+	Details      map[string]string `json:"details"`
+}
+
+// AuditQuery selects audit entries; empty fields select all.
+type AuditQuery struct {
+	AllProjects bool
+	ProjectID   string // empty: the token's
+	Action      string
+	Actor       string // a user's ID
+	Since       time.Time
+}
+
+// Audit returns the entries, newest first, page after page. It ends after the
+// first error.
+func (c *Client) Audit(ctx context.Context, q AuditQuery) iter.Seq2[[]AuditEntry, error] {
+	query := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			query.Set(name, value)
+		}
+	}
+	set("action", q.Action)
+	set("actor", q.Actor)
+	if !q.Since.IsZero() {
+		set("since", q.Since.UTC().Format(time.RFC3339))
+	}
+	header := http.Header{}
+	if q.AllProjects {
+		header.Set("X-Auth-All-Projects", "true")
+	}
+	if q.ProjectID != "" {
+		header.Set("X-Auth-Sudo-Project-ID", q.ProjectID)
+	}
+	return func(yield func([]AuditEntry, error) bool) {
+		for {
+			var page struct {
+				Entries []AuditEntry `json:"audit"`
+				Links   struct {
+					Next string `json:"next"`
+				} `json:"links"`
+			}
+			err := c.do(ctx, http.MethodGet, "/v1/audit?"+query.Encode(), header, nil, &page)
+			if err != nil || len(page.Entries) > 0 {
+				if !yield(page.Entries, err) || err != nil {
+					return
+				}
+			}
+			// Of the link only the marker counts: it may name a host that is not
+			// ours to send the token to.
+			next, err := url.Parse(page.Links.Next)
+			if err != nil || next.Query().Get("marker") == query.Get("marker") {
+				return
+			}
+			query.Set("marker", next.Query().Get("marker"))
+		}
+	}
+}
+
+// Revocation orders that certificates end. One of the fields between ProjectID
+// and Reason is set.
+type Revocation struct {
+	ProjectID    string `json:"auth_id,omitempty"` // empty with UserID: in all projects
+	Serial       uint64 `json:"serial,omitempty"`
+	UserID       string `json:"user_id,omitempty"`
+	PublicKey    string `json:"pub_key,omitempty"`
+	KeyID        string `json:"key_id,omitempty"`
+	GenerationID string `json:"generation_id,omitempty"`
+	Reason       string `json:"reason,omitempty"`
+}
+
+// Outcome is what a revocation did.
+type Outcome struct {
+	ProjectID    string `json:"auth_id,omitempty"`
+	Version      uint64 `json:"version,omitempty"` // of the project's list
+	Certificates int    `json:"certificates"`      // that are valid no longer
+	Already      bool   `json:"already"`           // it was ordered before
+}
+
+// Revoke ends certificates. Repeating it changes nothing.
+func (c *Client) Revoke(ctx context.Context, order Revocation) (Outcome, error) {
+	body, err := json.Marshal(order)
+	if err != nil {
+		return Outcome{}, err
+	}
+	var outcome Outcome
+	err = c.do(ctx, http.MethodPost, "/v1/revocations", http.Header{"Content-Type": {"application/json"}}, body, &outcome)
+	return outcome, err
+}
+
+// do makes a request and reads its answer into a value.
+func (c *Client) do(ctx context.Context, method, path string, header http.Header, body []byte, into any) error {
+	request, err := http.NewRequestWithContext(ctx, method, c.base.String()+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header = header.Clone()
+	request.Header.Set("X-Auth-Token", c.token)
+	request.Header.Set("Accept", "application/json")
+	response, err := c.http.Do(request)
+	if err != nil {
+		return fmt.Errorf("ask Muster: %w", err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("ask Muster: %w", err)
+	}
+	if response.StatusCode/100 != 2 {
+		refusal := &Refusal{Status: response.StatusCode, RequestID: response.Header.Get("X-Openstack-Request-Id")}
+		var told struct {
+			Description string `json:"description"`
+		}
+		if json.Unmarshal(text, &told) == nil {
+			refusal.Reason = told.Description
+		}
+		return refusal
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("%s%s answers what Muster does not; is the address right?", c.base.Host, request.URL.Path)
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/config"
+	"github.com/muster-cloud/muster/internal/custody"
+	"github.com/muster-cloud/muster/internal/keystone"
+	"github.com/muster-cloud/muster/internal/store"
+)
+
+// Probes try all that New and the first requests will need: the database and
+// its schema, the master key, the policy, Keystone's login, and each listener's
+// address and TLS files. They change nothing, and may run beside a server.
+func Probes(cfg *config.Config) []config.Probe {
+	s := &Server{cfg: cfg, logger: slog.New(slog.DiscardHandler)}
+	probes := []config.Probe{
+		{Section: "database", Option: "connection", Try: s.tryDatabase},
+		{Section: "custody", Option: "master_key", Hint: "muster custody new-key makes one", Try: s.tryMasterKey},
+		{Section: "oslo_policy", Option: "policy_file", Hint: "muster policy check says more", Try: s.tryPolicy},
+		s.loginProbe("keystone_authtoken", cfg.KeystoneAuthToken.Auth),
+	}
+	if !cfg.ServiceCredentials.Same(cfg.KeystoneAuthToken.Auth) {
+		probes = append(probes, s.loginProbe("service_credentials", cfg.ServiceCredentials))
+	}
+	for _, listener := range cfg.Listeners {
+		section := "listen:" + listener.Name
+		probes = append(probes, config.Probe{
+			Section: section, Option: "address", Hint: "choose an address of this machine that the service's user may listen at",
+			Try: func(ctx context.Context) error { return tryAddress(ctx, listener.Address) },
+		})
+		if listener.TLSCert != "" {
+			probes = append(probes, config.Probe{
+				Section: section, Option: "tls_cert", Hint: "give a PEM certificate and its own key in tls_key",
+				Try: func(context.Context) error {
+					_, err := tls.LoadX509KeyPair(listener.TLSCert, listener.TLSKey)
+					return err
+				},
+			})
+		}
+	}
+	return probes
+}
+
+func (s *Server) tryDatabase(ctx context.Context) error {
+	settings := storeConfig(s.cfg, s.logger, nil)
+	settings.MustExist = true
+	settings.MaxRetries, settings.RetryInterval = 1, time.Second
+	records, err := store.Open(ctx, settings)
+	if err != nil {
+		return fmt.Errorf("%w; see that it is there and lets Muster in (muster db upgrade makes a SQLite file)", err)
+	}
+	return errors.Join(records.CheckSchema(ctx), records.Close())
+}
+
+func (s *Server) tryMasterKey(context.Context) error {
+	_, err := custody.ParseKeyring(strings.NewReader(string(s.cfg.Custody.MasterKey)))
+	return err
+}
+
+func (s *Server) tryPolicy(context.Context) error {
+	_, err := s.loadRules()
+	return err
+}
+
+func (s *Server) loginProbe(section string, auth config.Auth) config.Probe {
+	return config.Probe{
+		Section: section, Option: "auth_url", Hint: "see that Keystone runs, and that user, password and project are right",
+		Try: func(ctx context.Context) error {
+			client, err := keystone.New(s.keystoneConfig(auth, nil))
+			if err != nil {
+				return err
+			}
+			return client.Check(ctx)
+		},
+	}
+}
+
+// tryAddress listens for a moment. That somebody does already is no fault:
+// most likely it is the Muster that runs with this configuration.
+func tryAddress(ctx context.Context, address string) error {
+	if path, isUnix := strings.CutPrefix(address, "unix:"); isUnix {
+		_, err := os.Stat(filepath.Dir(path))
+		return err
+	}
+	var listen net.ListenConfig
+	socket, err := listen.Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return socket.Close()
+}

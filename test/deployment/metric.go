@@ -1,0 +1,60 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package deployment
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Metric reads a metric without labels from the replica.
+func (c *Client) Metric(ctx context.Context, name string) (float64, error) {
+	answer, err := c.Call(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(answer.Body)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		}
+	}
+	return 0, fmt.Errorf("there is no metric %s", name)
+}
+
+// awaitTime bounds a wait for something that is about to happen.
+const awaitTime = 30 * time.Second
+
+// AwaitWaiters returns when exactly so many long polls wait at the replica.
+func (c *Client) AwaitWaiters(ctx context.Context, count int) error {
+	return Await(ctx, func(ctx context.Context) error {
+		waiting, err := c.Metric(ctx, "muster_krl_waiters")
+		if err == nil && int(waiting) != count {
+			err = fmt.Errorf("%v long polls wait, want %d", waiting, count)
+		}
+		return err
+	})
+}
+
+// Await asks until the answer is nil, or for half a minute.
+func Await(ctx context.Context, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, awaitTime)
+	defer cancel()
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := ask(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waited in vain: %w", err)
+		}
+	}
+}

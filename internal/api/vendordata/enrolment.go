@@ -16,6 +16,7 @@ import (
 	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/openstack"
+	"github.com/muster-cloud/muster/internal/policy"
 	"github.com/muster-cloud/muster/internal/problem"
 )
 
@@ -164,6 +165,9 @@ func (e *Enrolment) enrol(ctx context.Context, r *api.Request, instance identifi
 // operator wants it strict, a failure leaves the rest alone, and the instance
 // finds the reason in its metadata.
 func (e *Enrolment) beside(r *api.Request, instance identified) (Joining, string, error) {
+	if !r.Allowed(policy.JoinCreate, api.Object{ProjectID: instance.project}) {
+		return Joining{}, "", nil
+	}
 	joining, err := e.answer(r, instance)
 	if err == nil || e.cfg.Strict {
 		return joining, "", err

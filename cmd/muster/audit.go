@@ -28,8 +28,9 @@ func newAudit(p *program) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "audit", Short: "List who did what", Args: cobra.NoArgs,
-		Long: `List what was issued, refused, revoked and administered, the newest first: in your
-project, or, for the cloud's operator, in another one or all. Times are in UTC.
+		Long: `List what was issued, refused, revoked and administered, the newest first: in
+your project, or, for the cloud's operator, in another one or all. Times are in
+UTC.
 
 ` + loginHelp,
 		Example: `  muster audit --since 24h
@@ -42,7 +43,7 @@ project, or, for the cloud's operator, in another one or all. Times are in UTC.
 	flags.StringVar(&query.Actor, "actor", "", "list only what the user of this `ID` did")
 	flags.StringVar(&since, "since", "", "list only what happened since this `TIME`: 24h, 7d, 2026-11-22 or 2026-11-22T13:00:00Z")
 	output.add(cmd)
-	cloud.add(flags)
+	cloud.add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("all-projects", "project")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var err error

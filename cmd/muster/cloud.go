@@ -9,7 +9,6 @@ import (
 	"unicode"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/muster-cloud/muster/internal/client"
 )
@@ -21,7 +20,8 @@ given with --url.`
 // cloudFlags are those of commands that ask a Muster over its API.
 type cloudFlags struct{ cloud, url string }
 
-func (f *cloudFlags) add(flags *pflag.FlagSet) {
+func (f *cloudFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
 	flags.StringVar(&f.cloud, "os-cloud", "", "the `CLOUD` of clouds.yaml (default $OS_CLOUD)")
 	flags.StringVar(&f.url, "url", "", "Muster's `URL` (default: from Keystone's catalogue)")
 }

@@ -16,8 +16,8 @@ import (
 )
 
 func newConfig(p *program) *cobra.Command {
-	return group("config", "Explain and check the configuration", `Explain and check the configuration. docs/configuration.md tells all options, and
-where they are read from.`,
+	return group("config", "Explain and check the configuration", `Explain and check the configuration. docs/configuration.md tells all options,
+and where they are read from.`,
 		newConfigSample(p),
 		newConfigCheck(p),
 		newConfigShow(p),
@@ -27,7 +27,8 @@ where they are read from.`,
 func newConfigSample(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use: "sample", Short: "Print a file with every option", Args: cobra.NoArgs,
-		Long:    "Print a configuration file with every option, its help, type and default, all commented out.",
+		Long: `Print a configuration file with every option, its help, type and default, all
+commented out.`,
 		Example: "  muster config sample > /etc/muster/muster.conf",
 		RunE:    func(*cobra.Command, []string) error { return config.Sample(p.stdout) },
 	}
@@ -41,7 +42,10 @@ missing. If the file can be read so far, try the services too: the database and
 its schema, Keystone's login, the master key, the policy, addresses and TLS
 files. It changes nothing, and may run beside a server.
 
-Each problem is on a line: FILE:LINE [section] option: what is wrong; what to do.
+Each problem is on a line of its own:
+
+  FILE:LINE [section] option: what is wrong; what to do
+
 Fails if there is one. Warnings alone are no failure.`,
 		Example: "  muster config check --config /etc/muster/muster.conf.new",
 	}

@@ -21,9 +21,9 @@ in the database.`,
 func newCustodyNewKey(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use: "new-key", Short: "Print a new master key", Args: cobra.NoArgs,
-		Long: `Print a new master key as a line for the file of [custody] master_key_file, or for
-the systemd credential custody.master_key. All replicas need the same. Keep a
-copy in a safe place: without it, no authority can sign again.
+		Long: `Print a new master key as a line for the file of [custody] master_key_file, or
+for the systemd credential custody.master_key. All replicas need the same. Keep
+a copy in a safe place: without it, no authority can sign again.
 
 To replace a key, put the new one above it and keep the old: the first line
 seals, and every line opens what it sealed.`,

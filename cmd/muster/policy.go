@@ -14,8 +14,8 @@ import (
 )
 
 func newPolicy(p *program) *cobra.Command {
-	return group("policy", "Explain and check the rules of who may do what", `Explain and check the rules of who may do what, which are written in the language
-of oslo.policy.`,
+	return group("policy", "Explain and check the rules of who may do what", `Explain and check the rules of who may do what, which are written in the
+language of oslo.policy.`,
 		newPolicySample(p),
 		newPolicyCheck(p),
 	)
@@ -24,7 +24,8 @@ of oslo.policy.`,
 func newPolicySample(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use: "sample", Short: "Print a policy.yaml with every rule", Args: cobra.NoArgs,
-		Long:    "Print a policy.yaml with every rule, what it guards and its default, all commented out.",
+		Long: `Print a policy.yaml with every rule, what it guards and its default, all
+commented out.`,
 		Example: "  muster policy sample > /etc/muster/policy.yaml",
 		RunE: func(*cobra.Command, []string) error {
 			rules, err := policy.Load("", policy.Defaults())

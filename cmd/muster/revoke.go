@@ -47,7 +47,7 @@ nothing.
 	flags.BoolVar(&allProjects, "all-projects", false, "in all projects; with --user")
 	flags.StringVar(&order.Reason, "reason", "", "why, for the records (`TEXT`)")
 	output.add(cmd)
-	cloud.add(flags)
+	cloud.add(cmd)
 	what := []string{"serial", "user", "key", "key-id", "generation"}
 	cmd.MarkFlagsOneRequired(what...)
 	cmd.MarkFlagsMutuallyExclusive(what...)

@@ -70,6 +70,8 @@ messages and logs to the standard error.`,
 		newCustody(p),
 		newAudit(p),
 		newRevoke(p),
+		newDev(p),
+		newDemo(p),
 		newVersion(p),
 	)
 	root.SetIn(p.stdin)
@@ -111,6 +113,7 @@ func missingCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return usageError("a command is missing")
 	}
+	cmd.SuggestionsMinimumDistance = 2
 	message := fmt.Sprintf("unknown command %.40q", args[0])
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		message += "; did you mean " + strings.Join(near, " or ") + "?"

@@ -114,6 +114,6 @@ func (p *program) loadConfig(file string) (*config.Config, error) {
 
 func configFlag(cmd *cobra.Command) *string {
 	file := cmd.Flags().StringP("config", "c", "", "the configuration `FILE` (default $MUSTER_CONFIG, or "+config.DefaultPath+")")
-	_ = cmd.MarkFlagFilename("config") // fails only without the flag
+	_ = cmd.MarkFlagFilename("config", "conf") // fails only without the flag
 	return file
 }

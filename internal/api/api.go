@@ -48,9 +48,10 @@ type Request struct {
 	Remote string  // the client's address, without port
 	Caller *Caller // nil on endpoints without authentication
 
-	record   *record
-	writer   http.ResponseWriter
-	settings *RouterConfig
+	record     *record
+	writer     http.ResponseWriter
+	connection context.Context // the request's own, without the time limit
+	settings   *RouterConfig
 }
 
 // Response is an answer. A nil Body is sent as no body at all.
@@ -157,23 +158,30 @@ func (r *Request) IntQuery(name string, fallback, least, most int) (int, error) 
 // drainKey finds the context that ends when the listener shuts down.
 type drainKey struct{}
 
-// Waiting prepares a long poll: the connection's time-outs are put off, and
-// the context that is returned ends after the limit, when the client goes
-// away, or when Muster shuts down.
+// Waiting prepares a long poll: the time-outs of connection and request are
+// put off, and the context that is returned ends after the limit, when the
+// client goes away, or when Muster shuts down.
 func (r *Request) Waiting(limit time.Duration) (context.Context, context.CancelFunc) {
 	connection := http.NewResponseController(r.writer)
 	// A connection without deadlines to set is a test's, and never times out.
 	_ = connection.SetReadDeadline(time.Time{})
-	_ = connection.SetWriteDeadline(time.Now().Add(limit + pollAnswerTime))
-	ctx, cancel := context.WithTimeout(r.Context(), limit)
-	if drain, ok := r.Context().Value(drainKey{}).(context.Context); ok {
-		context.AfterFunc(drain, cancel)
+	_ = connection.SetWriteDeadline(time.Now().Add(limit + answerTime))
+	ctx, cancel := context.WithTimeout(r.connection, limit)
+	drain, ok := r.connection.Value(drainKey{}).(context.Context)
+	if !ok {
+		return ctx, cancel
 	}
-	return ctx, cancel
+	// The drain lives as long as Muster, and must not hold on to every wait.
+	forget := context.AfterFunc(drain, cancel)
+	return ctx, func() {
+		forget()
+		cancel()
+	}
 }
 
-// pollAnswerTime is what a client has to take the answer of a long poll.
-const pollAnswerTime = 30 * time.Second
+// answerTime is what a client has to take the answer, after the time for
+// making it.
+const answerTime = 30 * time.Second
 
 // seconds formats a duration for Retry-After, rounded up.
 func seconds(d time.Duration) string {

@@ -27,7 +27,7 @@ type ListenerConfig struct {
 	CertFile, KeyFile string // PEM; empty: plain HTTP
 	ClientCAFile      string // PEM; if set, clients need a certificate of it
 
-	RequestTimeout time.Duration // for reading a request and for writing its answer; long polls set their own
+	RequestTimeout time.Duration // for reading a request, and for making its answer (see RouterConfig)
 	Logger         *slog.Logger
 }
 
@@ -52,7 +52,7 @@ func Listen(cfg ListenerConfig) (*Listener, error) {
 		Handler:           cfg.Handler,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       cfg.RequestTimeout,
-		WriteTimeout:      cfg.RequestTimeout,
+		WriteTimeout:      cfg.RequestTimeout + answerTime,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),

@@ -4,6 +4,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,10 @@ type RouterConfig struct {
 	KeystoneURL    string         // where clients without a token are sent
 	MaxBody        int64          // bytes; default 256 KiB, since Nova sends 64 kB of user-data in base64
 	MaxPage        int            // entries; default and at most store.MaxPageLimit
+	RequestTimeout time.Duration  // for making an answer, long polls excepted; default 30 s
 }
+
+const defaultTimeout = 30 * time.Second
 
 // Router finds the endpoint of a request. It answers what it does not know
 // with 404 or 405 in the shape of the face that the path belongs to.
@@ -45,6 +49,7 @@ func NewRouter(cfg RouterConfig, faces ...Face) *Router {
 	if cfg.MaxPage <= 0 || cfg.MaxPage > store.MaxPageLimit {
 		cfg.MaxPage = store.MaxPageLimit
 	}
+	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, defaultTimeout)
 	router := &Router{cfg: cfg, mux: http.NewServeMux(), shapes: make(map[string]ErrorShape)}
 	for _, face := range faces {
 		face.Register(router)
@@ -61,7 +66,9 @@ func (ro *Router) Shape(path string, shape ErrorShape) { ro.shapes[path] = shape
 func (ro *Router) Handle(pattern string, endpoint Endpoint) {
 	ro.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		request := r.Context().Value(requestKey{}).(*Request)
-		request.Request = r
+		ctx, cancel := context.WithTimeout(r.Context(), ro.cfg.RequestTimeout)
+		defer cancel()
+		request.Request, request.connection = r.WithContext(ctx), r.Context()
 		ro.run(w.(*answer), request, endpoint)
 	})
 }

@@ -9,11 +9,11 @@ func authTokenOptions() []option {
 		{name: "www_authenticate_uri", field: at(func(k *KeystoneAuthToken) any { return &k.WWWAuthenticateURI }),
 			deprecated: []oldName{{"keystone_authtoken", "auth_uri"}}, example: "https://keystone.example.com:5000",
 			help: "Keystone's public URL, told to clients that come without a valid token. Empty: auth_url."},
-		{name: "token_cache_time", initial: "300", max: "300",
+		{name: "token_cache_time", initial: "300", min: "1s", max: "300",
 			field: at(func(k *KeystoneAuthToken) any { return &k.TokenCacheTime }),
 			help: "How long a validated token is not validated again. A token that is revoked meanwhile " +
 				"works for at most this long."},
-		{name: "role_cache_time", initial: "5", max: "60",
+		{name: "role_cache_time", initial: "5", min: "1s", max: "30",
 			field: at(func(k *KeystoneAuthToken) any { return &k.RoleCacheTime }),
 			help:  "How old the roles may be that a certificate is issued on."},
 	}

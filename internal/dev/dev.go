@@ -48,6 +48,7 @@ type Config struct {
 // User is somebody who can log in to the cloud.
 type User struct {
 	Name, Password, Project string
+	ID, ProjectID           string // 32 hexadecimal digits
 	// File is a shell script that sets the OS_ variables of the openstack
 	// client for this user.
 	File string
@@ -140,6 +141,7 @@ func (e *Environment) startCloud(cfg Config) error {
 	e.KeystoneURL, e.NovaURL, e.MetadataURL = e.Cloud.AuthURL(), e.Cloud.ComputeURL(), e.Cloud.MetadataURL()
 	for _, user := range []User{{Name: "admin", Project: "admin"}, {Name: "demo", Project: "demo"}} {
 		user.Password = e.Cloud.Identity.Password(user.Name)
+		user.ID, user.ProjectID = e.Cloud.Identity.UserID(user.Name), e.Cloud.Identity.ProjectID(user.Project)
 		user.File = filepath.Join(e.Dir, user.Name+"-openrc.sh")
 		if err := writeSecret(user.File, e.openrc(user)); err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -144,5 +145,45 @@ func TestNewRefusesAnAddressInUse(t *testing.T) {
 	}
 	if _, err := New(t.Context(), Config{Listen: "18322"}); err == nil || !strings.Contains(err.Error(), "host:port") {
 		t.Errorf("a port alone: %v", err)
+	}
+}
+
+func TestCommandsWorkAsPrinted(t *testing.T) {
+	for _, program := range []string{"curl", "ssh-keygen"} {
+		if _, err := exec.LookPath(program); err == nil {
+			continue
+		}
+		message := "there is no " + program + " here"
+		if os.Getenv("CI") == "true" || os.Getenv("MUSTER_TEST_REQUIRE") == "1" {
+			t.Fatal(message)
+		}
+		t.Skip("SKIPPED, nothing was tested: ", message)
+	}
+	e, _ := start(t, Config{Dir: filepath.Join(t.TempDir(), "it's here")})
+	shell := exec.CommandContext(t.Context(), "sh", "-eu")
+	shell.Stdin = strings.NewReader(e.Commands())
+	output, err := shell.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	for _, want := range []string{`"name": "web-1"`, "user certificate", "member\n", "@cert-authority * ssh-ed25519 ", "\nssh-ed25519 "} {
+		if !strings.Contains(string(output), want) {
+			t.Errorf("the commands did not show %q:\n%s", want, output)
+		}
+	}
+}
+
+func TestSummaryHidesPasswords(t *testing.T) {
+	e, _ := start(t, Config{})
+	text := e.Summary() + e.Commands()
+	for _, want := range []string{e.MusterURL, e.KeystoneURL, e.NovaURL, e.Dir, e.ConfigFile, "(removed at the end)"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing:\n%s", want, text)
+		}
+	}
+	for _, user := range e.Users {
+		if strings.Contains(text, user.Password) {
+			t.Errorf("the password of %s is shown", user.Name)
+		}
 	}
 }

@@ -258,7 +258,7 @@ func TestConfigIsChecked(t *testing.T) {
 		{"no log-in", func(c *ipa.Config) { c.Password = nil }, "no way to log in"},
 		{"two log-ins", func(c *ipa.Config) { c.Kerberos = &ipa.Kerberos{} }, "not both"},
 		{"Kerberos without a keytab", func(c *ipa.Config) {
-			c.Password, c.Kerberos = nil, &ipa.Kerberos{Principal: nova, Realm: "EXAMPLE.TEST"}
+			c.Password, c.Kerberos = nil, &ipa.Kerberos{Principal: nova}
 		}, "keytab"},
 		{"negative", func(c *ipa.Config) { c.MaxInFlight = -1 }, "out of its range"},
 	} {

@@ -37,11 +37,31 @@ func newKerberosWorld(t testing.TB, maxLife time.Duration) *kerberosWorld {
 	must(t, err)
 	cfg := config(w)
 	cfg.Password = nil
-	cfg.Kerberos = &ipa.Kerberos{Principal: nova, Realm: kdc.Realm, Keytab: kdc.Keytab(nova), Config: krb5}
+	cfg.Kerberos = &ipa.Kerberos{Principal: nova, Keytab: kdc.Keytab(nova), Config: krb5}
 	return &kerberosWorld{world: w, kdc: kdc, cfg: cfg}
 }
 
 func (w *kerberosWorld) logins() int { return w.Calls()["login_kerberos"] }
+
+// TestPrincipals names the principal in each possible way.
+func TestPrincipals(t *testing.T) {
+	w := newKerberosWorld(t, 0)
+	for principal, good := range map[string]bool{
+		"": true, nova: true, nova + "@EXAMPLE.TEST": true, nova + "@OTHER.TEST": false, "nova/other": false, "@EXAMPLE.TEST": true,
+	} {
+		cfg := w.cfg
+		kerberos := *cfg.Kerberos
+		kerberos.Principal = principal
+		cfg.Kerberos = &kerberos
+		err := newClient(t, cfg).Run(t.Context(), ipa.Ping())
+		if (err == nil) != good {
+			t.Errorf("principal %q: %v", principal, err)
+		}
+		if err != nil && ipa.ClassOf(err) != ipa.Operator {
+			t.Errorf("principal %q: %v is not the operator's business", principal, err)
+		}
+	}
+}
 
 func TestKerberosLogin(t *testing.T) {
 	w := newKerberosWorld(t, 0)

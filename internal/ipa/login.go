@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jcmturner/gokrb5/v8/client"
@@ -28,8 +29,8 @@ const cookieName = "ipa_session"
 // Kerberos logs in with a keytab (SPNEGO, RFC 4559). The keytab is read anew at each log-in, so that one that was
 // replaced serves at once.
 type Kerberos struct {
-	Principal string // without realm: "nova/undercloud.example.test"
-	Realm     string
+	// Principal is "nova/HOST" or "nova/HOST@REALM"; empty is the first one in the keytab, which tells the realm too.
+	Principal string
 	Keytab    string // path of the file
 	// Config is what ReadKrb5Conf returned, or one made for the purpose.
 	Config *config.Config
@@ -37,8 +38,6 @@ type Kerberos struct {
 
 func (k *Kerberos) check() error {
 	switch {
-	case k.Principal == "" || k.Realm == "":
-		return errors.New("log-in to FreeIPA by Kerberos: principal or realm is missing")
 	case k.Keytab == "":
 		return errors.New("log-in to FreeIPA by Kerberos: the keytab's path is missing")
 	case k.Config == nil:
@@ -149,14 +148,18 @@ func (k *Kerberos) token(spn string, now time.Time) (token []byte, life time.Dur
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: keytab %s: is it there, a keytab, and may Muster read it?", errCredentials, k.Keytab)
 	}
-	caller := client.NewWithKeytab(k.Principal, k.Realm, keys, k.Config)
+	principal, realm, err := k.identity(keys)
+	if err != nil {
+		return nil, 0, err
+	}
+	caller := client.NewWithKeytab(principal, realm, keys, k.Config)
 	defer caller.Destroy()
-	granting, err := k.grantingTicket(caller)
+	granting, err := grantingTicket(caller)
 	if err != nil {
 		return nil, 0, err
 	}
 	name := types.NewPrincipalName(nametype.KRB_NT_SRV_INST, spn)
-	_, granted, err := caller.TGSREQGenerateAndExchange(name, k.Realm, granting.Ticket, granting.DecryptedEncPart.Key, false)
+	_, granted, err := caller.TGSREQGenerateAndExchange(name, realm, granting.Ticket, granting.DecryptedEncPart.Key, false)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -172,13 +175,26 @@ func (k *Kerberos) token(spn string, now time.Time) (token []byte, life time.Dur
 	return token, min(max(part.EndTime.Sub(now), full/2), full), err
 }
 
+// identity finds the principal among those that the keytab has keys for.
+func (k *Kerberos) identity(keys *keytab.Keytab) (principal, realm string, err error) {
+	wanted, wantedRealm, _ := strings.Cut(k.Principal, "@")
+	for _, e := range keys.Entries {
+		name := strings.Join(e.Principal.Components, "/")
+		if (wanted == "" || name == wanted) && (wantedRealm == "" || e.Principal.Realm == wantedRealm) {
+			return name, e.Principal.Realm, nil
+		}
+	}
+	return "", "", fmt.Errorf("%w: the keytab %s has no keys of %q", errCredentials, k.Keytab, k.Principal)
+}
+
 // grantingTicket gets the ticket with which others are got (RFC 4120, 3.1).
-func (k *Kerberos) grantingTicket(caller *client.Client) (messages.ASRep, error) {
-	request, err := messages.NewASReqForTGT(k.Realm, k.Config, caller.Credentials.CName())
+func grantingTicket(caller *client.Client) (messages.ASRep, error) {
+	realm := caller.Credentials.Domain()
+	request, err := messages.NewASReqForTGT(realm, caller.Config, caller.Credentials.CName())
 	if err != nil {
 		return messages.ASRep{}, err
 	}
-	answer, err := caller.ASExchange(k.Realm, request, 0)
+	answer, err := caller.ASExchange(realm, request, 0)
 	if err != nil && !isNetwork(err) {
 		err = fmt.Errorf("%w: %w", errCredentials, err)
 	}

@@ -73,26 +73,18 @@ func parseDefaultConf(raw []byte) (DefaultConf, error) {
 	return conf, nil
 }
 
-// Complete fills in, from the machine's files, what cfg leaves open: servers, domain, CA, realm and Kerberos
-// configuration. What cfg says is never changed, and no file is read for it. A file that is not there leaves its part
-// open; New then says what is missing. A file that can't be understood is an error.
+// Complete fills in, from the machine's files, what cfg leaves open: servers, CA and Kerberos configuration. What cfg
+// says is never changed, and no file is read for it. A file that is not there leaves its part open; New then says what is
+// missing. A file that can't be understood is an error.
 func (m Machine) Complete(cfg Config) (Config, error) {
-	needsRealm := cfg.Kerberos != nil && cfg.Kerberos.Realm == ""
-	if (len(cfg.Servers) == 0 && cfg.Domain == "") || needsRealm {
+	if len(cfg.Servers) == 0 && cfg.Domain == "" {
 		conf, err := ReadDefaultConf(m.DefaultConf)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return cfg, err
 		}
-		if len(cfg.Servers) == 0 && cfg.Domain == "" {
-			cfg.Domain = conf.Domain
-			if conf.Server != "" {
-				cfg.Servers = []string{conf.Server}
-			}
-		}
-		if needsRealm {
-			kerberos := *cfg.Kerberos
-			kerberos.Realm = conf.Realm
-			cfg.Kerberos = &kerberos
+		cfg.Domain = conf.Domain
+		if conf.Server != "" {
+			cfg.Servers = []string{conf.Server}
 		}
 	}
 	if cfg.RootCAs == nil {
@@ -105,24 +97,14 @@ func (m Machine) Complete(cfg Config) (Config, error) {
 	if cfg.Kerberos == nil || cfg.Kerberos.Config != nil {
 		return cfg, nil
 	}
-	return m.completeKerberos(cfg)
-}
-
-func (m Machine) completeKerberos(cfg Config) (Config, error) {
-	kerberos := *cfg.Kerberos
 	krb5, err := ReadKrb5Conf(m.Krb5Conf)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		krb5 = NewKrb5Conf(kerberos.Realm)
-	case err != nil:
-		return cfg, err
+	if errors.Is(err, fs.ErrNotExist) {
+		krb5, err = NewKrb5Conf(""), nil
 	}
-	if kerberos.Realm == "" {
-		kerberos.Realm = krb5.LibDefaults.DefaultRealm
-	}
+	kerberos := *cfg.Kerberos
 	kerberos.Config = krb5
 	cfg.Kerberos = &kerberos
-	return cfg, nil
+	return cfg, err
 }
 
 // ReadCA reads the certificates of a PEM file: FreeIPA's ca.crt may hold several.

@@ -68,24 +68,24 @@ func TestMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(cfg.Servers, []string{"ipa.example.test"}) || cfg.Kerberos.Realm != "EXAMPLE.TEST" || cfg.Kerberos.Config == nil {
+	if !slices.Equal(cfg.Servers, []string{"ipa.example.test"}) || cfg.Kerberos.Config == nil {
 		t.Errorf("completed: %+v, %+v", cfg, cfg.Kerberos)
 	}
-	if open.Kerberos.Realm != "" {
+	if open.Kerberos.Config != nil {
 		t.Error("the caller's own configuration was changed")
 	}
 	if _, err := New(cfg); err != nil {
 		t.Error(err)
 	}
 
-	said := Config{Servers: []string{"mine.test"}, Kerberos: &Kerberos{Principal: "nova/x", Realm: "MINE.TEST", Keytab: "/x"}}
+	said := Config{Servers: []string{"mine.test"}, Kerberos: &Kerberos{Keytab: "/x", Config: NewKrb5Conf("MINE.TEST")}}
 	cfg, err = m.Complete(said)
-	if err != nil || cfg.Servers[0] != "mine.test" || cfg.Kerberos.Realm != "MINE.TEST" {
+	if err != nil || cfg.Servers[0] != "mine.test" || cfg.Kerberos.Config.LibDefaults.DefaultRealm != "MINE.TEST" {
 		t.Errorf("what was said does not count: %+v, %v", cfg, err)
 	}
 
 	bare := Machine{DefaultConf: dir + "/no1", Krb5Conf: dir + "/no2", CA: dir + "/no3"}
-	cfg, err = bare.Complete(Config{Domain: "example.test", Kerberos: &Kerberos{Principal: "nova/x", Realm: "EXAMPLE.TEST", Keytab: "/x"}})
+	cfg, err = bare.Complete(Config{Domain: "example.test", Kerberos: &Kerberos{Principal: "nova/x", Keytab: "/x"}})
 	if err != nil || !cfg.Kerberos.Config.LibDefaults.DNSLookupKDC {
 		t.Errorf("a machine without files: %v", err)
 	}

@@ -72,7 +72,7 @@ func (s *Server) tryMasterKey(context.Context) error {
 }
 
 func (s *Server) tryPolicy(context.Context) error {
-	_, err := s.loadRules()
+	_, err := readRules(s.cfg.Policy)
 	return err
 }
 

@@ -107,10 +107,7 @@ func storeConfig(cfg *config.Config, logger *slog.Logger, registerer prometheus.
 }
 
 func (s *Server) loadRules() (*policy.Enforcer, error) {
-	rules, err := policy.Load(s.cfg.Policy.PolicyFile, policy.Defaults())
-	if errors.Is(err, fs.ErrNotExist) && s.cfg.Policy.Optional {
-		rules, err = policy.Load("", policy.Defaults())
-	}
+	rules, err := readRules(s.cfg.Policy)
 	if err != nil {
 		return nil, fmt.Errorf("[oslo_policy] policy_file: %w", err)
 	}
@@ -118,6 +115,14 @@ func (s *Server) loadRules() (*policy.Enforcer, error) {
 		s.logger.Warn("Policy", "warning", warning)
 	}
 	return rules, nil
+}
+
+func readRules(cfg config.Policy) (*policy.Enforcer, error) {
+	rules, err := policy.Load(cfg.PolicyFile, policy.Defaults())
+	if errors.Is(err, fs.ErrNotExist) && cfg.Optional {
+		return policy.Load("", policy.Defaults())
+	}
+	return rules, err
 }
 
 // buildKeystone makes one client, or two where tokens are validated as
@@ -199,6 +204,7 @@ func (s *Server) listen() error {
 			Logger: s.logger, Metrics: metrics, TrustedProxies: s.cfg.API.TrustedProxies,
 			PublicURL: text(s.cfg.API.PublicURL), KeystoneURL: text(s.cfg.KeystoneAuthToken.WWWAuthenticateURI),
 			MaxBody: int64(s.cfg.API.MaxBody), MaxPage: s.cfg.API.MaxPage,
+			RequestTimeout: s.cfg.API.RequestTimeout,
 		}, s.faces(cfg)...)
 		listener, err := api.Listen(api.ListenerConfig{
 			Name: cfg.Name, Address: cfg.Address, Handler: router,
@@ -209,6 +215,7 @@ func (s *Server) listen() error {
 			return err
 		}
 		s.listeners = append(s.listeners, listener)
+		s.logger.Info("Listening", "listener", cfg.Name, "url", listener.URL(), "faces", cfg.Faces)
 	}
 	return nil
 }
@@ -298,7 +305,6 @@ func (s *Server) Run(ctx context.Context) error {
 
 	group, running := errgroup.WithContext(ctx)
 	for _, listener := range s.listeners {
-		s.logger.Info("Listening", "listener", listener.Name(), "url", listener.URL())
 		group.Go(func() error { return listener.Serve(running, s.cfg.ShutdownTimeout) })
 	}
 	group.Go(func() error { return s.authority.Feed().Run(running) })

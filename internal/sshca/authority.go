@@ -36,6 +36,7 @@ type authority struct {
 	record     store.Authority
 	user, host signingKey
 	readAt     time.Time
+	created    bool // by the call that returned it
 }
 
 // signingKey is the generation that signs.
@@ -75,21 +76,20 @@ func (s *Service) authority(ctx context.Context, by Actor, projectID string) (a 
 	if ok && s.cfg.Now().Sub(known.readAt) < authorityFreshness {
 		return known, false, nil
 	}
-	result, err, _ := s.loading.Do(projectID, func() (any, error) {
+	a, joined, err := together(ctx, &s.loading, projectID, func() (*authority, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), authorityTimeout)
 		defer cancel()
 		a, err := s.readAuthority(ctx, projectID, known)
 		if errors.Is(err, store.ErrNotFound) {
-			a, created, err = s.makeAuthority(ctx, by, projectID)
+			return s.makeAuthority(ctx, by, projectID)
 		}
 		return a, err
 	})
 	if err != nil {
 		return nil, false, err
 	}
-	a = result.(*authority)
 	s.authorities.Add(projectID, a)
-	return a, created, nil
+	return a, a.created && !joined, nil
 }
 
 // forgetAuthority makes the next use read the authority anew.
@@ -106,32 +106,36 @@ func (s *Service) readAuthority(ctx context.Context, projectID string, known *au
 
 // makeAuthority creates both CAs of a project. If another replica was faster,
 // its keys are the ones that count and ours are forgotten.
-func (s *Service) makeAuthority(ctx context.Context, by Actor, projectID string) (a *authority, created bool, err error) {
+func (s *Service) makeAuthority(ctx context.Context, by Actor, projectID string) (*authority, error) {
 	project, err := s.cfg.Directory.Project(ctx, projectID)
 	if errors.Is(err, keystone.ErrNotFound) {
-		return nil, false, problem.New(problem.NotFound, "Keystone knows no project %s", projectID)
+		return nil, problem.New(problem.NotFound, "Keystone knows no project %s", projectID)
 	}
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	now := s.cfg.Now()
 	record := store.Authority{ProjectID: projectID, Name: project.Name, CreatedAt: now}
 	for _, role := range []store.Role{store.RoleUser, store.RoleHost} {
 		key, err := s.newAuthorityKey(ctx, projectID, role, 1, now)
 		if err != nil {
-			return nil, false, err
+			return nil, err
 		}
 		record.Keys = append(record.Keys, key)
 	}
 	err = s.cfg.Store.CreateAuthority(ctx, record, s.audit(by, "authority.create", projectID, "authority", projectID))
 	if err != nil && !errors.Is(err, store.ErrExists) {
-		return nil, false, err
+		return nil, err
 	}
-	if created = err == nil; created {
+	created := err == nil
+	if created {
 		s.cfg.Logger.InfoContext(ctx, "Made the authority of a project", "project", projectID, "algorithm", s.cfg.Algorithm)
 	}
-	a, err = s.readAuthority(ctx, projectID, nil)
-	return a, created, err
+	a, err := s.readAuthority(ctx, projectID, nil)
+	if err == nil {
+		a.created = created
+	}
+	return a, err
 }
 
 func (s *Service) newAuthorityKey(ctx context.Context, projectID string, role store.Role, generation int, now time.Time) (store.AuthorityKey, error) {

@@ -67,6 +67,9 @@ func (f *Feed) Wait(ctx context.Context, projectID, etag string) (*Snapshot, err
 	for {
 		changed := l.changes()
 		snapshot, err := l.current(ctx)
+		if last := l.snapshot.Load(); ctx.Err() != nil && last != nil {
+			return last, nil
+		}
 		if err != nil || snapshot.ETag != etag {
 			return snapshot, err
 		}

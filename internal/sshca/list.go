@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/muster-cloud/muster/internal/sshca/krl"
 	"github.com/muster-cloud/muster/internal/store"
@@ -58,9 +59,9 @@ type list struct {
 	waiting  atomic.Int64
 	usedAt   atomic.Int64 // Unix seconds
 
-	building sync.Mutex // held while reading and building; guards what follows
-	loaded   uint64     // the version up to which entries were read
-	newest   time.Time  // when the newest entry was made
+	building singleflight.Group // one at a time, which owns what follows
+	loaded   uint64             // the version up to which entries were read
+	newest   time.Time          // when the newest entry was made
 	revoked  map[string]*revokedByKey
 	keys     map[krl.Fingerprint]int64 // key and when the entry leaves
 	public   map[string]ssh.PublicKey
@@ -92,17 +93,25 @@ func (l *list) current(ctx context.Context) (*Snapshot, error) {
 	if snapshot := l.snapshot.Load(); l.fresh(snapshot, now) {
 		return snapshot, nil
 	}
-	l.building.Lock()
-	defer l.building.Unlock()
+	for {
+		// A build that was under way already may have missed what we want; the
+		// next one has not.
+		snapshot, joined, err := together(ctx, &l.building, "", func() (*Snapshot, error) { return l.rebuild(ctx, now) })
+		if err != nil || !joined || l.fresh(snapshot, now) {
+			return snapshot, err
+		}
+	}
+}
+
+// rebuild reads what is new and replaces the snapshot. Others wait for it too:
+// it does not end with the one who began it.
+func (l *list) rebuild(ctx context.Context, now time.Time) (*Snapshot, error) {
 	if snapshot := l.snapshot.Load(); l.fresh(snapshot, now) {
 		return snapshot, nil
 	}
-	// Others wait for this build; it does not end with the one who began it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
 	defer cancel()
-	l.stale.Store(false) // before reading: what comes later makes it stale again
 	if err := l.load(ctx); err != nil {
-		l.stale.Store(true)
 		return nil, err
 	}
 	snapshot, err := l.build(ctx, now)

@@ -53,7 +53,7 @@ func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (sto
 	// Two simultaneous requests for one key get one certificate. The work does
 	// not end with the first of them, since the second waits for it too.
 	group := fmt.Sprint(req.ProjectID, req.UserID, key.SHA256, wanted.digest(), wanted.lifetime)
-	result, err, _ := s.issuing.Do(group, func() (any, error) {
+	cert, _, err := together(ctx, &s.issuing, group, func() (store.UserCert, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTimeout)
 		defer cancel()
 		return s.issueUser(ctx, by, req, key, wanted)
@@ -61,7 +61,7 @@ func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (sto
 	if err != nil {
 		return store.UserCert{}, s.refuseIssue(ctx, entry, "user", err)
 	}
-	return result.(store.UserCert), nil
+	return cert, nil
 }
 
 func (s *Service) issueUser(ctx context.Context, by Actor, req UserRequest, key sshkey.Key, wanted profile) (store.UserCert, error) {

@@ -4,7 +4,9 @@
 package deployment
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -22,6 +24,7 @@ type Gate struct {
 	state gateState
 	turn  *sync.Cond // when the state changes
 	conns map[net.Conn]bool
+	held  int // that wait for the gate to open
 }
 
 type gateState int
@@ -89,9 +92,23 @@ func (g *Gate) pass() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for g.state == hung {
+		g.held++
 		g.turn.Wait()
+		g.held--
 	}
 	return g.state == open
+}
+
+// AwaitHeld returns when at least so many wait for the gate to open.
+func (g *Gate) AwaitHeld(ctx context.Context, count int) error {
+	return Await(ctx, func(context.Context) error {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if g.held < count {
+			return fmt.Errorf("%d wait at the gate, want %d", g.held, count)
+		}
+		return nil
+	})
 }
 
 func (g *Gate) keep(conn net.Conn, kept bool) {

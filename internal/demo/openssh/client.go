@@ -26,6 +26,8 @@ type Client struct {
 	Key, Certificate string
 	// KnownHosts is the only known_hosts file.
 	KnownHosts string
+	// RevokedHosts is a KRL of host keys that ssh must not trust; optional.
+	RevokedHosts string
 	// HostName is the name by which the host is looked up in KnownHosts and
 	// in its certificate; empty means its address.
 	HostName string
@@ -86,6 +88,9 @@ func (s *Server) Arguments(client Client) []string {
 	}
 	if client.Certificate != "" {
 		options = append(options, "CertificateFile="+client.Certificate)
+	}
+	if client.RevokedHosts != "" {
+		options = append(options, "RevokedHostKeys="+client.RevokedHosts)
 	}
 	if client.HostName != "" {
 		options = append(options, "HostKeyAlias="+client.HostName)

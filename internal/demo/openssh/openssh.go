@@ -78,6 +78,19 @@ func (p Programs) NewKey(ctx context.Context, path, comment string) (string, err
 	return strings.TrimSpace(string(line)), err
 }
 
+// revokedAnswer ends what ssh-keygen says of a key that a KRL revokes.
+const revokedAnswer = ": REVOKED"
+
+// Revoked tells whether the KRL revokes the key or certificate, as ssh-keygen
+// reads both files.
+func (p Programs) Revoked(ctx context.Context, krl, key string) (bool, error) {
+	err := run(ctx, p.Keygen, "-Q", "-f", krl, key)
+	if err != nil && strings.HasSuffix(err.Error(), revokedAnswer) {
+		return true, nil
+	}
+	return false, err
+}
+
 // run runs a program to its end and returns its complaint as error.
 func run(ctx context.Context, program string, arguments ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, commandTimeout)

@@ -1,0 +1,258 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"database/sql"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	_ "modernc.org/sqlite"
+
+	"github.com/muster-cloud/muster/internal/custody"
+	"github.com/muster-cloud/muster/internal/devcloud"
+)
+
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"muster": main}) }
+
+// TestScripts runs the program as people do. See testdata; besides
+// testscript's own commands there are:
+//
+//	exits CODE PROGRAM ARG...   run a program, which must end with that code
+//	configure                   write muster.conf and what it needs, and start the cloud that it names
+//	login USER PROJECT          set the OS_* variables
+//	service                     put the running server into the cloud's catalogue, and set $MUSTER and $ADDRESS
+//	notified STATE              wait until the server has told systemd that
+//	signal NAME                 send a signal to what runs in the background
+//	newer FILE                  make a database one of a future version
+//	certificate NAME            write tls.crt and tls.key for a name
+//	serves NAME                 see that $MUSTER shows the certificate of that name
+//	get PATH STATUS             see that $MUSTER answers with that status
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true, Setup: setUp,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "configure": configure, "login": login, "service": service, "notified": notified,
+			"signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "get": get,
+		},
+	})
+}
+
+// patience bounds whatever a script waits for.
+const patience = time.Minute
+
+// peers are those that a script's programs talk to.
+type peers struct {
+	systemd *net.UnixConn
+	cloud   *devcloud.Cloud // since configure
+}
+
+type peersKey struct{}
+
+func peersOf(ts *testscript.TestScript) *peers { return ts.Value(peersKey{}).(*peers) }
+
+// setUp gives the script a systemd to talk to.
+func setUp(env *testscript.Env) error {
+	dir, err := os.MkdirTemp("", "notify") // a socket's path must be short
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "socket")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { socket.Close() })
+	env.Values[peersKey{}] = &peers{systemd: socket}
+	env.Setenv("NOTIFY_SOCKET", path)
+	return nil
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARG...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	code := 0
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+func configure(ts *testscript.TestScript, _ bool, _ []string) {
+	cloud, err := devcloud.New(devcloud.Config{})
+	ts.Check(err)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- cloud.Run(ctx) }()
+	ts.Defer(func() {
+		stop()
+		if err := <-done; err != nil {
+			ts.Logf("devcloud: %v", err)
+		}
+	})
+	peersOf(ts).cloud = cloud
+	text := fmt.Sprintf(`[DEFAULT]
+log_file = server.log
+shutdown_timeout = 10s
+[database]
+connection = sqlite:///%s
+max_retries = 1
+retry_interval = 1
+[custody]
+master_key_file = master.key
+[keystone_authtoken]
+auth_url = %s
+username = muster
+user_domain_name = Default
+project_name = service
+project_domain_name = Default
+password = %s
+[vendordata]
+api_endpoint = http://127.0.0.1:18322
+[listen:main]
+address = 127.0.0.1:0
+`, ts.MkAbs("muster.db"), cloud.AuthURL(), cloud.Identity.Password("muster"))
+	ts.Check(os.WriteFile(ts.MkAbs("muster.conf"), []byte(text), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("master.key"), []byte(custody.NewMasterKey()+"\n"), 0o600))
+	ts.Setenv("MUSTER_CONFIG", ts.MkAbs("muster.conf"))
+}
+
+func login(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 2 {
+		ts.Fatalf("usage: login USER PROJECT")
+	}
+	cloud := peersOf(ts).cloud
+	for name, value := range map[string]string{
+		"OS_AUTH_URL": cloud.AuthURL(), "OS_USERNAME": args[0], "OS_PASSWORD": cloud.Identity.Password(args[0]),
+		"OS_USER_DOMAIN_NAME": "Default", "OS_PROJECT_NAME": args[1], "OS_PROJECT_DOMAIN_NAME": "Default",
+	} {
+		ts.Setenv(name, value)
+	}
+	ts.Setenv("USER_ID", cloud.Identity.UserID(args[0]))
+	ts.Setenv("PROJECT_ID", cloud.Identity.ProjectID(args[1]))
+}
+
+var listening = regexp.MustCompile(`(?m)msg=Listening listener=main url=(\S+)`)
+
+func service(ts *testscript.TestScript, _ bool, _ []string) {
+	found := listening.FindStringSubmatch(ts.ReadFile("server.log"))
+	if found == nil {
+		ts.Fatalf("the log does not say where the server listens")
+	}
+	peersOf(ts).cloud.Identity.AddService("ssh", "muster", found[1])
+	ts.Setenv("MUSTER", found[1])
+	_, address, _ := strings.Cut(found[1], "://")
+	ts.Setenv("ADDRESS", address)
+}
+
+func notified(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: notified STATE")
+	}
+	systemd := peersOf(ts).systemd
+	ts.Check(systemd.SetReadDeadline(time.Now().Add(patience)))
+	message := make([]byte, 1024)
+	for {
+		n, err := systemd.Read(message)
+		ts.Check(err)
+		switch state, _, _ := strings.Cut(string(message[:n]), "\n"); state {
+		case args[0]:
+			return
+		case "WATCHDOG=1": // comes at any time
+		default:
+			ts.Fatalf("the server tells systemd %q, want %q", state, args[0])
+		}
+	}
+}
+
+func signalAll(ts *testscript.TestScript, _ bool, args []string) {
+	signals := map[string]os.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "INT": syscall.SIGINT}
+	if len(args) != 1 || signals[args[0]] == nil {
+		ts.Fatalf("usage: signal HUP|TERM|INT")
+	}
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(signals[args[0]]))
+	}
+}
+
+func newer(ts *testscript.TestScript, _ bool, args []string) {
+	db, err := sql.Open("sqlite", ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer db.Close()
+	_, err = db.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)")
+	ts.Check(err)
+}
+
+func certificate(ts *testscript.TestScript, _ bool, args []string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: args[0]},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour),
+	}
+	signed, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	ts.Check(err)
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	write := func(name, kind string, content []byte) {
+		ts.Check(os.WriteFile(ts.MkAbs(name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: content}), 0o600))
+	}
+	write("tls.crt", "CERTIFICATE", signed)
+	write("tls.key", "PRIVATE KEY", secret)
+}
+
+func serves(ts *testscript.TestScript, _ bool, args []string) {
+	// Whose certificate it is, is what the script asks.
+	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := dialer.DialContext(ctx, "tcp", ts.Getenv("ADDRESS"))
+	ts.Check(err)
+	defer conn.Close()
+	if name := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName; name != args[0] {
+		ts.Fatalf("the server shows the certificate of %q, want %q", name, args[0])
+	}
+}
+
+func get(ts *testscript.TestScript, _ bool, args []string) {
+	client := http.Client{Timeout: patience}
+	response, err := client.Get(ts.Getenv("MUSTER") + args[0])
+	ts.Check(err)
+	defer response.Body.Close()
+	_, err = io.Copy(ts.Stdout(), response.Body)
+	ts.Check(err)
+	if strconv.Itoa(response.StatusCode) != args[1] {
+		ts.Fatalf("GET %s: %s, want %s", args[0], response.Status, args[1])
+	}
+}

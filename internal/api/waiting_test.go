@@ -1,0 +1,46 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"context"
+	"net/http/httptest"
+	"runtime"
+	"testing"
+	"time"
+	"weak"
+)
+
+// TestWaitingIsForgotten: what ends long before Muster does must not stay in
+// memory until then.
+func TestWaitingIsForgotten(t *testing.T) {
+	drain, stop := context.WithCancel(t.Context())
+	defer stop()
+	wait := func() weak.Pointer[Request] {
+		base := context.WithValue(context.Background(), drainKey{}, drain)
+		r := &Request{Request: httptest.NewRequest("GET", "/", nil), writer: httptest.NewRecorder()}
+		r.connection = context.WithValue(base, requestKey{}, r)
+		_, cancel := r.Waiting(time.Hour)
+		cancel()
+		return weak.Make(r)
+	}
+	request := wait()
+	runtime.GC()
+	if request.Value() != nil {
+		t.Error("a request that waited and is over is still held")
+	}
+}
+
+func TestWaitingEndsWithMuster(t *testing.T) {
+	drain, stop := context.WithCancel(t.Context())
+	r := &Request{writer: httptest.NewRecorder(), connection: context.WithValue(t.Context(), drainKey{}, drain)}
+	ctx, cancel := r.Waiting(time.Hour)
+	defer cancel()
+	stop()
+	select {
+	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("a long poll goes on after Muster was told to end")
+	}
+}

@@ -1,0 +1,423 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package demo
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/demo/openssh"
+	"github.com/muster-cloud/muster/internal/dev"
+	"github.com/muster-cloud/muster/internal/uuid"
+)
+
+// metadataReads is how often the instance reads its metadata, beside what Nova
+// asks for by itself.
+const metadataReads = 3
+
+// story is the world in which the scenes play. Each scene finds in it what
+// those before have left.
+type story struct {
+	cfg      Config
+	programs openssh.Programs
+	account  string // of the machine: the one that plays the demo
+	http     *http.Client
+	running  sync.WaitGroup
+	// listDeadline is how soon a revocation has to arrive at the instance.
+	listDeadline time.Duration
+
+	env      *dev.Environment
+	stopEnv  context.CancelFunc
+	envEnded chan error
+
+	admin          string // the token of the cloud's admin
+	alice, mallory *person
+	instance       *instance
+}
+
+// person is somebody with a key.
+type person struct {
+	name, id           string
+	project, projectID string
+	token              string
+	ssh                openssh.Client
+	serial             uint64 // of the certificate
+}
+
+func newStory(cfg Config, programs openssh.Programs) (*story, error) {
+	who, err := user.Current()
+	if err != nil {
+		return nil, fmt.Errorf("who plays the demo: %w", err)
+	}
+	return &story{
+		cfg: cfg, programs: programs, account: who.Username,
+		// All that is asked is on loopback: no proxy.
+		http:         &http.Client{Transport: &http.Transport{}},
+		listDeadline: 5 * time.Second,
+	}, nil
+}
+
+// end stops what the scenes have started, in the opposite order.
+func (s *story) end() error {
+	var problems []error
+	if s.instance != nil && s.instance.server != nil {
+		problems = append(problems, s.instance.server.Close())
+	}
+	if s.instance != nil && s.instance.stopList != nil {
+		s.instance.stopList()
+	}
+	s.running.Wait()
+	s.http.CloseIdleConnections()
+	if s.env != nil {
+		s.stopEnv()
+		problems = append(problems, <-s.envEnded)
+	}
+	return errors.Join(problems...)
+}
+
+func (s *story) scenes() []scene {
+	return []scene{
+		{"Muster starts beside a small cloud", "nothing has to be set up: SQLite and one process are enough", s.start},
+		{"A project and a user appear", "Keystone alone says who exists and who may what", s.populate},
+		{"Nova boots an instance and asks for its vendordata", "however often Nova asks, the instance's one-time token is the same", s.boot},
+		{"The instance gets its host certificate", "the token is enough, and asking again gives the same certificate", s.certifyHost},
+		{"The user gets a certificate", "its principals are the user's roles in the project", s.certifyUser},
+		{"The user logs in with ssh", "one @cert-authority line is enough to know the host, one certificate to be let in", s.enter},
+		{"A stranger from another project is refused", "a project's certificates are good for its own instances only", s.refuseStranger},
+		{"A stolen token is refused and reported", "a token that was used is worth nothing with another key", s.refuseThief},
+		{"The user's certificate is revoked", "the next login is refused, as soon as the instance has the new list", s.revokeUser},
+		{"The instance is deleted", "its token, its certificate and its records end with it", s.deleteInstance},
+	}
+}
+
+func (s *story) start(ctx context.Context) (string, error) {
+	env, err := dev.New(ctx, dev.Config{Logger: s.cfg.Logger})
+	if err != nil {
+		return "", err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.env, s.stopEnv, s.envEnded = env, stop, make(chan error, 1)
+	go func() { s.envEnded <- env.Run(running) }()
+	if _, err := s.call(ctx, request{method: "GET", url: env.MusterURL + "/readyz", want: http.StatusOK}, nil); err != nil {
+		return "", err
+	}
+	admin := env.User("admin")
+	s.admin, err = s.login(ctx, admin.Name, admin.Password, admin.Project)
+	return "Muster at " + env.MusterURL + ", Keystone at " + env.KeystoneURL, err
+}
+
+func (s *story) populate(ctx context.Context) (string, error) {
+	var err error
+	if s.alice, err = s.newPerson(ctx, "alice", "orchard"); err != nil {
+		return "", err
+	}
+	if s.mallory, err = s.newPerson(ctx, "mallory", "quarry"); err != nil {
+		return "", err
+	}
+	return "alice, member of project orchard; mallory, member of project quarry", nil
+}
+
+// newPerson makes a user who is a member of a project of their own, and their key.
+func (s *story) newPerson(ctx context.Context, name, project string) (*person, error) {
+	p := &person{name: name, project: project}
+	password := rand.Text()
+	var err error
+	if p.projectID, err = s.create(ctx, "project", map[string]any{"name": project}); err != nil {
+		return nil, err
+	}
+	if p.id, err = s.create(ctx, "user", map[string]any{"name": name, "password": password}); err != nil {
+		return nil, err
+	}
+	role, err := s.roleID(ctx, "member")
+	if err != nil {
+		return nil, err
+	}
+	_, err = s.call(ctx, request{method: "PUT", token: s.admin, want: http.StatusNoContent,
+		url: s.env.KeystoneURL + "/projects/" + p.projectID + "/users/" + p.id + "/roles/" + role}, nil)
+	if err != nil {
+		return nil, err
+	}
+	if p.token, err = s.login(ctx, name, password, project); err != nil {
+		return nil, err
+	}
+	folder := filepath.Join(s.env.Dir, name)
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		return nil, err
+	}
+	p.ssh = openssh.Client{
+		Account: s.account, Key: filepath.Join(folder, "key"), Certificate: filepath.Join(folder, "key-cert.pub"),
+		KnownHosts: filepath.Join(folder, "known_hosts"), Command: "id -un",
+	}
+	_, err = s.programs.NewKey(ctx, p.ssh.Key, name)
+	return p, err
+}
+
+func (s *story) boot(ctx context.Context) (string, error) {
+	var made struct{ Server struct{ ID string } }
+	_, err := s.call(ctx, request{method: "POST", url: s.env.NovaURL + "/servers", token: s.alice.token, want: http.StatusAccepted,
+		body: map[string]any{"server": map[string]string{"name": "web-1", "imageRef": "", "flavorRef": "1"}}}, &made)
+	if err != nil {
+		return "", err
+	}
+	s.env.Cloud.Compute.Wait()
+	i := &instance{projectID: s.alice.projectID, dir: filepath.Join(s.env.Dir, "instance")}
+	if i.id, err = uuid.Parse(made.Server.ID); err != nil {
+		return "", fmt.Errorf("the ID of the instance: %w", err)
+	}
+	s.instance = i
+	if err := s.expectAudit(ctx, "hosttoken.create", "ok", 1); err != nil {
+		return "", err
+	}
+	for read := range metadataReads {
+		metadata, err := s.readMetadata(ctx)
+		if err != nil {
+			return "", err
+		}
+		if read > 0 && metadata != i.metadata {
+			return "", errors.New("the instance's metadata differ between two reads")
+		}
+		i.metadata = metadata
+	}
+	found := fmt.Sprintf("asked while it booted, and for each of %d reads of the metadata: one token", metadataReads)
+	return found, s.expectAudit(ctx, "hosttoken.create", "ok", 1)
+}
+
+// expectAudit checks how often Muster recorded an act on the instance.
+func (s *story) expectAudit(ctx context.Context, action, outcome string, want int) error {
+	entries, err := s.audit(ctx, action, s.instance.id)
+	if err != nil {
+		return err
+	}
+	entries = slices.DeleteFunc(entries, func(e auditEntry) bool { return e.Outcome != outcome })
+	if len(entries) != want {
+		return fmt.Errorf("the audit log tells of %d × %s (%s) for the instance, not of %d", len(entries), action, outcome, want)
+	}
+	return nil
+}
+
+func (s *story) certifyHost(ctx context.Context) (string, error) {
+	i := s.instance
+	if err := os.Mkdir(i.dir, 0o700); err != nil {
+		return "", err
+	}
+	var err error
+	if i.key, err = s.programs.NewKey(ctx, i.path("host"), "web-1"); err != nil {
+		return "", err
+	}
+	cert, err := s.askHostCert(ctx, i.key, http.StatusOK)
+	if err != nil {
+		return "", err
+	}
+	again, err := s.askHostCert(ctx, i.key, http.StatusOK)
+	if err != nil {
+		return "", err
+	}
+	if again != cert {
+		return "", errors.New("asking again with the same key gave another certificate")
+	}
+	if err := s.configure(ctx, cert); err != nil {
+		return "", err
+	}
+	if err := s.startServer(ctx); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("certificate %d for %s; its sshd listens on port %d", cert.Serial, cert.Hostname, i.server.Port()), nil
+}
+
+// userCert is the answer to a person who asks for a certificate.
+type userCert struct {
+	Cert       string
+	Principals string
+	Serial     uint64
+	ExpiresAt  string `json:"expires_at"`
+}
+
+// askUserCert asks for a certificate for the person's key.
+func (s *story) askUserCert(ctx context.Context, p *person, projectID string, want int) (userCert, error) {
+	key, err := os.ReadFile(p.ssh.Key + ".pub")
+	if err != nil {
+		return userCert{}, err
+	}
+	var cert userCert
+	_, err = s.call(ctx, request{method: "POST", url: s.env.MusterURL + "/v1/usercerts", token: p.token, want: want,
+		body: map[string]string{"user_id": p.id, "auth_id": projectID, "pub_key": string(key)}}, &cert)
+	return cert, err
+}
+
+// certify gives the person a certificate of their project, which must let them
+// in as member, and the line by which their ssh knows alice's hosts.
+func (s *story) certify(ctx context.Context, p *person) (userCert, error) {
+	cert, err := s.askUserCert(ctx, p, p.projectID, http.StatusCreated)
+	if err != nil {
+		return userCert{}, err
+	}
+	if !slices.Contains(strings.Split(cert.Principals, ","), "member") {
+		return userCert{}, fmt.Errorf("the certificate's principals are %s, without member", cert.Principals)
+	}
+	p.serial = cert.Serial
+	if err := os.WriteFile(p.ssh.Certificate, []byte(cert.Cert+"\n"), 0o600); err != nil {
+		return userCert{}, err
+	}
+	var authority struct {
+		HostKey string `json:"host_pub_key"`
+	}
+	_, err = s.call(ctx, request{method: "GET", url: s.env.MusterURL + "/v1/authorities/" + s.alice.projectID, token: s.alice.token,
+		want: http.StatusOK}, &authority)
+	if err != nil {
+		return userCert{}, err
+	}
+	return cert, os.WriteFile(p.ssh.KnownHosts, []byte("@cert-authority * "+authority.HostKey+"\n"), 0o600)
+}
+
+func (s *story) certifyUser(ctx context.Context) (string, error) {
+	cert, err := s.certify(ctx, s.alice)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("certificate %d for %s, valid until %.16s UTC", cert.Serial, cert.Principals, cert.ExpiresAt), nil
+}
+
+func (s *story) enter(ctx context.Context) (string, error) {
+	output, err := s.instance.server.Login(ctx, s.alice.ssh)
+	if err != nil {
+		return "", err
+	}
+	if strings.TrimSpace(output) != s.account {
+		return "", fmt.Errorf("`%s` answered %q, not %q", s.alice.ssh.Command, output, s.account)
+	}
+	// Without the line ssh must refuse the same host, else the line proves nothing.
+	ignorant := s.alice.ssh
+	ignorant.KnownHosts = os.DevNull
+	if _, err := s.instance.server.Login(ctx, ignorant); !errors.Is(err, openssh.ErrHostRefused) {
+		return "", fmt.Errorf("without the line, ssh does not refuse the host: %w", unexpected(err))
+	}
+	return fmt.Sprintf("`%s` ran there; without the line ssh refuses the host", s.alice.ssh.Command), nil
+}
+
+func (s *story) refuseStranger(ctx context.Context) (string, error) {
+	if _, err := s.askUserCert(ctx, s.mallory, s.alice.projectID, http.StatusForbidden); err != nil {
+		return "", err
+	}
+	if _, err := s.certify(ctx, s.mallory); err != nil {
+		return "", err
+	}
+	if _, err := s.instance.server.Login(ctx, s.mallory.ssh); !errors.Is(err, openssh.ErrRefused) {
+		return "", fmt.Errorf("sshd does not refuse the stranger: %w", unexpected(err))
+	}
+	return "Muster gives mallory none for orchard (403); sshd refuses the one for quarry, though it says member too", nil
+}
+
+// unexpected is the error of something that should have failed in another way.
+func unexpected(err error) error {
+	if err == nil {
+		return errors.New("it succeeded")
+	}
+	return err
+}
+
+func (s *story) refuseThief(ctx context.Context) (string, error) {
+	key, err := s.programs.NewKey(ctx, s.instance.path("thief"), "thief")
+	if err != nil {
+		return "", err
+	}
+	if _, err := s.askHostCert(ctx, key, http.StatusConflict); err != nil {
+		return "", err
+	}
+	entries, err := s.audit(ctx, "hostcert.issue", s.instance.id)
+	if err != nil {
+		return "", err
+	}
+	for _, entry := range entries {
+		if entry.Outcome == "refused" {
+			return fmt.Sprintf("409; the audit log: hostcert.issue refused, %s, asked from %s", entry.Reason, entry.Remote), nil
+		}
+	}
+	return "", errors.New("the audit log does not tell of it")
+}
+
+func (s *story) revokeUser(ctx context.Context) (string, error) {
+	i := s.instance
+	if _, err := i.server.Login(ctx, s.alice.ssh); err != nil {
+		return "", fmt.Errorf("before the revocation: %w", err)
+	}
+	i.list.forgetChange()
+	begin := time.Now()
+	_, err := s.call(ctx, request{method: "POST", url: s.env.MusterURL + "/v1/revokeduserkeys/" + i.projectID, token: s.admin, want: http.StatusOK,
+		body: map[string]any{"serial": s.alice.serial, "reason": "her laptop was lost"}}, nil)
+	if err != nil {
+		return "", err
+	}
+	if err := i.list.awaitChange(ctx, s.listDeadline); err != nil {
+		return "", err
+	}
+	took := time.Since(begin)
+	if err := s.expectRevoked(ctx, s.alice.ssh.Certificate); err != nil {
+		return "", err
+	}
+	_, err = i.server.Login(ctx, s.alice.ssh)
+	var refusal *openssh.LoginError
+	if !errors.Is(err, openssh.ErrRefused) || !errors.As(err, &refusal) {
+		return "", fmt.Errorf("sshd does not refuse the revoked certificate: %w", unexpected(err))
+	}
+	if !strings.Contains(refusal.ServerLog, "revoked by file") {
+		return "", fmt.Errorf("sshd refuses the certificate for another reason: %w", err)
+	}
+	return fmt.Sprintf("the instance had the new list %v after the request; sshd says: revoked by file", took.Round(100*time.Microsecond)), nil
+}
+
+// expectRevoked lets ssh-keygen judge the instance's list.
+func (s *story) expectRevoked(ctx context.Context, certificate string) error {
+	revoked, err := s.programs.Revoked(ctx, s.instance.list.file, certificate)
+	if err == nil && !revoked {
+		err = fmt.Errorf("the instance's list does not revoke %s", filepath.Base(certificate))
+	}
+	return err
+}
+
+func (s *story) deleteInstance(ctx context.Context) (string, error) {
+	i := s.instance
+	i.list.forgetChange()
+	id := uuid.Dashed(i.id)
+	_, err := s.call(ctx, request{method: "DELETE", url: s.env.NovaURL + "/servers/" + id, token: s.alice.token, want: http.StatusNoContent}, nil)
+	if err != nil {
+		return "", err
+	}
+	_, err = s.call(ctx, request{method: "DELETE", url: s.env.MusterURL + "/v1/hosts/" + id, token: s.admin, want: http.StatusNoContent}, nil)
+	if err != nil {
+		return "", err
+	}
+	if err := i.list.awaitChange(ctx, s.listDeadline); err != nil {
+		return "", err
+	}
+	if err := s.expectRevoked(ctx, i.path("host-cert.pub")); err != nil {
+		return "", err
+	}
+	careful := s.alice.ssh
+	careful.RevokedHosts = i.list.file
+	if _, err := i.server.Login(ctx, careful); !errors.Is(err, openssh.ErrHostRefused) {
+		return "", fmt.Errorf("with the list, ssh does not refuse the host: %w", unexpected(err))
+	}
+	if _, err := s.askHostCert(ctx, i.key, http.StatusNotFound); err != nil {
+		return "", fmt.Errorf("the token outlives its instance: %w", err)
+	}
+	var left struct{ Hosts []struct{ ID string } }
+	_, err = s.call(ctx, request{method: "GET", url: s.env.MusterURL + "/v1/hosts", token: s.alice.token, want: http.StatusOK}, &left)
+	if err != nil {
+		return "", err
+	}
+	if len(left.Hosts) != 0 {
+		return "", fmt.Errorf("the project still has %d hosts", len(left.Hosts))
+	}
+	return "the token is unknown (404), the host certificate revoked, the list of hosts empty", s.expectAudit(ctx, "instance.delete", "ok", 1)
+}

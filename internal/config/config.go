@@ -165,18 +165,18 @@ type Vendordata struct {
 
 // IPA is [ipa]: how Muster reaches FreeIPA, and who it is there.
 type IPA struct {
-	Servers     []string // empty: from ClientConf, else from the DNS
-	Domain      string
-	Realm       string
-	Principal   string
-	Keytab      string
-	Username    string // empty: log in by Kerberos
-	Password    Secret
-	CAFile      string
-	ClientConf  string
-	Krb5Conf    string
-	Timeout     time.Duration
-	MaxInFlight int // for each server
+	Servers      []string // empty: from ClientConf, else from the DNS
+	Domain       string
+	Realm        string
+	Principal    string // empty: the first in the keytab
+	Keytab       string
+	Username     string // empty: log in by Kerberos
+	Password     Secret
+	CAFile       string
+	ClientConf   string
+	KerberosConf string
+	Timeout      time.Duration
+	MaxInFlight  int // for each server
 }
 
 // Enroll is [enroll]: what instances get in FreeIPA.

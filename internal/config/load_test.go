@@ -317,7 +317,7 @@ func TestProblems(t *testing.T) {
 		"IPA server's port":     {"[ipa]\nservers = ipa.hunter2.test:x\n", "servers: not a list of servers; write HOST or HOST:PORT"},
 		"IPA domain":            {"[ipa]\ndomain = .hunter2.test\n", ":2 [ipa] domain: not a DNS domain"},
 		"instances' domain":     {"[enroll]\ndomain = hunter2_test\n", ":2 [enroll] domain: not a DNS domain"},
-		"principal":             {"[ipa]\nprincipal = nova/hunter2@REALM\n", ":2 [ipa] principal: not the principal of a service"},
+		"principal":             {"[ipa]\nprincipal = hunter2@REALM\n", ":2 [ipa] principal: not the principal of a service"},
 		"protected":             {"[enroll]\nprotected = hunter2 ldap\n", ":2 [enroll] protected: not a list of host names"},
 		"service hosts":         {"[project:p]\nservice_hosts = a,[hunter2\n", ":2 [project:p] service_hosts: not a list of host names"},
 		"nameless class":        {"[project:p]\nallowed_classes = a,,hunter2\n", "allowed_classes: a class without a name"},

@@ -25,7 +25,7 @@ func (r *rules) enrolment() {
 		}
 	}
 	if ipa.Principal != "" && !principalShape.MatchString(ipa.Principal) {
-		r.refuse("ipa", []string{"principal"}, "not the principal of a service, without realm", "write SERVICE/HOST")
+		r.refuse("ipa", []string{"principal"}, "not the principal of a service", "write SERVICE/HOST or SERVICE/HOST@REALM")
 	}
 	r.patterns("enroll", "protected", enroll.Protected)
 	for _, p := range r.cfg.Projects {
@@ -63,7 +63,7 @@ func (r *rules) ipaLogin() {
 var (
 	// domainShape is a name of the DNS in lower case (RFC 1123, 2.1).
 	domainShape    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
-	principalShape = regexp.MustCompile(`^[A-Za-z0-9_.-]+/[A-Za-z0-9.-]+$`)
+	principalShape = regexp.MustCompile(`^[A-Za-z0-9_.-]+/[A-Za-z0-9.-]+(@[A-Za-z0-9.-]+)?$`)
 	patternShape   = regexp.MustCompile(`^[A-Za-z0-9.*-]+$`)
 )
 

@@ -18,7 +18,7 @@ import (
 )
 
 func newEnrolment(p *program) *cobra.Command {
-	return group("enrolment", "Look after instances in FreeIPA", `See how far the enrolment of instances in FreeIPA is, and help where it is stuck.
+	return group("enrolment", "Look after instances in FreeIPA", `See how far the enrolment of instances in FreeIPA is, and help it on.
 
 States: wanted (FreeIPA does not have all of it yet), created (the instance has
 not joined yet), enrolled, failed, leaving, gone.`,

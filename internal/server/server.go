@@ -225,9 +225,17 @@ func (s *Server) listen() error {
 			return err
 		}
 		s.listeners = append(s.listeners, listener)
-		s.logger.Info("Listening", "listener", cfg.Name, "url", listener.URL(), "faces", cfg.Faces)
+		s.logger.Info("Listening", "listener", cfg.Name, "url", listener.URL(), "faces", names(faces))
 	}
 	return nil
+}
+
+func names(faces []api.Face) []string {
+	var names []string
+	for _, face := range faces {
+		names = append(names, face.Name())
+	}
+	return names
 }
 
 func (s *Server) faces(listener *config.Listener) []api.Face {

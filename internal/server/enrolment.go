@@ -65,7 +65,7 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	}
 	e.answers, err = vendordata.NewEnrolment(vendordata.EnrolmentConfig{
 		Enroller: e.service, Images: images, Projects: s.directory,
-		AnswerWithin: cfg.AnswerWithin, Strict: cfg.OnFailure == "error", Logger: s.logger, Registerer: s.registry,
+		AnswerWithin: cfg.AnswerWithin, Strict: cfg.OnFailure == "error", Logger: s.logger,
 	})
 	s.enrolment = e
 	return err

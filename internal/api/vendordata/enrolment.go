@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/muster-cloud/muster/internal/api"
 	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/keystone"
@@ -36,7 +34,7 @@ type Projects interface {
 	Project(ctx context.Context, projectID string) (keystone.Project, error)
 }
 
-// EnrolmentConfig is what an Enrolment is made of. All but Registerer are needed.
+// EnrolmentConfig is what an Enrolment is made of. All is needed.
 type EnrolmentConfig struct {
 	Enroller Enroller
 	Images   Images
@@ -45,43 +43,22 @@ type EnrolmentConfig struct {
 	AnswerWithin time.Duration
 	// Strict lets a call that asks for more than enrolment fail when only the
 	// enrolment does.
-	Strict     bool
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer
+	Strict bool
+	Logger *slog.Logger
 }
 
 // Enrolment finds out whether an instance asks to be in FreeIPA, and what it is
 // told when it does. The faces that Nova calls share it.
 type Enrolment struct {
-	cfg     EnrolmentConfig
-	answers *prometheus.CounterVec
+	cfg EnrolmentConfig
 }
 
-// The results that are counted.
-const (
-	resultNotAsked = "not_asked"
-	resultOTP      = "otp"
-	resultNoOTP    = "no_otp" // enrolled already, or FreeIPA has not taken the password yet
-	resultRefused  = "refused"
-	resultFailed   = "failed"
-)
-
-// NewEnrolment returns an Enrolment and registers its metric.
+// NewEnrolment returns an Enrolment.
 func NewEnrolment(cfg EnrolmentConfig) (*Enrolment, error) {
 	if cfg.Enroller == nil || cfg.Images == nil || cfg.Projects == nil || cfg.AnswerWithin <= 0 || cfg.Logger == nil {
 		return nil, errors.New("vendordata: enrolment needs all its parts and a time to answer within")
 	}
-	e := &Enrolment{cfg: cfg, answers: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "muster_enrolment_answers_total",
-		Help: "Answers to Nova about enrolment: not_asked, otp, no_otp, refused, failed.",
-	}, []string{"result"})}
-	for _, result := range []string{resultNotAsked, resultOTP, resultNoOTP, resultRefused, resultFailed} {
-		e.answers.WithLabelValues(result)
-	}
-	if cfg.Registerer == nil {
-		return e, nil
-	}
-	return e, cfg.Registerer.Register(e.answers)
+	return &Enrolment{cfg: cfg}, nil
 }
 
 // Joining is what an instance needs to join FreeIPA, in novajoin's words. It is
@@ -97,29 +74,14 @@ func (e *Enrolment) answer(r *api.Request, instance identified) (Joining, error)
 	ctx, cancel := context.WithTimeout(r.Context(), e.cfg.AnswerWithin)
 	defer cancel()
 	asked, os, err := e.asked(ctx, instance)
-	if err == nil && !asked {
-		e.answers.WithLabelValues(resultNotAsked).Inc()
-		return Joining{}, nil
+	if err != nil || !asked {
+		return Joining{}, err
 	}
-	var answer enroll.Answer
-	if err == nil {
-		answer, err = e.enrol(ctx, r, instance, os)
+	answer, err := e.enrol(ctx, r, instance, os)
+	if err != nil {
+		return Joining{}, err
 	}
-	e.answers.WithLabelValues(resultOf(answer, err)).Inc()
-	return Joining{FQDN: answer.FQDN, Realm: answer.Realm, OTP: answer.OTP}, err
-}
-
-func resultOf(answer enroll.Answer, err error) string {
-	var refusal *problem.Problem
-	switch {
-	case errors.As(err, &refusal) && refusal.Kind != problem.Unavailable:
-		return resultRefused
-	case err != nil:
-		return resultFailed
-	case answer.OTP == "":
-		return resultNoOTP
-	}
-	return resultOTP
+	return Joining{FQDN: answer.FQDN, Realm: answer.Realm, OTP: answer.OTP}, nil
 }
 
 // asked tells whether the instance asks: by its own metadata, else by the image

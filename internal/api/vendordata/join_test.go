@@ -406,7 +406,7 @@ func TestSSHHalfWithoutTheRightToEnrol(t *testing.T) {
 		t.Fatal(err)
 	}
 	router := w.router(t, io.Discard, true)
-	if got := post(router, "/v1/vendordata", "good", with(t, nil)); got.Code != 200 || strings.Contains(got.Body.String(), "ipa") {
+	if got := post(router, "/v1/vendordata", "good", with(t, nil)); got.Code != 200 || strings.Contains(got.Body.String(), "krb_realm") {
 		t.Errorf("%d %s", got.Code, got.Body)
 	}
 	if got := post(router, "/v1/", "good", with(t, nil)); got.Code != 403 || len(w.enrolled) != 0 {

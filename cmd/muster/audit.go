@@ -30,12 +30,12 @@ UTC.
 
 ` + loginHelp,
 		Example: `  muster audit --since 24h
-  muster audit --all-projects --action usercert:create -o json | jq -r .[].actor_name`,
+  muster audit --all-projects --action usercert.issue -o json | jq -r .[].actor_name`,
 	}
 	flags := cmd.Flags()
 	flags.BoolVar(&query.AllProjects, "all-projects", false, "list all projects")
 	flags.StringVar(&query.ProjectID, "project", "", "list the project of this `ID` (default: the token's)")
-	flags.StringVar(&query.Action, "action", "", "list only this `ACTION`, such as usercert:create")
+	flags.StringVar(&query.Action, "action", "", "list only this `ACTION`, such as usercert.issue")
 	flags.StringVar(&query.Actor, "actor", "", "list only what the user of this `ID` did")
 	flags.StringVar(&since, "since", "", "list only what happened since this `TIME`: 24h, 7d, 2026-11-22 or 2026-11-22T13:00:00Z")
 	output.add(cmd)

@@ -45,7 +45,7 @@ nothing.
 	flags.StringVar(&order.GenerationID, "generation", "", "all that the authority's key of this `ID` has signed")
 	flags.StringVar(&order.ProjectID, "project", "", "in the project of this `ID` (default: the token's)")
 	flags.BoolVar(&allProjects, "all-projects", false, "in all projects; with --user")
-	flags.StringVar(&order.Reason, "reason", "", "why, for the records (`TEXT`)")
+	flags.StringVar(&order.Reason, "reason", "", "why: a `TEXT` for the records")
 	output.add(cmd)
 	cloud.add(cmd)
 	what := []string{"serial", "user", "key", "key-id", "generation"}

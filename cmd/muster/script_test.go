@@ -4,14 +4,17 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"database/sql"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -30,6 +33,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/crypto/ssh"
 	_ "modernc.org/sqlite"
 
 	"github.com/muster-cloud/muster/internal/custody"
@@ -50,13 +54,14 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"muster": mai
 //	newer FILE                  make a database one of a future version
 //	certificate NAME            write tls.crt and tls.key for a name
 //	serves NAME                 see that $MUSTER shows the certificate of that name
+//	certify FILE                get a certificate for a new key, whose public half goes to the file; set $SERIAL, $KEY_ID and $GENERATION
 //	get PATH STATUS             see that $MUSTER answers with that status
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true, Setup: setUp,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "configure": configure, "login": login, "service": service, "notified": notified,
-			"signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "get": get,
+			"signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,
 		},
 	})
 }
@@ -243,6 +248,53 @@ func serves(ts *testscript.TestScript, _ bool, args []string) {
 	if name := conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName; name != args[0] {
 		ts.Fatalf("the server shows the certificate of %q, want %q", name, args[0])
 	}
+}
+
+func certify(ts *testscript.TestScript, _ bool, args []string) {
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	ts.Check(err)
+	key, err := ssh.NewPublicKey(public)
+	ts.Check(err)
+	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(line+" me@here\n"), 0o644))
+	token, err := peersOf(ts).cloud.Identity.Token(ts.Getenv("OS_USERNAME"), ts.Getenv("OS_PASSWORD"), ts.Getenv("OS_PROJECT_NAME"))
+	ts.Check(err)
+
+	var answer struct{ Cert string }
+	order := map[string]string{"user_id": ts.Getenv("USER_ID"), "auth_id": ts.Getenv("PROJECT_ID"), "pub_key": line}
+	ask(ts, token, http.MethodPost, "/usercerts", order, &answer)
+	parsed, _, _, _, err := ssh.ParseAuthorizedKey([]byte(answer.Cert))
+	ts.Check(err)
+	cert := parsed.(*ssh.Certificate)
+	ts.Setenv("SERIAL", strconv.FormatUint(cert.Serial, 10))
+	ts.Setenv("KEY_ID", cert.KeyId)
+
+	var keys struct{ Generations []struct{ ID, Role string } }
+	ask(ts, token, http.MethodGet, "/v1/authorities/"+ts.Getenv("PROJECT_ID")+"/generations", nil, &keys)
+	for _, generation := range keys.Generations {
+		if generation.Role == "user" {
+			ts.Setenv("GENERATION", generation.ID)
+		}
+	}
+}
+
+// ask makes a request to the running server.
+func ask(ts *testscript.TestScript, token, method, path string, body, into any) {
+	text, err := json.Marshal(body)
+	ts.Check(err)
+	request, err := http.NewRequest(method, ts.Getenv("MUSTER")+path, bytes.NewReader(text))
+	ts.Check(err)
+	request.Header.Set("X-Auth-Token", token)
+	client := http.Client{Timeout: patience}
+	response, err := client.Do(request)
+	ts.Check(err)
+	defer response.Body.Close()
+	text, err = io.ReadAll(response.Body)
+	ts.Check(err)
+	if response.StatusCode/100 != 2 {
+		ts.Fatalf("%s %s: %s: %s", method, path, response.Status, text)
+	}
+	ts.Check(json.Unmarshal(text, into))
 }
 
 func get(ts *testscript.TestScript, _ bool, args []string) {

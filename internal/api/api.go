@@ -108,6 +108,8 @@ func statusOf(err error, requestID string) (status int, reason string, retryAfte
 		return http.StatusServiceUnavailable, "the request took too long; try again later", 5 * time.Second
 	case errors.Is(err, context.Canceled):
 		return statusClientClosed, "the client went away", 0
+	case errors.Is(err, store.ErrInvalid):
+		return http.StatusBadRequest, "the request holds a value that cannot be looked up or recorded, such as a marker that no list gave out", 0
 	case errors.Is(err, store.ErrNotFound):
 		return http.StatusNotFound, "not found", 0
 	default:

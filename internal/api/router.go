@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -39,6 +40,8 @@ type Router struct {
 	cfg    RouterConfig
 	mux    *http.ServeMux
 	shapes map[string]ErrorShape // by path
+
+	patterns []string
 }
 
 // NewRouter returns a router with the faces' endpoints.
@@ -64,6 +67,7 @@ func (ro *Router) Shape(path string, shape ErrorShape) { ro.shapes[path] = shape
 // Handle registers an endpoint under one of net/http's patterns. A trailing
 // slash on the request's path is as good as none.
 func (ro *Router) Handle(pattern string, endpoint Endpoint) {
+	ro.patterns = append(ro.patterns, pattern)
 	ro.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		request := r.Context().Value(requestKey{}).(*Request)
 		ctx, cancel := context.WithTimeout(r.Context(), ro.cfg.RequestTimeout)
@@ -75,11 +79,15 @@ func (ro *Router) Handle(pattern string, endpoint Endpoint) {
 
 // HandleHTTP registers what writes its answer by itself, such as metrics.
 func (ro *Router) HandleHTTP(pattern string, handler http.Handler) {
+	ro.patterns = append(ro.patterns, pattern)
 	ro.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		w.(*answer).known = true
 		handler.ServeHTTP(w, r)
 	})
 }
+
+// Patterns returns what is registered, to hold the API's description against.
+func (ro *Router) Patterns() []string { return slices.Clone(ro.patterns) }
 
 type requestKey struct{}
 
@@ -90,15 +98,26 @@ func (ro *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	request := &Request{ID: newRequestID(), Remote: ro.remote(r), record: &record{}, writer: w, settings: &ro.cfg}
 	a := &answer{ResponseWriter: w}
 	w.Header().Set("X-Openstack-Request-Id", request.ID)
-	if trimmed := strings.TrimRight(r.URL.Path, "/"); trimmed != "" && trimmed != r.URL.Path {
-		r.URL.Path, r.URL.RawPath = trimmed, ""
-	}
+	trimSlashes(r.URL)
 	r = r.WithContext(context.WithValue(r.Context(), requestKey{}, request))
 	request.Request = r
 	defer ro.finish(a, request, started)
 	ro.mux.ServeHTTP(a, r)
 	if !a.known {
 		ro.unknown(a, request)
+	}
+}
+
+// trimSlashes takes trailing slashes off a path. An encoded slash within it,
+// as in a fingerprint, stays what it is.
+func trimSlashes(u *url.URL) {
+	escaped := u.EscapedPath()
+	trimmed := strings.TrimRight(escaped, "/")
+	if trimmed == "" || trimmed == escaped {
+		return
+	}
+	if path, err := url.PathUnescape(trimmed); err == nil {
+		u.Path, u.RawPath = path, trimmed
 	}
 }
 

@@ -37,13 +37,7 @@ func Login(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.TLSClientConfig = security
-	c := &Client{http: &http.Client{
-		Transport: transport, Timeout: requestTimeout,
-		// A redirect would take the token to another host.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	c := &Client{http: newHTTP(security)}
 	provider, err := openstack.NewClient(auth.IdentityEndpoint)
 	if err != nil {
 		return nil, fmt.Errorf("the address of Keystone (OS_AUTH_URL): %w", err)
@@ -67,6 +61,16 @@ func Login(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	c.base, err = baseURL(address)
 	return c, err
+}
+
+func newHTTP(security *tls.Config) *http.Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = security
+	return &http.Client{
+		Transport: transport, Timeout: requestTimeout,
+		// A redirect would take the token to another host.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // loginError says what Keystone answered, without the request, which holds secrets.

@@ -13,12 +13,17 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
 
 	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/store"
@@ -26,7 +31,6 @@ import (
 
 // Directory is FreeIPA, as far as enrolment needs it. *ipa.Client is one.
 type Directory interface {
-	HostAdd(ctx context.Context, fqdn string, attributes ipa.HostAttributes) (ipa.Host, error)
 	HostShow(ctx context.Context, fqdn string) (ipa.Host, error)
 	ServiceFind(ctx context.Context, filter ipa.ServiceFilter) (ipa.Found[ipa.Service], error)
 	Batch(ctx context.Context, commands ...ipa.Command) ([]ipa.Result, error)
@@ -73,12 +77,11 @@ type Config struct {
 	PollEvery    time.Duration // how often the database is asked for work; default 1 s
 	AttemptTime  time.Duration // limit of one attempt, beside 100 ms for each service; default 10 s
 	BackoffMin   time.Duration // pause after the first failure; default 1 s
-	BackoffMax   time.Duration // longest pause; default 5 min
+	BackoffMax   time.Duration // longest pause; default 1 min
 
 	// RemoveHostRecords removes, with a host entry, the DNS records that the host itself has registered.
 	RemoveHostRecords bool
 
-	Replica    string // name of this process among the replicas; default random
 	Now        func() time.Time
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -107,48 +110,86 @@ type Answer struct {
 
 // Service enrols instances. It is safe for simultaneous use, in any number of processes that share a database and a keyring.
 type Service struct {
-	cfg Config
+	cfg     Config
+	replica string // this process among those that claim work
+	metrics *metrics
+	queue   *queue
+	board   *board
+	looks   chan struct{}                 // one for each look at FreeIPA that a repeated call may cost
+	looked  *lru.Cache[string, time.Time] // when an instance was last looked at
+	looking singleflight.Group            // looks under way, by instance
 }
+
+const (
+	lookEvery    = 5 * time.Second // between two looks at an instance that has not joined yet
+	rememberLook = 20_000          // instances
+)
 
 // New returns a service whose parts fit together. It starts nothing: without Run nothing reaches FreeIPA.
-func New(cfg Config) (*Service, error) { return &Service{cfg: cfg}, nil }
-
-var errUnfinished = errors.New("not built yet")
-
-// Enrol records what an instance wants, waits for FreeIPA to have it, at most Config.AnswerWithin, and answers with the
-// same one-time password on every replica until the instance has used it. Later calls may add services.
-//
-// Problems: Invalid, naming the field or metadata key; Forbidden by the project's rules; Conflict if the name belongs to
-// another instance or to an entry that Muster did not make, or if the instance has left; Unavailable without a database, or
-// without FreeIPA and with AnswerError.
-func (s *Service) Enrol(ctx context.Context, by Actor, req Request) (Answer, error) {
-	return Answer{}, errUnfinished
+func New(cfg Config) (*Service, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	looked, err := lru.New[string, time.Time](rememberLook)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{
+		cfg: cfg, replica: rand.Text(), metrics: newMetrics(cfg.Registerer), queue: newQueue(), board: newBoard(),
+		looks: make(chan struct{}, max(1, cfg.MaxInFlight/2)), looked: looked,
+	}, nil
 }
 
-// Leave orders the removal of all that was made for an instance. It returns when the order is recorded; Run carries it out.
-// Repeats, and instances that never enrolled, are no errors.
-func (s *Service) Leave(ctx context.Context, by Actor, instanceID string) error { return errUnfinished }
-
-// Rebuild orders, for an instance that was built anew from an image, that its old keytab is made invalid and a new one-time password
-// set. The caller decides that there was a rebuild: one too many cuts a living host off. An instance that never enrolled is no error.
-func (s *Service) Rebuild(ctx context.Context, by Actor, instanceID string) error {
-	return errUnfinished
+// complete fills in defaults and refuses what does not fit.
+func (c *Config) complete() error {
+	if c.Store == nil || c.Directory == nil || c.Sealer == nil || c.Realm == "" {
+		return errors.New("enrolment: store, directory, sealer and realm are needed")
+	}
+	var err error
+	if c.Rules, err = c.Rules.complete(); err != nil {
+		return err
+	}
+	if c.AnswerWithin < 0 || c.PollEvery < 0 || c.AttemptTime < 0 || c.BackoffMin < 0 || c.BackoffMax < 0 || c.MaxInFlight < 0 {
+		return errors.New("enrolment: a limit or time is negative")
+	}
+	c.AnswerWithin = cmp.Or(c.AnswerWithin, 4*time.Second)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 8)
+	c.PollEvery = cmp.Or(c.PollEvery, time.Second)
+	c.AttemptTime = cmp.Or(c.AttemptTime, 10*time.Second)
+	c.BackoffMin = cmp.Or(c.BackoffMin, time.Second)
+	c.BackoffMax = cmp.Or(c.BackoffMax, time.Minute)
+	if c.BackoffMax < c.BackoffMin {
+		return errors.New("enrolment: the longest pause is shorter than the first")
+	}
+	c.OnFailure = cmp.Or(c.OnFailure, AnswerEmpty)
+	if c.OnFailure != AnswerEmpty && c.OnFailure != AnswerError {
+		return fmt.Errorf("enrolment: on failure %q: must be %q or %q", c.OnFailure, AnswerEmpty, AnswerError)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return nil
 }
 
-// Retry lets an enrolment that failed, or waits for its next attempt, be tried at once. Problem: NotFound, Conflict if there is nothing to do.
-func (s *Service) Retry(ctx context.Context, by Actor, instanceID string) (store.Enrolment, error) {
-	return store.Enrolment{}, errUnfinished
+// audit begins an audit entry.
+func (s *Service) audit(by Actor, action, projectID, instanceID string) store.Audit {
+	return store.Audit{
+		At: s.cfg.Now(), Actor: by.UserID, ActorName: by.UserName, ActorProject: by.ProjectID,
+		Action: action, Outcome: "ok", ObjectKind: "enrolment", ObjectID: instanceID, ProjectID: projectID,
+		RequestID: by.RequestID, Remote: by.Remote,
+	}
 }
 
-// Adopt makes an instance the owner of a host entry that was there before under its name, and tries its enrolment again. A host
-// that has enrolled keeps its keytab. From then on the entry goes with the instance. Problem: NotFound; Conflict if the enrolment
-// did not fail for such an entry.
-func (s *Service) Adopt(ctx context.Context, by Actor, instanceID string) (store.Enrolment, error) {
-	return store.Enrolment{}, errUnfinished
+// refuse records a refusal and returns it. That the record fails must not turn a refusal into anything else; the log then has it.
+func (s *Service) refuse(ctx context.Context, entry store.Audit, refusal error) error {
+	entry.Outcome, entry.Reason = "refused", refusal.Error()
+	s.metrics.answers.WithLabelValues("refused").Inc()
+	if err := s.cfg.Store.AppendAudit(ctx, entry); err != nil {
+		s.cfg.Logger.ErrorContext(ctx, "A refusal could not be recorded", "action", entry.Action, "instance", entry.ObjectID,
+			"reason", entry.Reason, "error", err)
+	}
+	return refusal
 }
-
-// Reported notes that FreeIPA says the instance has enrolled, so that its one-time password is forgotten.
-func (s *Service) Reported(ctx context.Context, instanceID string) error { return errUnfinished }
-
-// Run does the work of Enrol, Leave, Rebuild, Retry and Adopt, this process's and what other replicas left, until ctx ends.
-func (s *Service) Run(ctx context.Context) error { return errUnfinished }

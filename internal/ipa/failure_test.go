@@ -199,6 +199,26 @@ func TestExpiredSession(t *testing.T) {
 	}
 }
 
+// TestHangUpEndsSession has the server hang up at each request with the first session's cookie.
+func TestHangUpEndsSession(t *testing.T) {
+	w := newWorld(t, freeipa.Config{})
+	c := newClient(t, config(w))
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	w.Inject(func(string) freeipa.Fault {
+		if w.Calls()["login_password"] == 1 {
+			return freeipa.Fault{Cut: freeipa.CutBefore}
+		}
+		return freeipa.Fault{}
+	})
+	var transport *ipa.TransportError
+	if _, err := c.HostAdd(t.Context(), "vm1.example.test", ipa.HostAttributes{}); !errors.As(err, &transport) {
+		t.Fatalf("got %v", err)
+	}
+	waitReady(t, c)
+	_, err := c.HostAdd(t.Context(), "vm1.example.test", ipa.HostAttributes{})
+	must(t, err)
+}
+
 // TestRestartedServer stops the server between two calls; connections and sessions are gone.
 func TestRestartedServer(t *testing.T) {
 	w := newWorld(t, freeipa.Config{})
@@ -328,6 +348,64 @@ func TestInFlightLimit(t *testing.T) {
 	if most.Load() != 3 {
 		t.Errorf("%d calls at once, want 3", most.Load())
 	}
+}
+
+// TestTruthUnderTrouble has many callers add a host each, at two servers whose every other answer is trouble of some kind.
+// What a caller is told must be true: success means that the host is there, "not carried out" that it is not, and no
+// host_add is sent twice.
+func TestTruthUnderTrouble(t *testing.T) {
+	worlds := []*world{newWorld(t, freeipa.Config{}), newWorld(t, freeipa.Config{})}
+	kinds := []freeipa.Fault{
+		{Cut: freeipa.CutBefore}, {Cut: freeipa.CutAfter}, {Status: 500}, {Status: 503}, {Status: 403},
+		{Body: []byte("no JSON")}, {ContentType: "text/html"}, {Padding: 300 << 10}, {Delay: 20 * time.Millisecond},
+	}
+	var turn atomic.Int64
+	for _, w := range worlds {
+		w.Inject(func(string) freeipa.Fault {
+			n := int(turn.Add(1))
+			if n%7 == 0 {
+				w.EndSessions()
+			}
+			if n%2 == 0 {
+				return freeipa.Fault{}
+			}
+			return kinds[n/2%len(kinds)]
+		})
+	}
+	cfg := config(worlds...)
+	cfg.MaxAnswer = 200 << 10
+	cfg.BackoffMin, cfg.BackoffMax = time.Microsecond, time.Millisecond
+	c := newClient(t, cfg)
+	const callers = 300
+	told := make([]error, callers)
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() {
+			_, told[i] = c.HostAdd(t.Context(), fmt.Sprintf("vm%d.example.test", i), ipa.HostAttributes{Password: "otp"})
+		})
+	}
+	wg.Wait()
+	good := 0
+	for i, err := range told {
+		there := 0
+		for _, w := range worlds {
+			if _, ok := w.Host(fmt.Sprintf("vm%d.example.test", i)); ok {
+				there++
+			}
+		}
+		var transport *ipa.TransportError
+		uncertain := errors.As(err, &transport) && transport.MayHaveRun
+		switch {
+		case err == nil && there == 1:
+			good++
+		case err == nil || there > 1 || (there == 1 && !uncertain):
+			t.Errorf("vm%d is there %d times, its caller was told: %v", i, there, err)
+		}
+	}
+	if good == 0 || good == callers {
+		t.Errorf("%d of %d succeeded: the trouble proves nothing", good, callers)
+	}
+	t.Logf("%d of %d succeeded at once", good, callers)
 }
 
 // TestSecretInRefusal has the server quote the password in its refusals.

@@ -82,6 +82,9 @@ func (s *server) call(ctx context.Context, command Command) (json.RawMessage, er
 		return nil, err
 	}
 	answer, err := s.send(ctx, login, command)
+	if connectionWasCut(err) {
+		s.forget(login)
+	}
 	if !errors.Is(err, errUnauthorized) {
 		return answer, err
 	}
@@ -130,6 +133,16 @@ func (s *server) session(ctx context.Context, stale *session) (*session, error) 
 	}
 }
 
+// forget ends the use of a session. A real server was seen to hang up, without any answer, at a cookie that it could not
+// read: the next call shall not come with the same one.
+func (s *server) forget(old *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == old {
+		s.current = nil
+	}
+}
+
 // usable returns the current session unless it is the stale one or due for renewal.
 func (s *server) usable(stale *session) *session {
 	s.mu.Lock()
@@ -153,6 +166,10 @@ func (s *server) send(ctx context.Context, login *session, command Command) (jso
 	var sent atomic.Bool
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	fail := func(mayHaveRun bool, cause error) error {
+		// What arrives when the time is up is only an echo of our own hanging up.
+		if over := ctx.Err(); over != nil && !errors.Is(cause, over) {
+			cause = fmt.Errorf("%w: %w", over, cause)
+		}
 		if errors.Is(cause, context.DeadlineExceeded) && time.Since(started) < slow {
 			cause = fmt.Errorf("%w: %w", errTooSoon, cause)
 		}

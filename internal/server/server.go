@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/api/description"
 	"github.com/muster-cloud/muster/internal/api/health"
 	"github.com/muster-cloud/muster/internal/api/instance"
 	"github.com/muster-cloud/muster/internal/api/operator"
@@ -48,13 +50,21 @@ type Server struct {
 	authority *sshca.Service
 	guard     *api.Guard
 	enrolment *enrolment // nil: instances are not enrolled
+	described *description.Face
 	listeners []*api.Listener
+	reserve   []byte
 }
+
+// heapReserve is address space that is never touched and so costs no memory,
+// but counts as heap. Muster's own data are a few megabytes, which the garbage
+// collector would go through after each hundred requests; this has it wait for
+// as much garbage again.
+const heapReserve = 32 << 20
 
 // New builds a server and opens its listeners, which answer once Run runs. It
 // connects to the database and refuses one that does not fit this program.
 func New(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry()}
+	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry(), reserve: make([]byte, heapReserve)}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -88,7 +98,18 @@ func (s *Server) build(ctx context.Context) error {
 	if err := s.buildEnrolment(keyring); err != nil {
 		return err
 	}
+	if s.described, err = description.New(buildVersion()); err != nil {
+		return err
+	}
 	return s.listen()
+}
+
+// buildVersion is what the Go toolchain knows of the source.
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
 }
 
 // OpenStore connects to the configured database.
@@ -205,8 +226,8 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 func (s *Server) listen() error {
 	metrics := api.NewMetrics(s.registry)
 	for _, cfg := range s.cfg.Listeners {
-		faces := s.faces(cfg)
-		if len(faces) == 0 {
+		served := s.served(cfg)
+		if len(served) == 0 {
 			s.logger.Info("Not listening: enrolment is not enabled", "listener", cfg.Name)
 			continue
 		}
@@ -215,7 +236,7 @@ func (s *Server) listen() error {
 			PublicURL: text(s.cfg.API.PublicURL), KeystoneURL: text(s.cfg.KeystoneAuthToken.WWWAuthenticateURI),
 			MaxBody: int64(s.cfg.API.MaxBody), MaxPage: s.cfg.API.MaxPage,
 			RequestTimeout: s.cfg.API.RequestTimeout,
-		}, faces...)
+		}, s.faces(cfg, served)...)
 		listener, err := api.Listen(api.ListenerConfig{
 			Name: cfg.Name, Address: cfg.Address, Handler: router,
 			CertFile: cfg.TLSCert, KeyFile: cfg.TLSKey, ClientCAFile: cfg.ClientCA,
@@ -225,20 +246,17 @@ func (s *Server) listen() error {
 			return err
 		}
 		s.listeners = append(s.listeners, listener)
-		s.logger.Info("Listening", "listener", cfg.Name, "url", listener.URL(), "faces", names(faces))
+		s.logger.Info("Listening", "listener", cfg.Name, "url", listener.URL(), "faces", served)
 	}
 	return nil
 }
 
-func names(faces []api.Face) []string {
-	var names []string
-	for _, face := range faces {
-		names = append(names, face.Name())
-	}
-	return names
+// served are the names of a listener's faces that there is something behind.
+func (s *Server) served(listener *config.Listener) []string {
+	return slices.DeleteFunc(slices.Clone(listener.Faces), func(face string) bool { return face == "join" && s.enrolment == nil })
 }
 
-func (s *Server) faces(listener *config.Listener) []api.Face {
+func (s *Server) faces(listener *config.Listener, served []string) []api.Face {
 	// The instance face is made even where it is not served: Tatu has its
 	// calls under its own paths too.
 	rate := api.NewRateLimiter(listener.RateLimit, listener.RateBurst)
@@ -247,19 +265,18 @@ func (s *Server) faces(listener *config.Listener) []api.Face {
 		MaxWait: s.cfg.API.LongPollMax, MaxWaiting: s.cfg.API.MaxLongPolls,
 	})
 	var faces []api.Face
-	for _, name := range listener.Faces {
+	for _, name := range served {
 		switch name {
 		case "tatu":
 			faces = append(faces, tatu.New(tatu.Config{
 				Guard: s.guard, Authority: s.authority, Records: s.store, Users: s.directory,
 				CreateHostCert: rate.Limited(instances.CreateHostCert), ShowRevokedKeys: instances.ShowRevokedKeys,
 			}))
+			faces = append(faces, s.described)
 		case "vendordata":
 			faces = append(faces, vendordata.New(s.vendordataConfig()))
 		case "join":
-			if s.enrolment != nil {
-				faces = append(faces, vendordata.NewJoin(s.guard, s.enrolment.answers))
-			}
+			faces = append(faces, vendordata.NewJoin(s.guard, s.enrolment.answers))
 		case "instance":
 			faces = append(faces, instances)
 		case "operator":

@@ -159,7 +159,7 @@ func (f *Feed) changed(projectID string) {
 	if l == nil {
 		return
 	}
-	l.stale.Store(true)
+	l.commits.Add(1)
 	f.signal()
 }
 

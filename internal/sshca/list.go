@@ -41,8 +41,9 @@ type Snapshot struct {
 	Raw     []byte // OpenSSH's format (PROTOCOL.krl)
 	ETag    string // identifies Raw, quoted as HTTP wants it
 
-	cutoff time.Time // entries that expired before it have left
-	base64 func() string
+	cutoff  time.Time // entries that expired before it have left
+	commits uint64    // the commits that it holds, at least
+	base64  func() string
 }
 
 // Base64 returns the list in standard base64. It is made once.
@@ -55,7 +56,7 @@ type list struct {
 
 	snapshot atomic.Pointer[Snapshot]
 	wanted   atomic.Uint64 // the newest version that is known to be committed
-	stale    atomic.Bool   // something may have been committed that wanted does not tell
+	commits  atomic.Uint64 // of this process, which may have made versions that wanted does not tell
 	waiting  atomic.Int64
 	usedAt   atomic.Int64 // Unix seconds
 
@@ -93,11 +94,11 @@ func (l *list) current(ctx context.Context) (*Snapshot, error) {
 	if snapshot := l.snapshot.Load(); l.fresh(snapshot, now) {
 		return snapshot, nil
 	}
-	for {
-		// A build that was under way already may have missed what we want; the
-		// next one has not.
+	// A build that was under way already may have missed what we want; the next
+	// one has not.
+	for again := false; ; again = true {
 		snapshot, joined, err := together(ctx, &l.building, "", func() (*Snapshot, error) { return l.rebuild(ctx, now) })
-		if err != nil || !joined || l.fresh(snapshot, now) {
+		if err != nil || !joined || again || l.fresh(snapshot, now) {
 			return snapshot, err
 		}
 	}
@@ -106,27 +107,46 @@ func (l *list) current(ctx context.Context) (*Snapshot, error) {
 // rebuild reads what is new and replaces the snapshot. Others wait for it too:
 // it does not end with the one who began it.
 func (l *list) rebuild(ctx context.Context, now time.Time) (*Snapshot, error) {
-	if snapshot := l.snapshot.Load(); l.fresh(snapshot, now) {
+	snapshot := l.snapshot.Load()
+	if l.fresh(snapshot, now) {
 		return snapshot, nil
+	}
+	if snapshot != nil && ahead(snapshot, now) {
+		l.forget()
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
 	defer cancel()
+	commits := l.commits.Load() // before reading: what is committed later is not among them
 	if err := l.load(ctx); err != nil {
 		return nil, err
 	}
-	snapshot, err := l.build(ctx, now)
+	built, err := l.build(ctx, now)
 	if err != nil {
 		return nil, err
 	}
-	l.publish(snapshot)
-	return snapshot, nil
+	built.commits = commits
+	l.publish(built)
+	return built, nil
 }
 
 func (l *list) fresh(snapshot *Snapshot, now time.Time) bool {
-	return snapshot != nil && !l.stale.Load() && snapshot.Version >= l.wanted.Load() && !snapshot.cutoff.Before(cutoff(now))
+	return snapshot != nil && snapshot.commits == l.commits.Load() && snapshot.Version >= l.wanted.Load() &&
+		!snapshot.cutoff.Before(cutoff(now)) && !ahead(snapshot, now)
+}
+
+// ahead tells that the clock ran ahead when the list was built: entries may
+// have left that belong into it. One step is within the grace.
+func ahead(snapshot *Snapshot, now time.Time) bool {
+	return snapshot.cutoff.After(cutoff(now).Add(listStep))
 }
 
 func cutoff(now time.Time) time.Time { return now.Add(-listGrace).Truncate(listStep) }
+
+// forget makes the next load read all entries.
+func (l *list) forget() {
+	l.loaded = 0
+	l.revoked, l.keys = make(map[string]*revokedByKey), make(map[krl.Fingerprint]int64)
+}
 
 // load reads the entries that are new.
 func (l *list) load(ctx context.Context) error {

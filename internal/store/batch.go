@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"maps"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +18,7 @@ import (
 const (
 	maxBatch   = 256  // writes that share a transaction
 	maxQueue   = 1024 // writes that wait for one committer
-	committers = 4    // at the same time; SQLite allows one
+	committers = 2    // at the same time; SQLite allows one. More make smaller batches, which cost the database more
 )
 
 // write is an operation that shares a transaction with others. A batch goes in three steps, so that the number of round trips does not depend on
@@ -128,15 +129,7 @@ func (s *Store) commitAll(ctx context.Context, queue chan *write) {
 			writes = append(writes, w)
 		case <-ctx.Done():
 		}
-	collect:
-		for len(writes) < maxBatch {
-			select {
-			case w := <-queue:
-				writes = append(writes, w)
-			default:
-				break collect
-			}
-		}
+		writes = collect(writes, queue)
 		if len(writes) == 0 {
 			return
 		}
@@ -146,6 +139,27 @@ func (s *Store) commitAll(ctx context.Context, queue chan *write) {
 			writes[i] = nil
 		}
 	}
+}
+
+// yields is how often a batch lets others run while nothing queues.
+const yields = 3
+
+// collect adds what has queued. Who is about to queue, because the same event woke it, gets the processor first: a commit costs much more than
+// a write in it. Where nobody else wants to run, no time is lost.
+func collect(writes []*write, queue chan *write) []*write {
+	for yielded := 0; len(writes) < maxBatch; {
+		select {
+		case w := <-queue:
+			writes, yielded = append(writes, w), 0
+		default:
+			if yielded == yields {
+				return writes
+			}
+			yielded++
+			runtime.Gosched()
+		}
+	}
+	return writes
 }
 
 // commit runs the writes in one transaction. If that fails by one of them, each has its own.

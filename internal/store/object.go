@@ -15,9 +15,10 @@ type ObjectKind string
 
 // The kinds of objects that are made for instances.
 const (
-	ObjectHost    ObjectKind = "host"    // a host entry, by FQDN
-	ObjectService ObjectKind = "service" // a service entry, "NAME/HOST"
-	ObjectRecord  ObjectKind = "dns"     // a DNS record
+	ObjectHost        ObjectKind = "host"         // the entry of a host name that the instance owns
+	ObjectServiceHost ObjectKind = "service_host" // the entry of a host that is nobody's own, and carries services
+	ObjectService     ObjectKind = "service"      // a service entry, "NAME/HOST"
+	ObjectRecord      ObjectKind = "dns"          // a DNS record
 )
 
 // ObjectState says whose an object is.

@@ -273,7 +273,7 @@ func (t *table) update(where string) string {
 }
 
 // chunkSizes are the numbers of rows and of list members for which statements are prepared.
-var chunkSizes = [...]int{64, 16, 4, 1}
+var chunkSizes = [...]int{64, 32, 16, 8, 4, 2, 1}
 
 // insert writes rows. A taken key fails the transaction.
 func (t *tx) insert(into *table, rows [][]any) error {

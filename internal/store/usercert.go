@@ -75,10 +75,11 @@ func scanUserCert(r scanner) (UserCert, error) {
 var (
 	selectUserCert = "SELECT " + userCertTable.list("") + " FROM user_cert"
 	// One query for both answers. A row comes back even when there is no certificate. The inner one gives no more than a number, for MariaDB
-	// writes long texts of inner results to disk.
+	// writes long texts of inner results to disk. COALESCE keeps the indexes of users and projects out: PostgreSQL, which knows nothing of
+	// the contents of a table before its first ANALYZE, would go through all certificates of the user and the project by them.
 	selectLatestUserCert = "SELECT EXISTS (SELECT 1 FROM revoked_name r WHERE r.value = ? AND r.project_id = ? AND r.kind = 'key'), " +
 		userCertTable.list("c") + " FROM (SELECT 1 AS one) o LEFT JOIN user_cert c ON c.serial =" +
-		" (SELECT MAX(serial) FROM user_cert WHERE fingerprint = ? AND user_id = ? AND project_id = ?)"
+		" (SELECT MAX(serial) FROM user_cert WHERE fingerprint = ? AND COALESCE(user_id, '') = ? AND COALESCE(project_id, '') = ?)"
 )
 
 // latestUserCert is a row of selectLatestUserCert.

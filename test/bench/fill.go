@@ -8,7 +8,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -103,6 +102,3 @@ func (s *site) copyCertificates(ctx context.Context, n int) error {
 		return err
 	})
 }
-
-// database is the site's file, for messages.
-func (s *site) database() string { return filepath.Base(s.connection) }

@@ -124,11 +124,14 @@ func encodeRequest(method, path, host string, header map[string]string, body []b
 }
 
 // load is a closed loop: each client has a connection, and sends the next
-// request as soon as it has the answer to its last.
+// request as soon as it has the answer to its last. With a pace, request n is
+// not sent before its time, and its latency counts from then, whether a client was
+// free to send it or not.
 type load struct {
 	address  string
 	secure   *tls.Config
 	clients  int
+	pace     float64 // requests a second of all clients together; 0 is as fast as they can
 	requests [][]byte
 	repeat   int // how often all requests are sent; 0 is once
 	status   int // that every answer must have
@@ -181,7 +184,7 @@ func (l load) run(ctx context.Context, server process) (timing, error) {
 				if n >= total {
 					return
 				}
-				begun := time.Now()
+				begun := l.await(started, n)
 				failures[i] = l.one(c, n%len(l.requests))
 				latencies[i] = append(latencies[i], time.Since(begun))
 			}
@@ -199,6 +202,16 @@ func (l load) run(ctx context.Context, server process) (timing, error) {
 		requests: total, elapsed: elapsed, cpu: after - before,
 		p50: all[len(all)/2], p99: all[len(all)*99/100],
 	}, nil
+}
+
+// await returns when request n is to be sent, and when that should have been.
+func (l load) await(started time.Time, n int) time.Time {
+	if l.pace == 0 {
+		return time.Now()
+	}
+	due := started.Add(time.Duration(float64(n) / l.pace * float64(time.Second)))
+	time.Sleep(time.Until(due))
+	return due
 }
 
 func (l load) connect(ctx context.Context) ([]*connection, error) {

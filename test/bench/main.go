@@ -74,7 +74,7 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&o.issued, "issued", 1_000_000, "certificates issued for the row memory")
 	flags.IntVar(&o.waiters, "waiters", 10_000, "long polls that wait, ten in each project")
 	flags.StringVar(&o.dir, "dir", "", "where the temporary folder is made; its disk decides what a commit costs")
-	flags.StringVar(&o.profiles, "profiles", "", "folder for a CPU profile of the server for each measurement")
+	flags.StringVar(&o.profiles, "profiles", "", "folder for profiles of the server, of CPU time and of memory, for each measurement")
 	flags.StringVar(&o.output, "o", "text", "text or json")
 	o.step.flags(flags)
 	if err := flags.Parse(args); err != nil {

@@ -73,7 +73,8 @@ const serveArgument = "serve-muster"
 
 // serveMuster runs Muster from a configuration file until the control closes.
 // It answers first with its URL and then each line of the control, "profile
-// PATH" and "stop" for a CPU profile, with "ok" or what is wrong.
+// PATH" and "stop" for a CPU profile, "heap PATH" for one of memory, with "ok"
+// or what is wrong.
 func serveMuster(path string, control io.Reader, answers io.Writer) error {
 	cfg, err := config.Load(config.Options{Path: path})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 )
 
 // row is one piece of work to measure. Each run starts from nothing.
@@ -92,55 +93,81 @@ func (s *site) userRequests(n int) ([][]byte, error) {
 	return requests, nil
 }
 
-// bootClients is how many computes ask at once.
-const bootClients = 200
+// Nova's computes ask at once, on as many connections.
+const (
+	bootClients  = 200
+	firstPace    = 4000 // requests a second at which their latencies are measured
+	repeatedPace = 10_000
+)
 
 // boot measures what instances cost: Nova's first vendordata call, the host
-// certificate for its token, and Nova's repeated calls.
+// certificate for its token, and Nova's repeated calls. As fast as 200 clients
+// can, a latency is no more than their number divided by the rate; so
+// latencies are measured at the pace that is the goal.
 func boot(ctx context.Context, b *bench) ([]measure, error) {
 	return b.on(ctx, "sqlite", func(s *site) ([]measure, error) {
-		warm := max(b.requests/10, projects)
-		instances := make([]string, warm+b.requests)
-		tokens := make([]string, len(instances))
-		requests := make([][]byte, len(instances))
-		for i := range instances {
-			instances[i] = newID()
-			requests[i] = s.vendordata(instances[i], s.bench.persons[i%people].project)
-		}
-		l := load{address: s.address, clients: bootClients, requests: requests[:warm], status: http.StatusCreated}
-		if _, err := l.run(ctx, s.process); err != nil {
+		warm := load{address: s.address, clients: clients, requests: s.newInstances(people).requests, status: http.StatusCreated}
+		if _, err := warm.run(ctx, s.process); err != nil {
 			return nil, err
 		}
-		instances, tokens, l.requests = instances[warm:], tokens[warm:], requests[warm:]
-		l.seen = func(request int, body []byte) { tokens[request] = tokenOf(body) }
-		first, err := s.measure(ctx, "vendordata-first", l)
+		fast, paced := s.newInstances(b.requests), s.newInstances(b.requests)
+		first := load{clients: bootClients, requests: fast.requests, status: http.StatusCreated, seen: fast.keepToken}
+		firstTime, err := s.measure(ctx, "vendordata-first", first)
 		if err != nil {
 			return nil, err
 		}
-		certs, err := s.hostCerts(ctx, instances, tokens)
+		first.requests, first.seen, first.pace = paced.requests, nil, firstPace
+		firstPaced, err := s.measure(ctx, "vendordata-first-paced", first)
 		if err != nil {
 			return nil, err
 		}
-		l.seen = nil
-		again, err := s.measure(ctx, "vendordata-repeated", l)
+		certs, err := s.hostCerts(ctx, fast)
 		if err != nil {
 			return nil, err
 		}
-		return []measure{
-			atLeast("first vendordata: rate", first.rate(), "/s", 4000),
-			plain("first vendordata: server CPU each", first.perRequest(), "ms"),
-			plain("first vendordata: p50", milliseconds(first.p50), "ms"),
-			atMost("first vendordata: p99, 200 clients", milliseconds(first.p99), "ms", 20),
-			atLeast("host certificates: rate", certs.rate(), "/s", 4000),
-			plain("host certificates: server CPU each", certs.perRequest(), "ms"),
-			plain("host certificates: p50", milliseconds(certs.p50), "ms"),
-			plain("host certificates: p99", milliseconds(certs.p99), "ms"),
-			atLeast("repeated vendordata: rate", again.rate(), "/s", 10_000),
-			plain("repeated vendordata: server CPU each", again.perRequest(), "ms"),
-			plain("repeated vendordata: p50", milliseconds(again.p50), "ms"),
-			atMost("repeated vendordata: p99, 200 clients", milliseconds(again.p99), "ms", 20),
-		}, nil
+		again := load{clients: bootClients, requests: fast.requests, repeat: 2, status: http.StatusCreated}
+		againTime, err := s.measure(ctx, "vendordata-repeated", again)
+		if err != nil {
+			return nil, err
+		}
+		again.pace = repeatedPace
+		againPaced, err := s.measure(ctx, "vendordata-repeated-paced", again)
+		if err != nil {
+			return nil, err
+		}
+		return slices.Concat(
+			loadMeasures("first vendordata", firstTime, firstPace, 0),
+			[]measure{atMost("first vendordata: p99 at 4,000/s", milliseconds(firstPaced.p99), "ms", 20)},
+			loadMeasures("host certificates", certs, 4000, 0),
+			loadMeasures("repeated vendordata", againTime, repeatedPace, 0),
+			[]measure{atMost("repeated vendordata: p99 at 10,000/s", milliseconds(againPaced.p99), "ms", 20)},
+		), nil
 	})
+}
+
+// instances are to boot.
+type instances struct {
+	ids, tokens []string
+	requests    [][]byte // Nova's
+}
+
+func (s *site) newInstances(n int) *instances {
+	in := &instances{ids: make([]string, n), tokens: make([]string, n), requests: make([][]byte, n)}
+	for i := range in.ids {
+		in.ids[i] = newID()
+		in.requests[i] = s.vendordata(in.ids[i], s.bench.persons[i%people].project)
+	}
+	return in
+}
+
+// keepToken takes the one-time token out of the answer to a request.
+func (in *instances) keepToken(request int, body []byte) {
+	var answer struct {
+		Token string `json:"token"`
+	}
+	// An answer without token shows when it is used.
+	_ = json.Unmarshal(body, &answer)
+	in.tokens[request] = answer.Token
 }
 
 // vendordata is Nova's call for an instance, without user-data.
@@ -151,26 +178,16 @@ func (s *site) vendordata(instance, project string) []byte {
 	})
 }
 
-func tokenOf(body []byte) string {
-	var answer struct {
-		Token string `json:"token"`
-	}
-	if json.Unmarshal(body, &answer) != nil {
-		return ""
-	}
-	return answer.Token
-}
-
-// hostCerts spends the tokens on fresh host keys.
-func (s *site) hostCerts(ctx context.Context, instances, tokens []string) (timing, error) {
-	keys, err := newKeys(len(tokens))
+// hostCerts spends the instances' tokens on fresh host keys.
+func (s *site) hostCerts(ctx context.Context, in *instances) (timing, error) {
+	keys, err := newKeys(len(in.ids))
 	if err != nil {
 		return timing{}, err
 	}
-	requests := make([][]byte, len(tokens))
+	requests := make([][]byte, len(keys))
 	for i, key := range keys {
 		requests[i] = s.request("POST", "/noauth/hostcerts", "",
-			map[string]string{"token_id": tokens[i], "host_id": instances[i], "pub_key": key})
+			map[string]string{"token_id": in.tokens[i], "host_id": in.ids[i], "pub_key": key})
 	}
 	return s.measure(ctx, "hostcert", load{clients: clients, requests: requests, status: http.StatusOK})
 }

@@ -220,13 +220,14 @@ rate_limit = 0
 	return errors.Join(err, store.Close())
 }
 
-// measure runs a load, with a profile of the server if one is wanted.
+// measure runs a load, with profiles of the server if they are wanted.
 func (s *site) measure(ctx context.Context, name string, l load) (t timing, err error) {
 	if s.bench.profiles != "" {
-		if err := s.order("profile " + filepath.Join(s.bench.profiles, name+".pprof")); err != nil {
+		base := filepath.Join(s.bench.profiles, name)
+		if err := s.order("profile " + base + ".cpu.pprof"); err != nil {
 			return t, err
 		}
-		defer func() { err = errors.Join(err, s.order("stop")) }()
+		defer func() { err = errors.Join(err, s.order("stop"), s.order("heap "+base+".heap.pprof")) }()
 	}
 	l.address = s.address
 	return l.run(ctx, s.process)

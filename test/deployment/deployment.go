@@ -11,6 +11,7 @@ package deployment
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -26,6 +27,7 @@ import (
 	"github.com/muster-cloud/muster/internal/devcloud"
 	"github.com/muster-cloud/muster/internal/devcloud/devcloudtest"
 	"github.com/muster-cloud/muster/internal/server"
+	"github.com/muster-cloud/muster/internal/store"
 )
 
 // Settings are options of the configuration file, by section.
@@ -102,13 +104,35 @@ func (d *Deployment) Upgrade(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	store, err := server.OpenStore(ctx, cfg, slog.New(slog.DiscardHandler), nil)
+	opened, err := server.OpenStore(ctx, cfg, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return err
 	}
-	defer store.Close()
-	_, err = store.Upgrade(ctx)
-	return err
+	_, err = opened.Upgrade(ctx)
+	return errors.Join(err, opened.Close())
+}
+
+// OpenStore opens the database, for as long as the test runs, as a replica does.
+func (d *Deployment) OpenStore(t testing.TB) (*config.Config, *store.Store) {
+	t.Helper()
+	cfg, err := d.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := server.OpenStore(t.Context(), cfg, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- opened.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := errors.Join(<-ended, opened.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return cfg, opened
 }
 
 func (d *Deployment) load() (*config.Config, error) { return load(d.path) }

@@ -41,7 +41,7 @@ type KDCOptions struct {
 func StartKDC(t testing.TB, options KDCOptions) *KDC {
 	t.Helper()
 	for _, program := range []string{"krb5kdc", "kdb5_util", "kadmin.local"} {
-		if _, err := exec.LookPath(program); err != nil {
+		if _, err := os.Stat(sbin(program)); err != nil {
 			Need(t, fmt.Errorf("%s of MIT Kerberos: %w", program, ErrMissing))
 		}
 	}
@@ -133,8 +133,11 @@ func (k *KDC) write(name, content string) {
 	}
 }
 
+// sbin returns where Debian has the program: not in everybody's PATH.
+func sbin(program string) string { return "/usr/sbin/" + program }
+
 func (k *KDC) command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	c := exec.CommandContext(ctx, name, args...)
+	c := exec.CommandContext(ctx, sbin(name), args...)
 	c.Dir = k.dir
 	c.Env = append(os.Environ(), "KRB5_CONFIG="+k.Conf, "KRB5_KDC_PROFILE="+filepath.Join(k.dir, "kdc.conf"))
 	return c

@@ -4,6 +4,7 @@
 package trouble
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"testing"
@@ -20,52 +21,57 @@ func hurried(option, value string) deployment.Settings {
 }
 
 func TestDatabaseCrashes(t *testing.T) {
-	t.Parallel()
-	server, err := services.StartPostgreSQL(t.Context())
-	services.Need(t, err)
-	t.Cleanup(func() {
-		if err := server.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	database, err := server.Database(t.Context(), "muster")
-	if err != nil {
-		t.Fatal(err)
+	for name, start := range map[string]func(context.Context) (*services.Server, error){
+		"PostgreSQL": services.StartPostgreSQL, "MariaDB": services.StartMariaDB,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, err := start(t.Context())
+			services.Need(t, err)
+			t.Cleanup(func() {
+				if err := server.Stop(); err != nil {
+					t.Error(err)
+				}
+			})
+			database, err := server.Database(t.Context(), "muster")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := newWorld(t, deployment.Options{Database: database, Settings: hurried("request_timeout", "10s")})
+			client := deployment.As(w.Start(t).URL, w.alice)
+			cert := w.mustWork(t, client)
+			if err := server.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			askWithoutDatabase(t, w, client)
+			if err := server.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			w.mustRecover(t, client)
+			revokeAndLook(t, w, client, cert)
+		})
 	}
-	w := newWorld(t, deployment.Options{Database: database, Settings: hurried("request_timeout", "10s")})
-	client := deployment.As(w.Start(t).URL, w.alice)
-	cert := w.mustWork(t, client)
-	if err := server.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	askWithoutDatabase(t, w, client)
-	if err := server.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	w.mustRecover(t, client)
-	revokeAndLook(t, w, client, cert)
 }
 
+// TestDatabaseIsSilent: it takes connections, and never answers.
 func TestDatabaseIsSilent(t *testing.T) {
-	for name, start := range map[string]func(testing.TB) string{"PostgreSQL": databases.PostgreSQL} {
-		// Either limit must lead to an answer: the pool's, or the request's.
-		for option, settings := range map[string]deployment.Settings{
-			"pool_timeout":    hurried("request_timeout", "20s"),
-			"request_timeout": {"database": {"pool_timeout": "60s"}, "api": {"request_timeout": "2s"}},
-		} {
-			t.Run(name+"/"+option, func(t *testing.T) {
-				t.Parallel()
-				database, gate := through(t, start(t))
-				w := newWorld(t, deployment.Options{Database: database, Settings: settings})
-				client := deployment.As(w.Start(t).URL, w.alice)
-				cert := w.mustWork(t, client)
-				gate.Hang()
-				within(t, 20*time.Second, "all answers", func() { askWithoutDatabase(t, w, client) })
-				gate.Open()
-				w.mustRecover(t, client)
-				revokeAndLook(t, w, client, cert)
-			})
-		}
+	// Either limit must lead to an answer: the pool's, or the request's.
+	for option, settings := range map[string]deployment.Settings{
+		"pool_timeout":    hurried("request_timeout", "20s"),
+		"request_timeout": {"database": {"pool_timeout": "60s"}, "api": {"request_timeout": "2s"}},
+	} {
+		t.Run(option, func(t *testing.T) {
+			t.Parallel()
+			database, gate := through(t, databases.PostgreSQL(t))
+			w := newWorld(t, deployment.Options{Database: database, Settings: settings})
+			client := deployment.As(w.Start(t).URL, w.alice)
+			cert := w.mustWork(t, client)
+			gate.Hang()
+			within(t, 20*time.Second, "all answers", func() { askWithoutDatabase(t, w, client) })
+			gate.Open()
+			w.mustRecover(t, client)
+			revokeAndLook(t, w, client, cert)
+		})
 	}
 }
 

@@ -123,9 +123,12 @@ func (c *call) deniedTo(kind, attr string, refusal *fail) string {
 	return refusal.message
 }
 
+// lookup returns a member's canonical name, or "" and what is missing, and the name to tell it by.
+type lookup func(given string) (canonical, shown, missing string)
+
 // enlist adds members to a list, as all of FreeIPA's add_member commands do: they fail for none, but tell of each that
-// is left out, and why. find returns a member's canonical name, or "" and what is missing, and the name to tell it by.
-func enlist(list, given []string, denied string, find func(given string) (canonical, shown, missing string)) ([]string, int, [][]string) {
+// is left out, and why.
+func enlist(list, given []string, denied string, find lookup) ([]string, int, [][]string) {
 	list = slices.Clone(list)
 	completed, failed := 0, [][]string{}
 	for _, name := range given {
@@ -190,7 +193,8 @@ func (c *call) permissionAdd() (entry, *fail) {
 	}
 	for _, attr := range p.attrs {
 		if !slices.Contains(permissionAttrs, strings.ToLower(attr)) {
-			return nil, invalidSyntax(fmt.Sprintf("targetattr \"%[1]s\" does not exist in schema. Please add attributeTypes \"%[1]s\" to "+
+			return nil, invalidSyntax(fmt.Sprintf("targetattr \"%[1]s\" does not exist in schema. "+
+				"Please add attributeTypes \"%[1]s\" to "+
 				"schema if necessary. ACL Syntax Error(-5):(targetattr = \\22%[1]s\\22)(targetfilter = \\22(objectclass=ipa%[2]s)\\22)"+
 				"(version 3.0;acl \\22permission:%[3]s\\22;allow (%[4]s) groupdn = \\22ldap:///%[5]s\\22;)",
 				attr, p.kind, p.cn, strings.Join(p.rights, ","), dn))

@@ -16,7 +16,9 @@ func (s *Server) commandTable() map[string]command {
 		"ping":   {run: (*call).ping},
 		"whoami": {run: (*call).whoami},
 	}
-	for _, part := range []map[string]command{hostCommands(), serviceCommands(), dnsCommands(), accessCommands(), groupCommands()} {
+	for _, part := range []map[string]command{
+		hostCommands(), serviceCommands(), dnsCommands(), accessCommands(), groupCommands(),
+	} {
 		maps.Copy(table, part)
 	}
 	return table

@@ -22,7 +22,8 @@ func (c *call) findRecord() (*zone, string, *fail) {
 		return z, strings.ToLower(given), nil
 	}
 	if given = strings.ToLower(given); given != z.name && !strings.HasSuffix(given, "."+z.name) {
-		return nil, "", validationError("idnsname", "out-of-zone data: record name must be a subdomain of the zone or a relative name")
+		return nil, "", validationError("idnsname",
+			"out-of-zone data: record name must be a subdomain of the zone or a relative name")
 	}
 	return z, z.relative(given), nil
 }
@@ -84,7 +85,8 @@ func (c *call) dnsrecordAdd() (entry, *fail) {
 	}
 	old := z.records[name]
 	if conflictsWithAlias(old, given) {
-		return nil, validationError("cnamerecord", "CNAME record is not allowed to coexist with any other record (RFC 1034, section 3.6.2)")
+		return nil, validationError("cnamerecord",
+			"CNAME record is not allowed to coexist with any other record (RFC 1034, section 3.6.2)")
 	}
 	news := false
 	for kind, values := range given {
@@ -214,7 +216,9 @@ func (c *call) dnsrecordDel() (entry, *fail) {
 	}
 	value := []any{dnsName(strings.ToLower(c.arg(1)))}
 	if z.records[name] == nil {
-		return entry{"result": entry{"failed": []string{}}, "value": value, "summary": fmt.Sprintf("Deleted record \"%s\"", name)}, nil
+		return entry{
+			"result": entry{"failed": []string{}}, "value": value, "summary": fmt.Sprintf("Deleted record \"%s\"", name),
+		}, nil
 	}
 	return entry{"result": z.record(name), "value": value, "summary": nil}, nil
 }

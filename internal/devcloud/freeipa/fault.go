@@ -77,7 +77,7 @@ func (f Fault) before(w http.ResponseWriter, r *http.Request) bool {
 		select {
 		case <-timer.C:
 		case <-r.Context().Done():
-			return false
+			panic(http.ErrAbortHandler)
 		}
 	}
 	if f.Cut == CutBefore {

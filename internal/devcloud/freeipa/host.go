@@ -264,7 +264,9 @@ func (d *directory) rawHost(h *host) entry {
 		e[proper] = e[lower]
 		delete(e, lower)
 	}
-	for _, computed := range []string{"ipakrbrequirespreauth", "ipakrbokasdelegate", "ipakrboktoauthasdelegate", "memberof_hostgroup"} {
+	for _, computed := range []string{
+		"ipakrbrequirespreauth", "ipakrbokasdelegate", "ipakrboktoauthasdelegate", "memberof_hostgroup",
+	} {
 		delete(e, computed)
 	}
 	for attribute, raw := range map[string]string{"managedby_host": "managedby", "managing_host": "managing"} {

@@ -73,14 +73,17 @@ func (c *call) hostgroupAddMember() (entry, *fail) {
 		return nil, notFound(c.arg(0) + ": host group not found")
 	}
 	denied := c.deniedTo("hostgroup", "member", cannotWrite("member", c.dir.groupDN(g.cn)))
-	hosts, completed, failed := enlist(g.hosts, texts(c.options["host"]), denied, func(fqdn string) (string, string, string) {
+	find := func(fqdn string) (string, string, string) {
 		if c.dir.hosts[fqdn] == nil {
 			return "", fqdn, "no such entry"
 		}
 		return fqdn, fqdn, ""
-	})
+	}
+	hosts, completed, failed := enlist(g.hosts, texts(c.options["host"]), denied, find)
 	g.hosts = hosts
-	result := entry{"cn": []string{g.cn}, "description": []string{g.description}, "dn": c.dir.groupDN(g.cn), "member_host": g.hosts}
+	result := entry{
+		"cn": []string{g.cn}, "description": []string{g.description}, "dn": c.dir.groupDN(g.cn), "member_host": g.hosts,
+	}
 	return entry{
 		"completed": completed, "result": result,
 		"failed": entry{"member": entry{"host": failed, "hostgroup": [][]string{}}},

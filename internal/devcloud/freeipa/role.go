@@ -53,16 +53,19 @@ func (c *call) privilegeAddPermission() (entry, *fail) {
 		return nil, notFound(c.arg(0) + ": privilege not found")
 	}
 	denied := c.deniedTo("", "", cannotWrite("member", c.dir.privilegeDN(p)))
-	permissions, completed, failed := enlist(p.permissions, texts(c.options["permission"]), denied, func(given string) (string, string, string) {
+	find := func(given string) (string, string, string) {
 		if known := c.dir.permissions[strings.ToLower(given)]; known != nil {
 			return known.cn, given, ""
 		}
 		// The server cuts its own message at the first colon, which such a name holds too.
 		name, why, _ := strings.Cut(given+": permission not found", ": ")
 		return "", name, why
-	})
+	}
+	permissions, completed, failed := enlist(p.permissions, texts(c.options["permission"]), denied, find)
 	p.permissions = permissions
-	return entry{"completed": completed, "failed": entry{"member": entry{"permission": failed}}, "result": c.dir.privilegeView(p)}, nil
+	return entry{
+		"completed": completed, "failed": entry{"member": entry{"permission": failed}}, "result": c.dir.privilegeView(p),
+	}, nil
 }
 
 func (d *directory) roleView(r *role) entry {
@@ -115,14 +118,17 @@ func (c *call) roleAddPrivilege() (entry, *fail) {
 		return nil, trouble
 	}
 	denied := c.deniedTo("", "", cannotWrite("memberOf", c.dir.roleDN(r)))
-	privileges, completed, failed := enlist(r.privileges, texts(c.options["privilege"]), denied, func(given string) (string, string, string) {
+	find := func(given string) (string, string, string) {
 		if known := c.dir.privileges[strings.ToLower(given)]; known != nil {
 			return known.cn, given, ""
 		}
 		return "", given, "privilege not found"
-	})
+	}
+	privileges, completed, failed := enlist(r.privileges, texts(c.options["privilege"]), denied, find)
 	r.privileges = privileges
-	return entry{"completed": completed, "failed": entry{"member": entry{"privilege": failed}}, "result": c.dir.roleView(r)}, nil
+	return entry{
+		"completed": completed, "failed": entry{"member": entry{"privilege": failed}}, "result": c.dir.roleView(r),
+	}, nil
 }
 
 func (c *call) roleAddMember() (entry, *fail) {
@@ -131,13 +137,14 @@ func (c *call) roleAddMember() (entry, *fail) {
 		return nil, trouble
 	}
 	denied := c.deniedTo("", "", cannotWrite("member", c.dir.roleDN(r)))
-	services, completed, left := enlist(r.services, texts(c.options["service"]), denied, func(given string) (string, string, string) {
+	find := func(given string) (string, string, string) {
 		principal, trouble := c.dir.principalName(given)
 		if trouble != nil || c.dir.services[principal] == nil {
 			return "", principal, "no such entry"
 		}
 		return principal, principal, ""
-	})
+	}
+	services, completed, left := enlist(r.services, texts(c.options["service"]), denied, find)
 	r.services = services
 	none := [][]string{}
 	failed := entry{"user": none, "group": none, "host": none, "hostgroup": none, "service": left, "idoverrideuser": none}

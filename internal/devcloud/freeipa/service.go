@@ -95,13 +95,14 @@ func (c *call) serviceAddHost() (entry, *fail) {
 		return nil, trouble
 	}
 	denied := c.deniedTo("service", "managedby", cannotWrite("managedBy", c.dir.serviceDN(s.principal)))
-	managers, completed, failed := enlist(s.managedBy, texts(c.options["host"]), denied, func(given string) (string, string, string) {
+	find := func(given string) (string, string, string) {
 		fqdn := strings.ToLower(given)
 		if c.dir.hosts[fqdn] == nil {
 			return "", fqdn, "no matching entry found"
 		}
 		return fqdn, fqdn, ""
-	})
+	}
+	managers, completed, failed := enlist(s.managedBy, texts(c.options["host"]), denied, find)
 	slices.Sort(managers)
 	s.managedBy = managers
 	return c.managed(s, completed, failed), nil

@@ -59,6 +59,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"muster": mai
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireExplicitExec: true, RequireUniqueNames: true, Setup: setUp,
+		Deadline: time.Now().Add(3 * patience), // a server that does not stop is killed
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "configure": configure, "login": login, "service": service, "notified": notified,
 			"signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,

@@ -187,9 +187,9 @@ func TestLogin(t *testing.T) {
 	}{
 		{"nobody", "who are you? Set OS_CLOUD", Config{}},
 		{"unknown cloud", `cloud "other" not found`, Config{Cloud: "other", Environ: []string{"OS_CLIENT_CONFIG_FILE=" + file}}},
-		{"wrong password", "Keystone refuses the login (401)", Config{Environ: []string{url, "OS_USERNAME=demo", "OS_PASSWORD=s3cret",
+		{"wrong password", "log in to Keystone: it refuses (401)", Config{Environ: []string{url, "OS_USERNAME=demo", "OS_PASSWORD=s3cret",
 			"OS_USER_DOMAIN_NAME=Default", "OS_PROJECT_ID=" + project}}},
-		{"not a Keystone", "Keystone answers the login with 404", Config{Environ: []string{url + "/x/v3", "OS_USERNAME=demo", "OS_PASSWORD=s3cret",
+		{"not a Keystone", "log in to Keystone: it answers 404", Config{Environ: []string{url + "/x/v3", "OS_USERNAME=demo", "OS_PASSWORD=s3cret",
 			"OS_USER_DOMAIN_NAME=Default", "OS_PROJECT_ID=" + project}}},
 		{"no such region", "no service of type ssh", Config{Environ: []string{url, "OS_TOKEN=" + token, "OS_REGION_NAME=RegionTwo"}}},
 	} {

@@ -56,7 +56,7 @@ func Login(ctx context.Context, cfg Config) (*Client, error) {
 	if address == "" {
 		endpoint.ApplyDefaults(serviceType)
 		if address, err = provider.EndpointLocator(endpoint); err != nil {
-			return nil, fmt.Errorf("Keystone's catalogue has no service of type %s for you; give Muster's address with --url", serviceType)
+			return nil, fmt.Errorf("the catalogue of Keystone has no service of type %s for you; give Muster's address with --url", serviceType)
 		}
 	}
 	c.base, err = baseURL(address)
@@ -80,9 +80,9 @@ func loginError(err error) error {
 	case !errors.As(err, &answer):
 		return fmt.Errorf("log in to Keystone: %w", err)
 	case answer.Actual == http.StatusUnauthorized:
-		return errors.New("Keystone refuses the login (401); see user, password, project and their domains")
+		return errors.New("log in to Keystone: it refuses (401); see user, password, project and their domains")
 	default:
-		return fmt.Errorf("Keystone answers the login with %d", answer.Actual)
+		return fmt.Errorf("log in to Keystone: it answers %d", answer.Actual)
 	}
 }
 

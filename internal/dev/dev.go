@@ -39,7 +39,7 @@ type Config struct {
 	// environment files, and is made if missing. What Muster recorded there
 	// before is kept. Empty: a temporary folder, removed at the end.
 	Dir string
-	// Listen is Muster's address. Default: a free port of 127.0.0.1.
+	// Listen is Muster's address. Port 0 is a free one. Default 127.0.0.1:0.
 	Listen string
 	// Logger gets Muster's and the cloud's logs. Default: discarded.
 	Logger *slog.Logger
@@ -154,23 +154,27 @@ func (e *Environment) startCloud(cfg Config) error {
 // startMuster opens Muster's listener. Its configuration names the port, which
 // somebody else may take before Muster does.
 func (e *Environment) startMuster(ctx context.Context, cfg Config) error {
-	for try := 1; ; try++ {
-		address := cfg.Listen
-		if address == "" {
-			var err error
-			if address, err = freeAddress(); err != nil {
-				return err
-			}
-		}
-		err := e.tryMuster(ctx, cfg, address)
-		if err == nil || cfg.Listen != "" || try == portTries || !errors.Is(err, syscall.EADDRINUSE) {
+	listen := cmp.Or(cfg.Listen, "127.0.0.1:0")
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("the address %q: want host:port, such as 127.0.0.1:18322", listen)
+	}
+	if port != "0" {
+		return e.tryMuster(ctx, cfg, host, port)
+	}
+	for range portTries {
+		if port, err = freePort(host); err != nil {
 			return err
 		}
+		if err = e.tryMuster(ctx, cfg, host, port); !errors.Is(err, syscall.EADDRINUSE) {
+			break
+		}
 	}
+	return err
 }
 
-func (e *Environment) tryMuster(ctx context.Context, cfg Config, address string) error {
-	if err := e.writeConfig(address); err != nil {
+func (e *Environment) tryMuster(ctx context.Context, cfg Config, host, port string) error {
+	if err := e.writeConfig(host, port); err != nil {
 		return err
 	}
 	// The environment of this process stays out: it may name a real Muster's database.
@@ -201,11 +205,12 @@ func upgrade(ctx context.Context, cfg *config.Config, logger *slog.Logger) error
 	return errors.Join(err, records.Close())
 }
 
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func freePort(host string) (string, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return "", fmt.Errorf("looking for a free port: %w", err)
 	}
 	defer listener.Close()
-	return listener.Addr().String(), nil
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	return port, err
 }

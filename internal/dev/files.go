@@ -55,7 +55,7 @@ func value(text string) string { return strings.ReplaceAll(text, "$", "$$") }
 
 // writeConfig writes muster.conf and the secrets that it refers to. The master
 // key is kept where there is one: it opens what the database holds.
-func (e *Environment) writeConfig(address string) error {
+func (e *Environment) writeConfig(host, port string) error {
 	masterKey := filepath.Join(e.Dir, "master.key")
 	if _, err := os.Stat(masterKey); errors.Is(err, fs.ErrNotExist) {
 		if err := writeSecret(masterKey, custody.NewMasterKey()+"\n"); err != nil {
@@ -65,17 +65,13 @@ func (e *Environment) writeConfig(address string) error {
 	if err := writeSecret(filepath.Join(e.Dir, "keystone.password"), e.Cloud.Identity.Password("muster")+"\n"); err != nil {
 		return err
 	}
-	endpoint, err := reachable(address)
-	if err != nil {
-		return err
-	}
 	database := url.URL{Path: filepath.Join(e.Dir, "muster.db")}
 	var text bytes.Buffer
-	err = musterConf.Execute(&text, map[string]string{
+	err := musterConf.Execute(&text, map[string]string{
 		"Database":    "sqlite:///" + database.EscapedPath(),
 		"KeystoneURL": e.KeystoneURL,
-		"MusterURL":   endpoint,
-		"Address":     address,
+		"MusterURL":   reachable(host, port),
+		"Address":     net.JoinHostPort(host, port),
 	})
 	if err != nil {
 		return err
@@ -85,15 +81,11 @@ func (e *Environment) writeConfig(address string) error {
 }
 
 // reachable is the URL of a listener as seen from this machine.
-func reachable(address string) (string, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", fmt.Errorf("the address %q: want host:port, such as 127.0.0.1:18322", address)
-	}
+func reachable(host, port string) string {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	return "http://" + net.JoinHostPort(host, port), nil
+	return "http://" + net.JoinHostPort(host, port)
 }
 
 // openrc is what the openstack client, and the commands that muster dev

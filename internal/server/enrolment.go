@@ -54,7 +54,7 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 		Store: s.store, Directory: e.directory, Sealer: keyring, Realm: known.Realm,
 		Rules: s.enrolmentRules(known), Servers: func() []string { return hostsOf(directory.Servers) },
 		AnswerWithin: cfg.AnswerWithin, OnFailure: enroll.OnFailure(cfg.OnFailure), MaxInFlight: s.cfg.IPA.MaxInFlight,
-		Replica: s.cfg.Host, Logger: s.logger, Registerer: s.registry,
+		Logger: s.logger, Registerer: s.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("[enroll]: %w", err)

@@ -46,6 +46,9 @@ type profile struct {
 	critical   map[string]string
 	lifetime   time.Duration
 	leftOut    []LeftOut
+	// digest identifies what a certificate grants: two with equal digests
+	// differ in nothing but serial and times.
+	digest string
 }
 
 // decide makes the profile of a user who holds the roles. A certificate is one
@@ -92,6 +95,7 @@ func (r UserRules) decide(roles []string, asked time.Duration) (profile, error) 
 	}
 	var err error
 	p.lifetime, err = r.lifetime(asked, limit)
+	p.digest = p.computeDigest()
 	return p, err
 }
 
@@ -119,9 +123,7 @@ func noPrincipals(roles []string, leftOut []LeftOut) string {
 	return "none of the user's roles can be an account: " + strings.Join(reasons, "; ")
 }
 
-// digest identifies what a certificate grants: two with equal digests differ
-// in nothing but serial and times.
-func (p profile) digest() string {
+func (p profile) computeDigest() string {
 	h := sha256.New()
 	for _, list := range [][]string{p.principals, flatten(p.extensions), flatten(p.critical)} {
 		fmt.Fprintf(h, "%d\n", len(list))

@@ -52,7 +52,7 @@ func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (sto
 	}
 	// Two simultaneous requests for one key get one certificate. The work does
 	// not end with the first of them, since the second waits for it too.
-	group := fmt.Sprint(req.ProjectID, req.UserID, key.SHA256, wanted.digest(), wanted.lifetime)
+	group := fmt.Sprint(req.ProjectID, req.UserID, key.SHA256, wanted.digest, wanted.lifetime)
 	cert, _, err := together(ctx, &s.issuing, group, func() (store.UserCert, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTimeout)
 		defer cancel()
@@ -115,7 +115,7 @@ func (s *Service) tryIssueUser(ctx context.Context, by Actor, req UserRequest, k
 // that is wanted is left.
 func serves(cert store.UserCert, wanted profile, authorityKeyID string, now time.Time) bool {
 	left := cert.ExpiresAt.Sub(now)
-	return cert.RevokedAt.IsZero() && cert.Profile == wanted.digest() && cert.AuthorityKeyID == authorityKeyID &&
+	return cert.RevokedAt.IsZero() && cert.Profile == wanted.digest && cert.AuthorityKeyID == authorityKeyID &&
 		left > wanted.lifetime/2 && left <= wanted.lifetime
 }
 
@@ -145,7 +145,7 @@ func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.K
 	return store.UserCert{
 		Serial: serial, ProjectID: req.ProjectID, UserID: req.UserID, UserName: req.UserName,
 		Principals: wanted.principals, Fingerprint: key.SHA256, MD5: key.MD5,
-		KeyID: template.KeyId, AuthorityKeyID: ca.id, Cert: line, Profile: wanted.digest(),
+		KeyID: template.KeyId, AuthorityKeyID: ca.id, Cert: line, Profile: wanted.digest,
 		CreatedAt: now, ExpiresAt: time.Unix(int64(template.ValidBefore), 0).UTC(),
 	}, nil
 }

@@ -167,7 +167,7 @@ func startChild(configuration string) (*child, error) {
 	c.process = process(c.command.Process.Pid)
 	url, err := c.answers.ReadString('\n')
 	if err != nil {
-		return nil, errors.Join(errors.New("Muster did not start"), c.stop())
+		return nil, errors.Join(errors.New("the server did not start"), c.stop())
 	}
 	c.address = strings.TrimPrefix(strings.TrimSpace(url), "http://")
 	return c, nil

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +20,7 @@ import (
 	_ "modernc.org/sqlite"
 
 	"github.com/muster-cloud/muster/test/deployment"
+	"github.com/muster-cloud/muster/test/services"
 )
 
 // longest is how long a round's load runs at most before the kill.
@@ -30,20 +32,110 @@ func TestKilledOnSQLite(t *testing.T) {
 		rounds = 10
 	}
 	d := deployment.New(t, deployment.Options{})
-	run(t, d, rounds, func() { checkSQLite(t, d.SQLite()) })
+	run(t, d, rounds, kill, func() { checkSQLite(t, d.SQLite()) })
 }
 
+// TestStoppedUnderLoad: a replica that is told to end answers all that it took on.
+func TestStoppedUnderLoad(t *testing.T) {
+	d := deployment.New(t, deployment.Options{})
+	run(t, d, 5, stop, func() { checkSQLite(t, d.SQLite()) })
+}
+
+// TestDatabaseKilledUnderLoad: the replica stays, and the database is killed and
+// comes back.
+func TestDatabaseKilledUnderLoad(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it needs database servers")
+	}
+	for name, start := range map[string]func(context.Context) (*services.Server, error){
+		"PostgreSQL": services.StartPostgreSQL, "MariaDB": services.StartMariaDB,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, err := start(t.Context())
+			services.Need(t, err)
+			t.Cleanup(func() {
+				if err := server.Stop(); err != nil {
+					t.Error(err)
+				}
+			})
+			database, err := server.Database(t.Context(), "muster")
+			if err != nil {
+				t.Fatal(err)
+			}
+			killDatabase(t, deployment.New(t, deployment.Options{Database: database}), server)
+		})
+	}
+}
+
+func killDatabase(t *testing.T, d *deployment.Deployment, server *services.Server) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	l := newLedger(d, t)
+	replica := d.StartProcess(t)
+	for round := range 5 {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		time.AfterFunc(time.Duration(random.Int64N(int64(longest))), func() {
+			err := errors.Join(server.Kill(), server.Start(ctx))
+			cancel()
+			ended <- err
+		})
+		l.load(ctx, t, replica.URL, random.Uint64())
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		awaitReady(t, l, replica.URL)
+		l.check(t, replica.URL)
+		if t.Failed() {
+			t.Fatalf("round %d\n%s", round, replica.Log())
+		}
+	}
+	l.checkSerials(t)
+	if err := replica.Stop(); err != nil {
+		t.Errorf("%v\n%s", err, replica.Log())
+	}
+	t.Logf("%d user certificates, %d revocations, %d instances, %d refusals", len(l.issued), len(l.revoked), len(l.hosts), l.refused)
+	if l.refused == 0 || len(l.issued) == 0 {
+		t.Error("that has tested nothing")
+	}
+}
+
+// awaitReady returns when the replica has found its database again.
+func awaitReady(t *testing.T, l *ledger, url string) {
+	t.Helper()
+	err := deployment.Await(t.Context(), func(ctx context.Context) error {
+		answer, err := l.user.At(url).Call(ctx, "GET", "/readyz", nil)
+		if err == nil && answer.Status != http.StatusOK {
+			err = fmt.Errorf("not ready: %s", answer.Body)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kill ends a replica as a crash does.
+func kill(p *deployment.Process) error {
+	p.Kill()
+	return nil
+}
+
+// stop ends a replica as an operator does.
+func stop(p *deployment.Process) error { return p.Stop() }
+
 func TestKilledOnPostgreSQL(t *testing.T) {
-	run(t, deployment.New(t, deployment.Options{Database: databases.PostgreSQL(t)}), 10, func() {})
+	run(t, deployment.New(t, deployment.Options{Database: databases.PostgreSQL(t)}), 10, kill, func() {})
 }
 
 func TestKilledOnMariaDB(t *testing.T) {
-	run(t, deployment.New(t, deployment.Options{Database: databases.MariaDB(t)}), 10, func() {})
+	run(t, deployment.New(t, deployment.Options{Database: databases.MariaDB(t)}), 10, kill, func() {})
 }
 
-// run kills a replica so many times. After each the database is examined, the
+// run ends a replica so many times. After each the database is examined, the
 // next replica starts, and everything that clients were told is compared.
-func run(t *testing.T, d *deployment.Deployment, rounds int, examine func()) {
+func run(t *testing.T, d *deployment.Deployment, rounds int, end func(*deployment.Process) error, examine func()) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -53,14 +145,16 @@ func run(t *testing.T, d *deployment.Deployment, rounds int, examine func()) {
 		replica = d.StartProcess(t)
 		l.check(t, replica.URL)
 		ctx, cancel := context.WithCancel(t.Context())
-		killed := make(chan struct{})
+		ended := make(chan struct{})
 		time.AfterFunc(time.Duration(random.Int64N(int64(longest))), func() {
-			replica.Kill()
+			if err := end(replica); err != nil {
+				t.Errorf("round %d: the end: %v\n%s", round, err, replica.Log())
+			}
 			cancel()
-			close(killed)
+			close(ended)
 		})
 		l.load(ctx, t, replica.URL, random.Uint64())
-		<-killed
+		<-ended
 		examine()
 		if text := replica.Log(); strings.Contains(text, "panic") {
 			t.Errorf("round %d: %s", round, text)

@@ -32,6 +32,7 @@ type ledger struct {
 	revoked map[uint64]bool   // user certificates whose revocation was answered
 	highest uint64            // serial of a user certificate that was checked
 	fresh   []string          // instances since the last check
+	refused int               // requests that were told to come back later
 }
 
 // host is what an instance was told.
@@ -81,8 +82,8 @@ func (l *ledger) load(ctx context.Context, t *testing.T, url string, seed uint64
 
 func (l *ledger) issueAndRevoke(ctx context.Context, url string, random *rand.Rand) error {
 	answer, err := l.user.At(url).Call(ctx, "POST", "/v1/usercerts", l.person.OwnCert(publicKey(random)))
-	if err != nil {
-		return nil // killed: nothing was told
+	if err != nil || l.later(answer) {
+		return nil // nothing was told
 	}
 	var cert deployment.UserCert
 	if answer.Status != http.StatusCreated {
@@ -102,7 +103,7 @@ func (l *ledger) issueAndRevoke(ctx context.Context, url string, random *rand.Ra
 		return nil
 	}
 	answer, err = l.user.At(url).Call(ctx, "POST", "/v1/revokeduserkeys/"+l.person.ProjectID, deployment.Object{"serial": cert.Serial})
-	if err != nil {
+	if err != nil || l.later(answer) {
 		return nil
 	}
 	if answer.Status != http.StatusOK {
@@ -112,6 +113,17 @@ func (l *ledger) issueAndRevoke(ctx context.Context, url string, random *rand.Ra
 	defer l.mu.Unlock()
 	l.revoked[cert.Serial] = true
 	return nil
+}
+
+// later tells that the replica could not do it now, and said so.
+func (l *ledger) later(answer deployment.Answer) bool {
+	if answer.Status != http.StatusServiceUnavailable || answer.Header.Get("Retry-After") == "" {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused++
+	return true
 }
 
 func (l *ledger) boot(ctx context.Context, url string, random *rand.Rand) error {
@@ -144,7 +156,7 @@ func (l *ledger) note(instance string, h host) {
 func (l *ledger) token(ctx context.Context, url, instance string) (string, bool, error) {
 	answer, err := l.nova.At(url).Call(ctx, "POST", "/v1/hosttokens",
 		deployment.Object{"host_id": instance, "auth_id": l.person.ProjectID, "hostname": "vm"})
-	if err != nil {
+	if err != nil || l.later(answer) {
 		return "", false, nil
 	}
 	if answer.Status != http.StatusCreated {
@@ -158,7 +170,7 @@ func (l *ledger) token(ctx context.Context, url, instance string) (string, bool,
 func (l *ledger) hostCert(ctx context.Context, url, instance string, h host) (cert deployment.HostCert, ok bool, err error) {
 	answer, err := l.nova.At(url).Call(ctx, "POST", "/noauth/hostcerts",
 		deployment.Object{"host_id": instance, "token_id": h.token, "pub_key": h.key})
-	if err != nil {
+	if err != nil || l.later(answer) {
 		return cert, false, nil
 	}
 	if answer.Status != http.StatusOK {

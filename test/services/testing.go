@@ -57,6 +57,9 @@ func (d *Databases) MariaDB(t testing.TB) string {
 
 func (d *Databases) database(t testing.TB, s *shared, start func(context.Context) (*Server, error)) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it needs a database server")
+	}
 	s.once.Do(func() { s.server, s.err = start(context.Background()) })
 	Need(t, s.err)
 	url, err := s.server.Database(t.Context(), fmt.Sprintf("muster_%d", d.names.Add(1)))

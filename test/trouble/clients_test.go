@@ -22,6 +22,9 @@ const crowd = 400
 // TestSlowClients: those who send a request byte by byte, or begin none, stop
 // nobody else, and are sent away.
 func TestSlowClients(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it waits for time limits")
+	}
 	t.Parallel()
 	w := newWorld(t, deployment.Options{Settings: deployment.Settings{"api": {"request_timeout": "3s"}}})
 	client := deployment.As(w.Start(t).URL, w.alice)

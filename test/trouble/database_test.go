@@ -21,6 +21,9 @@ func hurried(option, value string) deployment.Settings {
 }
 
 func TestDatabaseCrashes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it needs database servers")
+	}
 	for name, start := range map[string]func(context.Context) (*services.Server, error){
 		"PostgreSQL": services.StartPostgreSQL, "MariaDB": services.StartMariaDB,
 	} {

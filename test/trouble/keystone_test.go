@@ -14,6 +14,9 @@ import (
 )
 
 func TestKeystoneAway(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it waits for time limits")
+	}
 	t.Parallel()
 	w := newWorld(t, deployment.Options{Settings: deployment.Settings{"keystone_authtoken": {
 		"http_connect_timeout": "1s", "role_cache_time": "1s",

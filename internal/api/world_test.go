@@ -1,0 +1,210 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api_test
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-cloud/muster/internal/api/apitest"
+	"github.com/muster-cloud/muster/test/deployment"
+)
+
+// world is a whole Muster beside a cloud with two projects and their people.
+type world struct {
+	t      testing.TB
+	cloud  *deployment.Deployment
+	url    string
+	checks *apitest.Transport
+	client *http.Client
+
+	demo, other string            // projects
+	users       map[string]string // IDs by name
+	tokens      map[string]string // by caller
+}
+
+// The people: alice and bob are members of demo, mia is its manager; carol and
+// otto are the same in project other; boot is a service user.
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	d := deployment.New(t, deployment.Options{})
+	w := &world{t: t, cloud: d, url: d.Start(t).URL, checks: apitest.NewTransport(t), users: map[string]string{}, tokens: map[string]string{}}
+	w.client = &http.Client{Transport: w.checks}
+	keystone := d.Cloud.Identity
+	w.demo = keystone.ProjectID("demo")
+	var err error
+	if w.other, err = keystone.CreateProject("other"); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []struct{ caller, user, project, role string }{
+		{"owner", "alice", "demo", "member"}, {"member", "bob", "demo", "member"}, {"manager", "mia", "demo", "manager"},
+		{"stranger", "carol", "other", "member"}, {"other manager", "otto", "other", "manager"}, {"service", "boot", "service", "service"},
+	} {
+		id, err := keystone.CreateUser(p.user, "secret")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.users[p.user] = id
+		if err := keystone.Grant(id, keystone.ProjectID(p.project), p.role); err != nil {
+			t.Fatal(err)
+		}
+		w.tokens[p.caller] = w.token(p.user, "secret", p.project)
+	}
+	w.tokens["expired"] = w.token("alice", "secret", "demo")
+	keystone.ExpireToken(w.tokens["expired"])
+	w.tokens["bad"] = "gAAAAA-nobody-gave-this-out"
+	w.tokens["admin"] = w.token("admin", keystone.Password("admin"), "admin")
+	w.tokens["system"] = w.systemToken()
+	return w
+}
+
+func (w *world) token(user, password, project string) string {
+	w.t.Helper()
+	token, err := w.cloud.Cloud.Identity.Token(user, password, project)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return token
+}
+
+func (w *world) systemToken() string {
+	w.t.Helper()
+	body := fmt.Sprintf(`{"auth": {"identity": {"methods": ["password"], "password": {"user": {"name": "admin", "domain": {"id": "default"},
+		"password": %q}}}, "scope": {"system": {"all": true}}}}`, w.cloud.Cloud.Identity.Password("admin"))
+	response, err := http.Post(w.cloud.Cloud.AuthURL()+"/auth/tokens", "application/json", strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	response.Body.Close()
+	token := response.Header.Get("X-Subject-Token")
+	if token == "" {
+		w.t.Fatalf("no token for the system: %s", response.Status)
+	}
+	return token
+}
+
+// reply is an answer that was read.
+type reply struct {
+	t      testing.TB
+	Status int
+	Header http.Header
+	Text   string
+}
+
+// json reads the body into a map.
+func (r reply) json() map[string]any {
+	r.t.Helper()
+	var value map[string]any
+	decoder := json.NewDecoder(strings.NewReader(r.Text))
+	decoder.UseNumber() // serials have more digits than a float shows
+	if err := decoder.Decode(&value); err != nil {
+		r.t.Fatalf("the body is no JSON object: %v\n%s", err, r.Text)
+	}
+	return value
+}
+
+// want fails the test unless the status is this one.
+func (r reply) want(status int) reply {
+	r.t.Helper()
+	if r.Status != status {
+		r.t.Fatalf("answered with %d, want %d: %s", r.Status, status, r.Text)
+	}
+	return r
+}
+
+// do asks as a caller; body is JSON text, or nothing. Headers are "Name: value".
+func (w *world) do(caller, method, path, body string, headers ...string) reply {
+	w.t.Helper()
+	request, err := http.NewRequest(method, w.url+path, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if body != "" {
+		request.Body = io.NopCloser(strings.NewReader(body))
+		request.ContentLength = int64(len(body))
+		request.Header.Set("Content-Type", "application/json")
+	}
+	if token := w.tokens[caller]; token != "" {
+		request.Header.Set("X-Auth-Token", token)
+	}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		request.Header.Set(name, value)
+	}
+	response, err := w.client.Do(request)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return reply{w.t, response.StatusCode, response.Header, string(text)}
+}
+
+func newKey(t testing.TB) ssh.PublicKey {
+	t.Helper()
+	public, _, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ssh.NewPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func line(key ssh.PublicKey) string { return string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key))) }
+
+func newID() string {
+	id := make([]byte, 16)
+	rand.Read(id)
+	return hex.EncodeToString(id)
+}
+
+func object(pairs ...any) string {
+	fields := map[string]any{}
+	for i := 0; i < len(pairs); i += 2 {
+		fields[pairs[i].(string)] = pairs[i+1]
+	}
+	text, err := json.Marshal(fields)
+	if err != nil {
+		panic(err) // the pairs are a test's own
+	}
+	return string(text)
+}
+
+// userCert makes a certificate of alice's in demo and returns it.
+func (w *world) userCert() (serial json.Number, cert map[string]any) {
+	w.t.Helper()
+	cert = w.do("owner", "POST", "/v1/usercerts", object("user_id", w.users["alice"], "auth_id", w.demo, "pub_key", line(newKey(w.t)))).want(201).json()
+	return cert["serial"].(json.Number), cert
+}
+
+// instance makes one in demo and returns its ID and token.
+func (w *world) instance() (id, token string) {
+	w.t.Helper()
+	id = newID()
+	boot := w.do("service", "POST", "/v1/vendordata", object("project-id", w.demo, "instance-id", id, "hostname", "web1")).want(200).json()
+	return id, boot["token"].(string)
+}
+
+// hostCert makes an instance in demo and its certificate.
+func (w *world) hostCert() map[string]any {
+	w.t.Helper()
+	id, token := w.instance()
+	return w.do("none", "POST", "/noauth/hostcerts", object("token_id", token, "host_id", id, "pub_key", line(newKey(w.t)))).want(200).json()
+}

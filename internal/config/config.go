@@ -188,6 +188,7 @@ type Enroll struct {
 	Protected        []string // host names and patterns
 	AnswerWithin     time.Duration
 	OnFailure        string // "empty" or "error"
+	RemoveDNS        bool   // with the host, what it registered itself
 }
 
 // Project is one [project:NAME]: what its instances may ask for.

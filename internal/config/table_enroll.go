@@ -53,6 +53,8 @@ func enrollOptions() []option {
 			field: at(func(e *Enroll) any { return &e.AnswerWithin }),
 			help: "How long Nova's call waits for FreeIPA. Then the enrolment goes on in the background, and a later " +
 				"read of the metadata finds it. Keep it below Nova's vendordata_dynamic_read_timeout (5 s)."},
+		{name: "remove_dns", initial: "true", field: at(func(e *Enroll) any { return &e.RemoveDNS }),
+			help: "When an instance leaves, also remove the address records that its host made in FreeIPA's DNS."},
 		{name: "on_failure", initial: "empty", choices: []string{"empty", "error"},
 			field: at(func(e *Enroll) any { return &e.OnFailure }),
 			help: "What Nova gets while FreeIPA does not answer. empty: name and realm without a password, and the " +

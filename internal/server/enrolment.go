@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -52,8 +51,8 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	cfg := s.cfg.Enroll
 	e.service, err = enroll.New(enroll.Config{
 		Store: s.store, Directory: e.directory, Sealer: keyring, Realm: known.Realm,
-		Rules: s.enrolmentRules(known), Servers: func() []string { return hostsOf(directory.Servers) },
-		AnswerWithin: cfg.AnswerWithin, OnFailure: enroll.OnFailure(cfg.OnFailure), MaxInFlight: s.cfg.IPA.MaxInFlight,
+		Rules: s.enrolmentRules(known), Servers: e.directory.Servers,
+		AnswerWithin: cfg.AnswerWithin, OnFailure: enroll.OnFailure(cfg.OnFailure), MaxInFlight: s.cfg.IPA.MaxInFlight, RemoveHostRecords: cfg.RemoveDNS,
 		Logger: s.logger, Registerer: s.registry,
 	})
 	if err != nil {
@@ -119,19 +118,6 @@ func (s *Server) enrolmentRules(known ipa.DefaultConf) enroll.Rules {
 		rules.Protected = append(rules.Protected, known.Host)
 	}
 	return rules
-}
-
-// hostsOf leaves the ports away.
-func hostsOf(servers []string) []string {
-	hosts := make([]string, len(servers))
-	for i, server := range servers {
-		host, _, err := net.SplitHostPort(server)
-		if err != nil {
-			host = server
-		}
-		hosts[i] = strings.ToLower(strings.TrimSuffix(host, "."))
-	}
-	return hosts
 }
 
 // images asks Glance in the name of [service_credentials].

@@ -36,6 +36,20 @@ type Directory interface {
 	Batch(ctx context.Context, commands ...ipa.Command) ([]ipa.Result, error)
 }
 
+// Records are Muster's own records of enrolments. *store.Store has them; see there for what the calls do.
+type Records interface {
+	Enrolment(ctx context.Context, instanceID string) (store.Enrolment, error)
+	BeginEnrolment(ctx context.Context, e store.Enrolment, change store.EnrolmentChange) (stored store.Enrolment, created bool, err error)
+	SaveEnrolment(ctx context.Context, e store.Enrolment, change store.EnrolmentChange) (store.Enrolment, error)
+	DueEnrolments(ctx context.Context, limit int) ([]store.Enrolment, error)
+	CountEnrolments(ctx context.Context) (map[store.EnrolmentState]int, error)
+	Owners(ctx context.Context, names []string) (map[string]store.Enrolment, error)
+	Objects(ctx context.Context, instanceID string) ([]store.Object, error)
+	ObjectUsers(ctx context.Context, kind store.ObjectKind, names []string) ([]store.Object, error)
+	ReleaseObjects(ctx context.Context, instanceID string) ([]store.Object, error)
+	AppendAudit(ctx context.Context, a store.Audit) error
+}
+
 // Sealer keeps one-time passwords readable for Muster alone. *custody.Keyring is one.
 type Sealer interface {
 	Seal(secret []byte, binding string) []byte
@@ -60,7 +74,7 @@ const (
 // Config is what a Service is made of. Store, Directory, Sealer, Realm and Rules.Domain are needed; the rest has
 // defaults.
 type Config struct {
-	Store     *store.Store
+	Store     Records
 	Directory Directory
 	Sealer    Sealer
 	DNS       AddressRecords // nil: Muster writes no DNS records

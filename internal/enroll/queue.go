@@ -18,7 +18,7 @@ type queue struct {
 	due   chan string // found in the database
 
 	mu      sync.Mutex
-	working map[string]bool
+	working map[string]bool // instances with a worker; true if another one was asked for meanwhile
 }
 
 func newQueue() *queue {
@@ -59,17 +59,23 @@ func (q *queue) next(done <-chan struct{}) (string, bool) {
 func (q *queue) begin(instanceID string) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.working[instanceID] {
+	if _, busy := q.working[instanceID]; busy {
+		q.working[instanceID] = true
 		return false
 	}
-	q.working[instanceID] = true
+	q.working[instanceID] = false
 	return true
 }
 
+// end lets other workers have the instance. One that was refused meanwhile may have known of more to do.
 func (q *queue) end(instanceID string) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
+	again := q.working[instanceID]
 	delete(q.working, instanceID)
+	q.mu.Unlock()
+	if again {
+		q.add(instanceID)
+	}
 }
 
 // board tells those who wait for an enrolment what became of it.

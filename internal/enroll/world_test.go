@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,8 +34,7 @@ type world struct {
 	url     string
 	keys    string
 
-	mu     sync.Mutex
-	faults func(ctx context.Context, commands []ipa.Command) (before, after error)
+	skew atomic.Int64 // by which all clocks are ahead
 }
 
 func newWorld(t testing.TB) *world {
@@ -50,6 +50,8 @@ func newWorld(t testing.TB) *world {
 	background(t, func(ctx context.Context) error { return server.Serve(ctx, listener) })
 	return w
 }
+
+func (w *world) now() time.Time { return time.Now().Add(time.Duration(w.skew.Load())) }
 
 // background runs something until the test ends, or stop is called.
 func background(t testing.TB, run func(context.Context) error) (stop func()) {
@@ -95,7 +97,7 @@ func (w *world) replica(t testing.TB, change ...func(*Config)) *replica {
 // idle makes a replica that works on nothing before run.
 func (w *world) idle(t testing.TB, change ...func(*Config)) *replica {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{URL: w.url})
+	s, err := store.Open(t.Context(), store.Config{URL: w.url, Now: w.now})
 	must(t, err)
 	t.Cleanup(func() { must(t, s.Close()) })
 	_, err = s.Upgrade(t.Context())
@@ -111,7 +113,7 @@ func (w *world) idle(t testing.TB, change ...func(*Config)) *replica {
 	must(t, err)
 	records, err := dns.New(dns.Config{Objects: s, Provider: dns.NewFreeIPA(client)})
 	must(t, err)
-	cfg := Config{Store: s, Directory: faulty{client, w}, Sealer: keyring, DNS: records, Rules: rules(), Realm: "EXAMPLE.TEST",
+	cfg := Config{Store: s, Directory: client, Sealer: keyring, Now: w.now, DNS: records, Rules: rules(), Realm: "EXAMPLE.TEST",
 		Servers:      func() []string { return []string{w.ipa.HostName()} },
 		AnswerWithin: 20 * time.Second, PollEvery: 10 * time.Millisecond, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond}
 	for _, f := range change {
@@ -123,54 +125,6 @@ func (w *world) idle(t testing.TB, change ...func(*Config)) *replica {
 }
 
 func (r *replica) run(t testing.TB) (stop func()) { return background(t, r.Service.Run) }
-
-// faulty lets tests break calls to FreeIPA: before they are sent, or after they were carried out.
-type faulty struct {
-	*ipa.Client
-	world *world
-}
-
-func (f faulty) fault(ctx context.Context, commands []ipa.Command) (before, after error) {
-	f.world.mu.Lock()
-	decide := f.world.faults
-	f.world.mu.Unlock()
-	if decide == nil {
-		return nil, nil
-	}
-	return decide(ctx, commands)
-}
-
-// Batch implements Directory.
-func (f faulty) Batch(ctx context.Context, commands ...ipa.Command) ([]ipa.Result, error) {
-	before, after := f.fault(ctx, commands)
-	if before != nil {
-		return nil, before
-	}
-	results, err := f.Client.Batch(ctx, commands...)
-	if after != nil {
-		return nil, after
-	}
-	return results, err
-}
-
-// ServiceFind implements Directory.
-func (f faulty) ServiceFind(ctx context.Context, filter ipa.ServiceFilter) (ipa.Found[ipa.Service], error) {
-	before, after := f.fault(ctx, []ipa.Command{ipa.ServiceFind(filter)})
-	if before != nil {
-		return ipa.Found[ipa.Service]{}, before
-	}
-	found, err := f.Client.ServiceFind(ctx, filter)
-	if after != nil {
-		return ipa.Found[ipa.Service]{}, after
-	}
-	return found, err
-}
-
-func (w *world) setFaults(decide func(ctx context.Context, commands []ipa.Command) (before, after error)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.faults = decide
-}
 
 func must(t testing.TB, err error) {
 	t.Helper()

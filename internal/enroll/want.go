@@ -124,7 +124,7 @@ func readManaged(fqdn, key, value string) ([]service, error) {
 	if err := checkService(key, name); err != nil {
 		return nil, err
 	}
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	host = strings.TrimSuffix(lower(host), ".")
 	if reason := badHost(host); reason != "" {
 		return nil, problem.InField(shown(key), "%s: %s", quoted(value), reason)
 	}
@@ -141,7 +141,7 @@ func compactServices(fqdn, key, name string, networks []string) ([]service, erro
 	}
 	services := make([]service, 0, len(networks))
 	for _, network := range networks {
-		label := strings.ToLower(network)
+		label := lower(network)
 		if reason := badLabel(label); reason != "" {
 			return nil, problem.InField(shown(key), "the network %s: %s", quoted(network), reason)
 		}

@@ -193,13 +193,13 @@ func (s *Service) permitted(ctx context.Context, fqdn string, req Request) (want
 	if err != nil {
 		return want{}, err
 	}
-	if err := s.cfg.Rules.class(w.Class, req.ProjectID, req.ProjectName); err != nil {
+	if err := s.cfg.Rules.class(w.Class, req); err != nil {
 		return want{}, err
 	}
 	if s.protected(fqdn) {
 		return want{}, problem.New(problem.Forbidden, "the host name %s is protected; choose another name", fqdn)
 	}
-	rules := s.cfg.Rules.of(req.ProjectID, req.ProjectName)
+	rules := s.cfg.Rules.of(req)
 	var shared []string
 	for _, host := range w.hosts(fqdn) {
 		if s.protected(host.Host) {

@@ -20,6 +20,7 @@ import (
 	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/openstack"
+	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // enrolment is what a Muster that enrols instances has besides.
@@ -109,8 +110,12 @@ func (s *Server) enrolmentRules(known ipa.DefaultConf) enroll.Rules {
 		Projects: make(map[string]enroll.ProjectRules, len(s.cfg.Projects)),
 	}
 	for _, p := range s.cfg.Projects {
-		rules.Projects[p.Name] = enroll.ProjectRules{
-			AllowedClasses: p.AllowedClasses, ServiceHosts: p.ServiceHosts, AnyServiceHost: p.AnyServiceHost,
+		name := p.Name
+		if id, err := uuid.Parse(name); err == nil {
+			name = id
+		}
+		rules.Projects[name] = enroll.ProjectRules{
+			DomainID: p.DomainID, AllowedClasses: p.AllowedClasses, ServiceHosts: p.ServiceHosts, AnyServiceHost: p.AnyServiceHost,
 		}
 	}
 	// FreeIPA's own host and this machine's may not become an instance's.

@@ -200,7 +200,7 @@ func TestRecordedRequestOfNova(t *testing.T) {
 		}
 	}
 	want := enroll.Request{
-		InstanceID: instanceID, ProjectID: projectID, ProjectName: "shop", Hostname: "web1",
+		InstanceID: instanceID, ProjectID: projectID, ProjectName: "shop", ProjectDomainID: "default", Hostname: "web1",
 		Metadata: map[string]string{"ipa_enroll": "True", "ipa_hostclass": "web"},
 	}
 	if diff := cmp.Diff([]enroll.Request{want, want}, w.enrolled); diff != "" {

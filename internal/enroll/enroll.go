@@ -87,7 +87,7 @@ type Config struct {
 
 	AnswerWithin time.Duration // how long Enrol may take; default 4 s: Nova waits for 5
 	OnFailure    OnFailure     // default AnswerEmpty
-	MaxInFlight  int           // enrolments that one process works on at once; default 8
+	MaxInFlight  int           // enrolments that one process works on at once; default 16, for the client of FreeIPA has its own limit
 	PollEvery    time.Duration // how often the database is asked for work; default 1 s
 	AttemptTime  time.Duration // limit of one attempt, beside 100 ms for each service; default 10 s
 	BackoffMin   time.Duration // pause after the first failure; default 1 s
@@ -168,7 +168,7 @@ func (c *Config) complete() error {
 		return errors.New("enrolment: a limit or time is negative")
 	}
 	c.AnswerWithin = cmp.Or(c.AnswerWithin, 4*time.Second)
-	c.MaxInFlight = cmp.Or(c.MaxInFlight, 8)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 16)
 	c.PollEvery = cmp.Or(c.PollEvery, time.Second)
 	c.AttemptTime = cmp.Or(c.AttemptTime, 10*time.Second)
 	c.BackoffMin = cmp.Or(c.BackoffMin, time.Second)

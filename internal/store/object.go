@@ -164,7 +164,7 @@ func (p *prepared) writeObjects(b *batch) {
 		b.insert(objectTable, o.row())
 	}
 	for _, o := range p.change.Made {
-		b.updateAny("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name)
+		b.made[o.Kind] = append(b.made[o.Kind], o.Name)
 	}
 	for _, o := range p.change.Found {
 		b.updateAny("UPDATE external_object SET state = 'found' WHERE kind = ? AND name = ? AND instance_id = ? AND state = 'intended'",

@@ -123,6 +123,8 @@ var calls = []struct {
 		"401 401 401 403 403 403 403 403 403 404 404", nil},
 	{"retryEnrolment that needs none", func(w *world) ask { return ask{"POST", "/v1/enrolments/" + w.enrolment() + "/retry", "", nil} },
 		"401 401 401 403 403 403 403 409 403 409 409", nil},
+	{"rebuildEnrolment", func(w *world) ask { return ask{"POST", "/v1/enrolments/" + w.enrolment() + "/rebuild", "", nil} },
+		"401 401 401 403 403 403 403 200 403 200 200", nil},
 	{"adoptEnrolment that needs none", func(w *world) ask { return ask{"POST", "/v1/enrolments/" + w.enrolment() + "/adopt", "", nil} },
 		"401 401 401 403 403 403 403 403 403 409 409", nil},
 	{"deleteHost that is only enrolled", func(w *world) ask { return ask{"DELETE", "/v1/hosts/" + w.enrolment(), "", nil} },

@@ -4,6 +4,8 @@
 package enrolment
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -182,6 +184,39 @@ func TestOneTimePasswordIsNotLost(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// An instance that is built anew joins again, and its old keytab is worth
+// nothing any more.
+func TestRebuild(t *testing.T) {
+	s := newSite(t, deployment.Options{})
+	instance := deployment.NewID()
+	before := s.enrol(t, instance, s.project, "web1")
+	if err := s.ipa.Join(before.Hostname, before.OTP); err != nil {
+		t.Fatal(err)
+	}
+	err := deployment.Await(t.Context(), func(context.Context) error {
+		if answer := s.enrol(t, instance, s.project, "web1"); answer.OTP != "" {
+			return errors.New("the instance has joined, and still gets a password")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.awaitState(t, instance, "enrolled")
+	s.operator.Want(t, http.StatusOK, "POST", "/v1/enrolments/"+instance+"/rebuild", nil, nil)
+	s.awaitState(t, instance, "created")
+	if host, _ := s.ipa.Host(before.Hostname); host.HasKeytab || !host.HasPassword {
+		t.Errorf("after the rebuild: %+v", host)
+	}
+	after := s.enrol(t, instance, s.project, "web1")
+	if after.OTP == before.OTP || s.ipa.Join(before.Hostname, before.OTP) == nil {
+		t.Error("the old password serves again")
+	}
+	if err := s.ipa.Join(after.Hostname, after.OTP); err != nil {
+		t.Error(err)
 	}
 }
 

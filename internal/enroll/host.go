@@ -29,31 +29,28 @@ func (a *attempt) hosts(ctx context.Context) error {
 			return err
 		}
 	}
-	missing, commands := a.missingHosts(states, otp)
+	hosts, commands := a.hostCommands(otp)
 	results, err := a.service.cfg.Directory.Batch(ctx, commands...)
 	if err != nil {
 		return err
 	}
-	return a.judgeHosts(ctx, states, missing, results, otp)
+	return a.judgeHosts(ctx, states, hosts, results, otp)
 }
 
-// missingHosts are the host entries that are not known to be there, and the commands that make them.
-func (a *attempt) missingHosts(states map[objectKey]store.ObjectState, otp ipa.Secret) (missing []objectKey, commands []ipa.Command) {
+// hostCommands are the commands that add host entries, and which. The instance's own is not added again when it has its one-time password.
+func (a *attempt) hostCommands(otp ipa.Secret) (hosts []objectKey, commands []ipa.Command) {
 	mark := a.service.cfg.Rules.description(a.e.InstanceID)
 	if a.e.OTPState == store.OTPNew {
-		missing = append(missing, objectKey{store.ObjectHost, a.e.FQDN})
+		hosts = append(hosts, objectKey{store.ObjectHost, a.e.FQDN})
 		commands = append(commands, ipa.HostAdd(a.e.FQDN, ipa.HostAttributes{
 			Description: mark, UserClass: a.want.Class, Location: a.want.Location, OSVersion: a.want.OS, Password: otp,
 		}))
 	}
 	for _, host := range a.want.hosts(a.e.FQDN) {
-		key := objectKey{host.hostKind(), host.Host}
-		if states[key] != store.ObjectMade {
-			missing = append(missing, key)
-			commands = append(commands, ipa.HostAdd(host.Host, ipa.HostAttributes{Description: mark}))
-		}
+		hosts = append(hosts, objectKey{host.hostKind(), host.Host})
+		commands = append(commands, ipa.HostAdd(host.Host, ipa.HostAttributes{Description: mark}))
 	}
-	return missing, commands
+	return hosts, commands
 }
 
 // pendingOTP is the one-time password that FreeIPA does not have yet.

@@ -294,3 +294,20 @@ func TestImageAsks(t *testing.T) {
 		t.Errorf("an image that is gone: %v", found)
 	}
 }
+
+// novajoin's port is open while instances are enrolled, and only then.
+func TestListenerOfItsOwn(t *testing.T) {
+	own := deployment.Settings{"listen:join": {"address": "127.0.0.1:0", "faces": "join"}}
+	s := newSite(t, deployment.Options{Settings: own})
+	var answer joining
+	s.nova.At(s.replica.Server.URL("join")).Want(t, http.StatusOK, "POST", "/v1/", body(deployment.NewID(), s.project, "web1"), &answer)
+	if answer.Hostname != "web1.example.test" {
+		t.Errorf("%+v", answer)
+	}
+	without := deployment.New(t, deployment.Options{Settings: own})
+	replica := without.Start(t)
+	if address := replica.Server.URL("join"); address != "" {
+		t.Errorf("without enrolment, join is served at %s", address)
+	}
+	deployment.As(replica.URL, without.Nova(t)).Want(t, http.StatusMethodNotAllowed, "POST", "/v1/", body(deployment.NewID(), without.Project(t, "shop"), "web1"), nil)
+}

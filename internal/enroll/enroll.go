@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/muster-cloud/muster/internal/ipa"
+	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
@@ -198,8 +199,12 @@ func (s *Service) audit(by Actor, action, projectID, instanceID string) store.Au
 	}
 }
 
-// refuse records a refusal and returns it. That the record fails must not turn a refusal into anything else; the log then has it.
+// refuse records a refusal and returns it; any other error passes through. That the record fails must not turn a refusal into anything
+// else; the log then has it.
 func (s *Service) refuse(ctx context.Context, entry store.Audit, refusal error) error {
+	if _, ok := errors.AsType[*problem.Problem](refusal); !ok {
+		return refusal
+	}
 	entry.Outcome, entry.Reason = "refused", refusal.Error()
 	s.metrics.answers.WithLabelValues("refused").Inc()
 	if err := s.cfg.Store.AppendAudit(ctx, entry); err != nil {

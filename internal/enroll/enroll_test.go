@@ -391,3 +391,18 @@ func TestOneNameForHostAndService(t *testing.T) {
 	hosts, services := w.entries()
 	equal(t, append(hosts, services...), []string{"a.example.test", "vip-1.example.test", "HTTP/vip-1.example.test", "mysql/vip-1.example.test"})
 }
+
+// TestStricterRules keeps what an instance has when the rules no longer allow it, and allows no more of it.
+func TestStricterRules(t *testing.T) {
+	w := newWorld(t)
+	before := w.idle(t)
+	stop := before.run(t)
+	req := request(1, "web", "a", "ipa_hostclass", "frontend", "managed_service_x", "HTTP/vip-1.example.test")
+	answer := before.enrol(t, req)
+	stop()
+	r := w.replica(t, func(c *Config) { c.Rules = Rules{Domain: "example.test", Protected: []string{"a.*", "vip-*"}} })
+	equal(t, r.enrol(t, req), answer)
+	req.Metadata["managed_service_y"] = "HTTP/vip-2.example.test"
+	_, err := r.Enrol(t.Context(), operator, req)
+	refused(t, err, problem.Forbidden, "vip-2.example.test")
+}

@@ -46,6 +46,10 @@ type batch struct {
 	tokens    map[string]*Instance // by hash
 	newHosts  map[hostKey]HostCert // inserted by this batch
 
+	enrolments map[string]*Enrolment         // by instance ID
+	owners     map[string]string             // of host names: instance IDs
+	objects    map[string]map[objectKey]bool // that instances have, by instance ID
+
 	rows    map[*table][][]any
 	updates []update
 }
@@ -53,10 +57,17 @@ type batch struct {
 // hostKey is an instance's key.
 type hostKey struct{ instance, fingerprint string }
 
-// update is a statement that must match one row.
+// objectKey is an object outside of Muster.
+type objectKey struct {
+	kind ObjectKind
+	name string
+}
+
+// update is a statement that must match one row, or may match any number.
 type update struct {
 	text string
 	args []any
+	any  bool
 }
 
 func newQueues(e engine) []chan *write {
@@ -174,7 +185,8 @@ func (s *Store) commit(ctx context.Context, writes []*write) {
 
 func (s *Store) runBatch(t *tx, writes []*write) error {
 	b := &batch{tx: t, now: s.now(), projects: make(map[string]bool), keys: make(map[string]KeyState), revoked: make(map[revokedName]bool),
-		instances: make(map[string]*Instance), tokens: make(map[string]*Instance), newHosts: make(map[hostKey]HostCert), rows: make(map[*table][][]any)}
+		instances: make(map[string]*Instance), tokens: make(map[string]*Instance), newHosts: make(map[hostKey]HostCert), rows: make(map[*table][][]any),
+		enrolments: make(map[string]*Enrolment), owners: make(map[string]string), objects: make(map[string]map[objectKey]bool)}
 	for _, w := range writes {
 		if w.need != nil {
 			w.need(b)
@@ -214,8 +226,32 @@ func (b *batch) read() error {
 	if err != nil {
 		return err
 	}
-	return readSet(b.tokens, b.tx, scanInstance, func(i Instance) { b.tokens[i.Token.Hash] = &i },
+	err = readSet(b.tokens, b.tx, scanInstance, func(i Instance) { b.tokens[i.Token.Hash] = &i },
 		"SELECT "+instanceTable.list("")+" FROM instance WHERE token_hash IN ", "")
+	if err != nil {
+		return err
+	}
+	return b.readEnrolments()
+}
+
+// readEnrolments fetches enrolments, the owners of names, and what instances have.
+func (b *batch) readEnrolments() error {
+	err := readSet(b.enrolments, b.tx, scanEnrolment, func(e Enrolment) { b.enrolments[e.InstanceID] = &e }, selectEnrolment+" WHERE instance_id IN ", "")
+	if err != nil {
+		return err
+	}
+	type owned struct{ name, owner string }
+	scan := func(r scanner) (o owned, err error) { err = r.Scan(&o.name, &o.owner); return }
+	err = readSet(b.owners, b.tx, scan, func(o owned) { b.owners[o.name] = o.owner }, "SELECT fqdn, instance_id FROM fqdn_owner WHERE fqdn IN ", "")
+	if err != nil {
+		return err
+	}
+	return readSet(b.objects, b.tx, scanObject, func(o Object) {
+		if b.objects[o.InstanceID] == nil {
+			b.objects[o.InstanceID] = make(map[objectKey]bool)
+		}
+		b.objects[o.InstanceID][objectKey{o.Kind, o.Name}] = true
+	}, selectObject+" WHERE instance_id IN ", "")
 }
 
 // readSet reads the records of which the keys of a map are the keys.
@@ -253,6 +289,16 @@ func (b *batch) readRevoked() error {
 // insert adds a row to be written.
 func (b *batch) insert(into *table, row []any) { b.rows[into] = append(b.rows[into], row) }
 
+// update adds a statement that must match one row.
+func (b *batch) update(text string, args ...any) {
+	b.updates = append(b.updates, update{text: text, args: args})
+}
+
+// updateAny adds a statement that may match any number of rows.
+func (b *batch) updateAny(text string, args ...any) {
+	b.updates = append(b.updates, update{text: text, args: args, any: true})
+}
+
 // write writes everything. Updates come first: one that doesn't match means that the batch has read what is no longer so.
 func (b *batch) write() error {
 	for _, u := range b.updates {
@@ -260,11 +306,11 @@ func (b *batch) write() error {
 		if err != nil {
 			return err
 		}
-		if n != 1 {
+		if n != 1 && !u.any {
 			return errStale
 		}
 	}
-	for _, into := range []*table{instanceTable, userCertTable, hostCertTable, auditTable} {
+	for _, into := range []*table{instanceTable, userCertTable, hostCertTable, enrolmentTable, ownerTable, objectTable, auditTable} {
 		if err := b.tx.insert(into, b.rows[into]); err != nil {
 			return err
 		}

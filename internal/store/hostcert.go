@@ -147,9 +147,8 @@ func (sp *spending) decide(b *batch) error {
 func (sp *spending) write(b *batch, i *Instance, used bool) {
 	if !used {
 		i.Token.UsedAt, i.Token.UsedFingerprint = b.now, sp.cert.Fingerprint
-		b.updates = append(b.updates, update{
-			"UPDATE instance SET token_used_at = ?, token_fingerprint = ? WHERE id = ? AND token_hash = ? AND token_used_at = 0",
-			[]any{micros(b.now), sp.cert.Fingerprint, i.ID, sp.hash}})
+		b.update("UPDATE instance SET token_used_at = ?, token_fingerprint = ? WHERE id = ? AND token_hash = ? AND token_used_at = 0",
+			micros(b.now), sp.cert.Fingerprint, i.ID, sp.hash)
 	}
 	sp.stored, sp.spent = sp.cert.stored(), true
 	b.newHosts[hostKey{i.ID, sp.cert.Fingerprint}] = sp.stored

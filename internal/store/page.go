@@ -87,6 +87,8 @@ const (
 	maxLine    = 16384 // a public key or certificate
 	maxJSON    = 32768
 	maxHandle  = 32768
+	maxWant    = 131072
+	maxObject  = 512
 	maxSerial  = 1<<53 - 1
 	maxDetails = 64
 )

@@ -14,8 +14,8 @@ const (
 	pruneLimit = 10_000 // rows of a kind removed by one call
 )
 
-// PruneExpired removes certificates and revocations that expired, and instances that were deleted, before a time: about limit of each, at
-// most 10,000. It returns how many; call again until it returns 0.
+// PruneExpired removes certificates and revocations that expired, instances that were deleted, and enrolments that went, before a time:
+// about limit of each, at most 10,000. It returns how many; call again until it returns 0.
 func (s *Store) PruneExpired(ctx context.Context, before time.Time, limit int) (int, error) {
 	total := 0
 	for _, p := range []pruning{
@@ -23,6 +23,7 @@ func (s *Store) PruneExpired(ctx context.Context, before time.Time, limit int) (
 		{"host_cert", "expires_at", micros(before)},
 		{"revocation", "expires_at", micros(before)},
 		{"instance", "deleted_at", micros(before)},
+		{"enrolment", "gone_at", micros(before)},
 	} {
 		n, err := s.prune(ctx, p, limit)
 		total += n

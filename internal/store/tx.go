@@ -267,6 +267,11 @@ func (t *table) list(alias string) string {
 	return alias + "." + strings.Join(t.columns, ", "+alias+".")
 }
 
+// update returns the UPDATE of all columns but the first, in the order of inserting.
+func (t *table) update(where string) string {
+	return "UPDATE " + t.name + " SET " + strings.Join(t.columns[1:], " = ?, ") + " = ? WHERE " + where
+}
+
 // chunkSizes are the numbers of rows and of list members for which statements are prepared.
 var chunkSizes = [...]int{64, 32, 16, 8, 4, 2, 1}
 

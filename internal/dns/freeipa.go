@@ -1,0 +1,136 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/muster-cloud/muster/internal/ipa"
+)
+
+// Directory is FreeIPA, as far as its DNS is concerned. *ipa.Client is one.
+type Directory interface {
+	Batch(ctx context.Context, commands ...ipa.Command) ([]ipa.Result, error)
+}
+
+// FreeIPA keeps records in FreeIPA's own DNS. It needs the permissions "System: Read DNS Entries", "System: Add DNS Entries", "System:
+// Update DNS Entries" and "System: Remove DNS Entries": without the first, all zones seem to be missing.
+type FreeIPA struct{ directory Directory }
+
+// NewFreeIPA returns the provider.
+func NewFreeIPA(directory Directory) *FreeIPA { return &FreeIPA{directory: directory} }
+
+// Has implements Provider.
+func (f *FreeIPA) Has(ctx context.Context, r Record) (bool, error) {
+	zone, name, err := f.zone(ctx, r.Name)
+	if err != nil {
+		return false, err
+	}
+	result, err := f.run(ctx, ipa.RecordShow(zone, name))
+	if err != nil {
+		return false, err
+	}
+	there, err := result.Record()
+	if errors.Is(err, ipa.NotFound) {
+		return false, nil
+	}
+	return err == nil && slices.ContainsFunc(valuesOf(there, r.Type), func(value string) bool { return same(r, value) }), err
+}
+
+// Add implements Provider.
+func (f *FreeIPA) Add(ctx context.Context, r Record) error {
+	return f.change(ctx, r, ipa.RecordAdd, ipa.EmptyModlist)
+}
+
+// Remove implements Provider.
+func (f *FreeIPA) Remove(ctx context.Context, r Record) error {
+	return f.change(ctx, r, ipa.RecordDel, ipa.NotFound, ipa.AttrValueNotFound)
+}
+
+// change runs a command on the record. The codes tell that it is as wanted already.
+func (f *FreeIPA) change(ctx context.Context, r Record, command func(zone, name string, kind ipa.RecordKind, value string) ipa.Command,
+	harmless ...ipa.Code) error {
+	zone, name, err := f.zone(ctx, r.Name)
+	if err != nil {
+		return err
+	}
+	kind, value := attribute(r)
+	result, err := f.run(ctx, command(zone, name, kind, value))
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(harmless, func(code ipa.Code) bool { return errors.Is(result.Err, code) }) {
+		return nil
+	}
+	return result.Err
+}
+
+func (f *FreeIPA) run(ctx context.Context, command ipa.Command) (ipa.Result, error) {
+	results, err := f.directory.Batch(ctx, command)
+	if err != nil {
+		return ipa.Result{}, err
+	}
+	return results[0], nil
+}
+
+// zone finds the zone with the longest name that holds a name, and the name relative to it. All candidates are asked for at once.
+func (f *FreeIPA) zone(ctx context.Context, name string) (zone, relative string, err error) {
+	var candidates []string
+	var commands []ipa.Command
+	for rest := name; rest != ""; _, rest, _ = strings.Cut(rest, ".") {
+		candidates = append(candidates, rest)
+		commands = append(commands, ipa.ZoneShow(rest+"."))
+	}
+	results, err := f.directory.Batch(ctx, commands...)
+	if err != nil {
+		return "", "", err
+	}
+	for i, r := range results {
+		switch {
+		case r.Err == nil && candidates[i] == name:
+			return name + ".", "@", nil
+		case r.Err == nil:
+			return candidates[i] + ".", strings.TrimSuffix(name, "."+candidates[i]), nil
+		case !errors.Is(r.Err, ipa.NotFound):
+			return "", "", fmt.Errorf("look for the zone %s: %w", candidates[i], r.Err)
+		}
+	}
+	return "", "", &NoZoneError{Name: name}
+}
+
+// attribute says how FreeIPA names and spells the record.
+func attribute(r Record) (ipa.RecordKind, string) {
+	switch r.Type {
+	case A:
+		return ipa.RecordA, r.Value
+	case AAAA:
+		return ipa.RecordAAAA, r.Value
+	}
+	return ipa.RecordPTR, r.Value + "."
+}
+
+func valuesOf(record ipa.Record, kind Type) []string {
+	switch kind {
+	case A:
+		return record.A
+	case AAAA:
+		return record.AAAA
+	}
+	return record.PTR
+}
+
+// same compares a value with the record's: addresses and names have several spellings.
+func same(r Record, value string) bool {
+	if r.Type == PTR {
+		return strings.EqualFold(strings.TrimSuffix(value, "."), r.Value)
+	}
+	mine, err := netip.ParseAddr(r.Value)
+	theirs, other := netip.ParseAddr(value)
+	return err == nil && other == nil && mine == theirs
+}

@@ -1,0 +1,317 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ObjectKind is a kind of object outside of Muster.
+type ObjectKind string
+
+// The kinds of objects that are made for instances.
+const (
+	ObjectHost        ObjectKind = "host"         // the entry of a host name that the instance owns
+	ObjectServiceHost ObjectKind = "service_host" // the entry of a host that is nobody's own, and carries services
+	ObjectService     ObjectKind = "service"      // a service entry, "NAME/HOST"
+	ObjectRecord      ObjectKind = "dns"          // a DNS record
+)
+
+// ObjectState says whose an object is.
+type ObjectState string
+
+// The states of an object.
+const (
+	ObjectIntended ObjectState = "intended" // is to be made; it may or may not have been
+	ObjectMade     ObjectState = "made"     // Muster made it
+	ObjectFound    ObjectState = "found"    // it was there before: Muster never removes it
+)
+
+// Object says that an instance has an object outside of Muster. Several instances may have the same one.
+type Object struct {
+	Kind       ObjectKind
+	Name       string
+	InstanceID string
+	State      ObjectState // empty when recorded: intended
+	Leaving    bool        // the instance wants it no more
+	CreatedAt  time.Time
+}
+
+// EnrolmentChange is what is recorded together with an enrolment.
+type EnrolmentChange struct {
+	Names   []string // host names that the instance takes; those that it has already are fine
+	Objects []Object // of Kind and Name, intended; those that are recorded already stay as they are
+	Made    []Object // of Kind and Name, that turned out to be Muster's: so for all instances that have them
+	Found   []Object // of Kind and Name, that were there before
+	Audit   *Audit
+}
+
+func (o Object) check() error {
+	var c check
+	c.id("kind of the object", string(o.Kind))
+	c.that(o.Name != "", "an object must have a name")
+	c.text("name of the object", o.Name, maxObject)
+	c.id("instance ID", o.InstanceID)
+	return c.err
+}
+
+func (o Object) row() []any {
+	leaving := int64(0)
+	if o.Leaving {
+		leaving = 1
+	}
+	return []any{string(o.Kind), o.Name, o.InstanceID, string(o.State), leaving, micros(o.CreatedAt)}
+}
+
+func scanObject(r scanner) (Object, error) {
+	var o Object
+	var leaving, created int64
+	err := r.Scan(&o.Kind, &o.Name, &o.InstanceID, &o.State, &leaving, &created)
+	o.Leaving, o.CreatedAt = leaving != 0, fromMicros(created)
+	return o, err
+}
+
+var selectObject = "SELECT " + objectTable.list("") + " FROM external_object"
+
+// prepared is a change of an enrolment, checked.
+type prepared struct {
+	instanceID string
+	gone       bool
+	at         time.Time
+	change     EnrolmentChange
+	audit      []any
+}
+
+func (s *Store) prepare(e Enrolment, change EnrolmentChange) (*prepared, error) {
+	p := &prepared{instanceID: e.InstanceID, gone: e.State == EnrolmentGone, at: e.UpdatedAt, change: change}
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	var c check
+	for _, name := range change.Names {
+		c.that(name != "", "a host name is empty")
+		c.text("host name", name, maxName)
+	}
+	if c.err != nil {
+		return nil, c.err
+	}
+	for _, objects := range [][]Object{change.Objects, change.Made, change.Found} {
+		for _, o := range objects {
+			o.InstanceID = e.InstanceID
+			if err := o.check(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if change.Audit == nil {
+		return p, nil
+	}
+	var err error
+	p.audit, err = s.auditRow(*change.Audit)
+	return p, err
+}
+
+// need tells the batch what to read.
+func (p *prepared) need(b *batch) {
+	b.enrolments[p.instanceID] = nil
+	for _, name := range p.change.Names {
+		b.owners[name] = ""
+	}
+	if len(p.change.Objects) > 0 {
+		b.objects[p.instanceID] = nil
+	}
+}
+
+// write decides about names, and hands everything but the enrolment itself to the batch.
+func (p *prepared) write(b *batch) error {
+	for _, name := range p.change.Names {
+		if owner := b.owners[name]; owner != "" && owner != p.instanceID {
+			return &TakenError{FQDN: name, InstanceID: owner}
+		}
+	}
+	for _, name := range p.change.Names {
+		if b.owners[name] == "" {
+			b.owners[name] = p.instanceID
+			b.insert(ownerTable, []any{name, p.instanceID, micros(p.at)})
+		}
+	}
+	p.writeObjects(b)
+	if p.gone {
+		b.updateAny("DELETE FROM fqdn_owner WHERE instance_id = ?", p.instanceID)
+		b.updateAny("DELETE FROM external_object WHERE instance_id = ?", p.instanceID)
+	}
+	if p.audit != nil {
+		b.insert(auditTable, p.audit)
+	}
+	return nil
+}
+
+func (p *prepared) writeObjects(b *batch) {
+	for _, o := range p.change.Objects {
+		key := objectKey{o.Kind, o.Name}
+		if b.objects[p.instanceID][key] {
+			continue
+		}
+		if b.objects[p.instanceID] == nil {
+			b.objects[p.instanceID] = make(map[objectKey]bool)
+		}
+		b.objects[p.instanceID][key] = true
+		o.InstanceID, o.State, o.CreatedAt = p.instanceID, ObjectIntended, p.at
+		b.insert(objectTable, o.row())
+	}
+	for _, o := range p.change.Made {
+		b.updateAny("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name)
+	}
+	for _, o := range p.change.Found {
+		b.updateAny("UPDATE external_object SET state = 'found' WHERE kind = ? AND name = ? AND instance_id = ? AND state = 'intended'",
+			string(o.Kind), o.Name, p.instanceID)
+	}
+}
+
+// Owners returns which instances own the host names, by name. Names without owner are left out.
+func (s *Store) Owners(ctx context.Context, names []string) (map[string]Enrolment, error) {
+	owners := make(map[string]Enrolment)
+	values := make([]any, 0, len(names))
+	for _, name := range names {
+		values = append(values, name)
+	}
+	type owned struct {
+		name  string
+		owner Enrolment
+	}
+	err := inChunks(values, func(chunk string, values []any) error {
+		all, err := list(ctx, s, func(r scanner) (owned, error) {
+			var o owned
+			err := r.Scan(&o.name, &o.owner.InstanceID, &o.owner.ProjectID, &o.owner.FQDN)
+			return o, err
+		}, "SELECT f.fqdn, f.instance_id, e.project_id, e.fqdn FROM fqdn_owner f JOIN enrolment e ON e.instance_id = f.instance_id "+
+			"WHERE f.fqdn IN "+chunk, values...)
+		for _, o := range all {
+			owners[o.name] = o.owner
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("owners of host names: %w", err)
+	}
+	return owners, nil
+}
+
+// Objects returns all objects of an instance, by kind and name.
+func (s *Store) Objects(ctx context.Context, instanceID string) ([]Object, error) {
+	all, err := list(ctx, s, scanObject, selectObject+" WHERE instance_id = ? ORDER BY kind, name", instanceID)
+	if err != nil {
+		return nil, fmt.Errorf("objects of instance %s: %w", shorten(instanceID), err)
+	}
+	return all, nil
+}
+
+// ObjectUsers returns the records of all instances that have one of the objects, of one kind, by name and instance.
+func (s *Store) ObjectUsers(ctx context.Context, kind ObjectKind, names []string) ([]Object, error) {
+	values := make([]any, 0, len(names))
+	for _, name := range names {
+		values = append(values, name)
+	}
+	var all []Object
+	err := inChunks(values, func(chunk string, values []any) error {
+		// The set of names is padded with repetitions, which IN doesn't mind.
+		some, err := list(ctx, s, scanObject, selectObject+" WHERE kind = ? AND name IN "+chunk+" ORDER BY name, instance_id",
+			append([]any{string(kind)}, values...)...)
+		all = append(all, some...)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("users of objects: %w", err)
+	}
+	return all, nil
+}
+
+// IntendObject records that an object is to be made for an instance, and returns the record: the one that is there, if there is one.
+func (s *Store) IntendObject(ctx context.Context, o Object) (Object, error) {
+	o.State, o.Leaving = ObjectIntended, false
+	if o.CreatedAt.IsZero() {
+		o.CreatedAt = s.now()
+	}
+	if err := o.check(); err != nil {
+		return Object{}, fmt.Errorf("object: %w", err)
+	}
+	var stored Object
+	insert := func(t *tx) error {
+		there, err := listTx(t, scanObject, selectObject+" WHERE kind = ? AND name = ? AND instance_id = ?",
+			string(o.Kind), o.Name, o.InstanceID)
+		if err != nil {
+			return err
+		}
+		if len(there) > 0 {
+			stored = there[0]
+			return errNothing
+		}
+		stored = o
+		return t.insert(objectTable, [][]any{o.row()})
+	}
+	err := s.transact(ctx, insert)
+	if errors.Is(err, ErrExists) {
+		err = s.transact(ctx, insert)
+	}
+	if err != nil {
+		return Object{}, fmt.Errorf("object %s: %w", shorten(o.Name), err)
+	}
+	return stored, nil
+}
+
+// SettleObject records whether an object that an instance has was made by Muster, or found. ErrNotFound if there is no record.
+func (s *Store) SettleObject(ctx context.Context, o Object, state ObjectState) error {
+	err := s.transact(ctx, func(t *tx) error {
+		n, err := t.exec("UPDATE external_object SET state = ? WHERE kind = ? AND name = ? AND instance_id = ?",
+			string(state), string(o.Kind), o.Name, o.InstanceID)
+		if err == nil && n == 0 {
+			err = ErrNotFound
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("object %s: %w", shorten(o.Name), err)
+	}
+	return nil
+}
+
+// ForgetObject removes the record of an object that is gone. Repeats do nothing.
+func (s *Store) ForgetObject(ctx context.Context, o Object) error {
+	err := s.transact(ctx, func(t *tx) error {
+		_, err := t.exec("DELETE FROM external_object WHERE kind = ? AND name = ? AND instance_id = ?",
+			string(o.Kind), o.Name, o.InstanceID)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("object %s: %w", shorten(o.Name), err)
+	}
+	return nil
+}
+
+// ReleaseObjects records that an instance wants its objects no more, and hands on, to other instances that have them too, that Muster made
+// them. Of several instances that leave at once, at least the last one sees no other user. It returns the objects as they are now.
+func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released []Object, err error) {
+	err = s.transact(ctx, func(t *tx) error {
+		if released, err = listTx(t, scanObject, selectObject+" WHERE instance_id = ? ORDER BY kind, name", instanceID); err != nil {
+			return err
+		}
+		for i, o := range released {
+			if o.State == ObjectMade && !o.Leaving {
+				if _, err := t.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name); err != nil {
+					return err
+				}
+			}
+			released[i].Leaving = true
+		}
+		_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE instance_id = ?", instanceID)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("objects of instance %s: %w", shorten(instanceID), err)
+	}
+	return released, nil
+}

@@ -6,12 +6,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,66 +56,16 @@ func (p *program) audit(ctx context.Context, cloud cloudFlags, query client.Audi
 	if err != nil {
 		return err
 	}
-	show, end := writeAuditTable(p.stdout)
-	if output == asJSON {
-		show, end = writeAuditJSON(p.stdout)
-	}
-	for page, err := range muster.Audit(ctx, query) {
-		if err != nil {
-			return err
-		}
-		if err := show(page); err != nil {
-			return err
-		}
-	}
-	return end()
+	return show(p.stdout, output, muster.Audit(ctx, query), auditTable)
 }
 
-// writeAuditTable writes a row for each entry. The columns are as wide as a
-// page needs, so that the next one need not be waited for.
-func writeAuditTable(w io.Writer) (show func([]client.AuditEntry) error, end func() error) {
-	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(table, "TIME\tWHO\tACTION\tOUTCOME\tOBJECT\tPROJECT\tREASON")
-	show = func(page []client.AuditEntry) error {
-		for _, e := range page {
-			at, _, _ := strings.Cut(e.At, ".")
-			row := []string{at, cmp.Or(e.ActorName, e.Actor), e.Action, e.Outcome,
-				strings.TrimSpace(e.ObjectKind + " " + e.ObjectID), e.AuthID, e.Reason}
-			for i, cell := range row {
-				row[i] = printable(cmp.Or(cell, "-"))
-			}
-			fmt.Fprintln(table, strings.Join(row, "\t"))
-		}
-		return table.Flush()
-	}
-	return show, table.Flush
-}
-
-// writeAuditJSON writes one list, an entry on a line.
-func writeAuditJSON(w io.Writer) (show func([]client.AuditEntry) error, end func() error) {
-	separator := "[\n"
-	show = func(page []client.AuditEntry) error {
-		for _, e := range page {
-			text, err := json.Marshal(e)
-			if err != nil {
-				return err
-			}
-			if _, err := fmt.Fprintf(w, "%s%s", separator, text); err != nil {
-				return err
-			}
-			separator = ",\n"
-		}
-		return nil
-	}
-	end = func() error {
-		text := "\n]"
-		if separator == "[\n" {
-			text = "[]"
-		}
-		_, err := fmt.Fprintln(w, text)
-		return err
-	}
-	return show, end
+// auditTable has a row for each entry.
+var auditTable = table[client.AuditEntry]{
+	head: []string{"TIME", "WHO", "ACTION", "OUTCOME", "OBJECT", "PROJECT", "REASON"},
+	row: func(e client.AuditEntry) []string {
+		return []string{second(e.At), cmp.Or(e.ActorName, e.Actor), e.Action, e.Outcome,
+			strings.TrimSpace(e.ObjectKind + " " + e.ObjectID), e.AuthID, e.Reason}
+	},
 }
 
 // parseSince reads a time, a day, or how long ago.

@@ -59,7 +59,8 @@ func Run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 // newRoot returns the command with all its subcommands: one line for each.
 func newRoot(p *program) *cobra.Command {
 	root := group("muster", "SSH certificates for OpenStack", `Muster gives OpenStack instances SSH host certificates as they boot, and people
-short-lived SSH user certificates that follow their Keystone roles.
+short-lived SSH user certificates that follow their Keystone roles. Instances
+that ask for it are enrolled in FreeIPA.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to the standard output,
 messages and logs to the standard error.`,
@@ -70,6 +71,7 @@ messages and logs to the standard error.`,
 		newCustody(p),
 		newAudit(p),
 		newRevoke(p),
+		newEnrolment(p),
 		newDev(p),
 		newDemo(p),
 		newVersion(p),

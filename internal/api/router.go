@@ -39,14 +39,9 @@ const defaultTimeout = 30 * time.Second
 type Router struct {
 	cfg    RouterConfig
 	mux    *http.ServeMux
-	shapes []shapeOf
+	shapes map[string]ErrorShape // by path
 
 	patterns []string
-}
-
-type shapeOf struct {
-	prefix string
-	shape  ErrorShape
 }
 
 // NewRouter returns a router with the faces' endpoints.
@@ -58,20 +53,16 @@ func NewRouter(cfg RouterConfig, faces ...Face) *Router {
 		cfg.MaxPage = store.MaxPageLimit
 	}
 	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, defaultTimeout)
-	router := &Router{cfg: cfg, mux: http.NewServeMux()}
+	router := &Router{cfg: cfg, mux: http.NewServeMux(), shapes: make(map[string]ErrorShape)}
 	for _, face := range faces {
 		face.Register(router)
 	}
-	// The longest prefix decides.
-	slices.SortStableFunc(router.shapes, func(a, b shapeOf) int { return len(b.prefix) - len(a.prefix) })
 	return router
 }
 
-// Shape says how errors look on paths that begin with the prefix. Without
-// one they look as in [TitledError].
-func (ro *Router) Shape(prefix string, shape ErrorShape) {
-	ro.shapes = append(ro.shapes, shapeOf{prefix, shape})
-}
+// Shape says how errors look at a path, given without a trailing slash. On all
+// others they look as in [TitledError].
+func (ro *Router) Shape(path string, shape ErrorShape) { ro.shapes[path] = shape }
 
 // Handle registers an endpoint under one of net/http's patterns. A trailing
 // slash on the request's path is as good as none.
@@ -177,10 +168,8 @@ func (ro *Router) unknown(a *answer, request *Request) {
 }
 
 func (ro *Router) shape(path string) ErrorShape {
-	for _, s := range ro.shapes {
-		if strings.HasPrefix(path, s.prefix) {
-			return s.shape
-		}
+	if shape, ok := ro.shapes[path]; ok {
+		return shape
 	}
 	return TitledError
 }

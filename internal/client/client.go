@@ -91,40 +91,109 @@ type AuditQuery struct {
 // first error.
 func (c *Client) Audit(ctx context.Context, q AuditQuery) iter.Seq2[[]AuditEntry, error] {
 	query := url.Values{}
-	set := func(name, value string) {
-		if value != "" {
-			query.Set(name, value)
-		}
-	}
-	set("action", q.Action)
-	set("actor", q.Actor)
+	set(query, "action", q.Action)
+	set(query, "actor", q.Actor)
 	if !q.Since.IsZero() {
-		set("since", q.Since.UTC().Format(time.RFC3339))
+		query.Set("since", q.Since.UTC().Format(time.RFC3339))
 	}
+	return pages[AuditEntry](ctx, c, "/v1/audit", query, scope(q.AllProjects, q.ProjectID), "audit")
+}
+
+// Enrolment is an instance's place in FreeIPA, and how far it has come.
+type Enrolment struct {
+	InstanceID  string `json:"instance_id"`
+	ProjectID   string `json:"project_id"`
+	ProjectName string `json:"project_name"`
+	FQDN        string `json:"fqdn"`
+	State       string `json:"state"`
+	Error       string `json:"error"` // of the last attempt
+	Attempts    int    `json:"attempts"`
+	NextAt      string `json:"next_at"` // times are UTC, as in 2006-01-02T15:04:05.000000
+	CreatedAt   string `json:"created_at"`
+	UpdatedAt   string `json:"updated_at"`
+}
+
+// EnrolmentQuery selects enrolments; empty fields select all.
+type EnrolmentQuery struct {
+	AllProjects bool
+	ProjectID   string // empty: the token's
+	State       string
+}
+
+// Enrolments returns the enrolments, page after page. It ends after the first error.
+func (c *Client) Enrolments(ctx context.Context, q EnrolmentQuery) iter.Seq2[[]Enrolment, error] {
+	query := url.Values{}
+	set(query, "state", q.State)
+	return pages[Enrolment](ctx, c, "/v1/enrolments", query, scope(q.AllProjects, q.ProjectID), "enrolments")
+}
+
+// Enrolment returns that of an instance.
+func (c *Client) Enrolment(ctx context.Context, instanceID string) (Enrolment, error) {
+	var found Enrolment
+	err := c.do(ctx, http.MethodGet, "/v1/enrolments/"+url.PathEscape(instanceID), nil, nil, &found)
+	return found, err
+}
+
+// RetryEnrolment has an enrolment that failed, or waits, tried at once.
+func (c *Client) RetryEnrolment(ctx context.Context, instanceID string) (Enrolment, error) {
+	return c.changeEnrolment(ctx, instanceID, "retry")
+}
+
+// AdoptEnrolment gives an instance the host entry of its name that was in
+// FreeIPA before.
+func (c *Client) AdoptEnrolment(ctx context.Context, instanceID string) (Enrolment, error) {
+	return c.changeEnrolment(ctx, instanceID, "adopt")
+}
+
+func (c *Client) changeEnrolment(ctx context.Context, instanceID, action string) (Enrolment, error) {
+	var changed Enrolment
+	err := c.do(ctx, http.MethodPost, "/v1/enrolments/"+url.PathEscape(instanceID)+"/"+action, nil, nil, &changed)
+	return changed, err
+}
+
+// set adds what was given to a query.
+func set(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}
+
+// scope asks beyond the token's project.
+func scope(allProjects bool, projectID string) http.Header {
 	header := http.Header{}
-	if q.AllProjects {
+	if allProjects {
 		header.Set("X-Auth-All-Projects", "true")
 	}
-	if q.ProjectID != "" {
-		header.Set("X-Auth-Sudo-Project-ID", q.ProjectID)
+	if projectID != "" {
+		header.Set("X-Auth-Sudo-Project-ID", projectID)
 	}
-	return func(yield func([]AuditEntry, error) bool) {
+	return header
+}
+
+// pages asks for a list, which has this name in the answers, to its end.
+func pages[T any](ctx context.Context, c *Client, path string, query url.Values, header http.Header, list string) iter.Seq2[[]T, error] {
+	return func(yield func([]T, error) bool) {
 		for {
-			var page struct {
-				Entries []AuditEntry `json:"audit"`
-				Links   struct {
-					Next string `json:"next"`
-				} `json:"links"`
+			var answer map[string]json.RawMessage
+			err := c.do(ctx, http.MethodGet, path+"?"+query.Encode(), header, nil, &answer)
+			var entries []T
+			var links struct {
+				Next string `json:"next"`
 			}
-			err := c.do(ctx, http.MethodGet, "/v1/audit?"+query.Encode(), header, nil, &page)
-			if err != nil || len(page.Entries) > 0 {
-				if !yield(page.Entries, err) || err != nil {
+			if err == nil {
+				err = c.read(path, answer[list], &entries)
+			}
+			if err == nil && answer["links"] != nil {
+				err = c.read(path, answer["links"], &links)
+			}
+			if err != nil || len(entries) > 0 {
+				if !yield(entries, err) || err != nil {
 					return
 				}
 			}
 			// Of the link only the marker counts: it may name a host that is not
 			// ours to send the token to.
-			next, err := url.Parse(page.Links.Next)
+			next, err := url.Parse(links.Next)
 			if err != nil || next.Query().Get("marker") == query.Get("marker") {
 				return
 			}
@@ -170,7 +239,9 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 	if err != nil {
 		return err
 	}
-	request.Header = header.Clone()
+	if header != nil {
+		request.Header = header.Clone()
+	}
 	request.Header.Set("X-Auth-Token", c.token)
 	request.Header.Set("Accept", "application/json")
 	response, err := c.http.Do(request)
@@ -192,8 +263,12 @@ func (c *Client) do(ctx context.Context, method, path string, header http.Header
 		}
 		return refusal
 	}
-	if err := json.Unmarshal(text, into); err != nil {
-		return fmt.Errorf("%s%s answers what Muster does not; is the address right?", c.base.Host, request.URL.Path)
+	return c.read(request.URL.Path, text, into)
+}
+
+func (c *Client) read(path string, text []byte, into any) error {
+	if json.Unmarshal(text, into) != nil {
+		return fmt.Errorf("%s%s answers what Muster does not; is the address right?", c.base.Host, path)
 	}
 	return nil
 }

@@ -48,6 +48,10 @@ type Config struct {
 	SSH                SSH
 	Roles              []*Role // sorted by name
 	Vendordata         Vendordata
+	IPA                IPA
+	Enroll             Enroll
+	Projects           []*Project // sorted by name
+	Glance             Glance
 	API                API
 	Listeners          []*Listener // sorted by name, never empty
 	Audit              Audit
@@ -157,6 +161,50 @@ type Vendordata struct {
 	PAMSudo     bool
 	APIEndpoint *url.URL // where instances reach Muster
 	SudoRoles   []string // empty: the roles with "admin" in their name
+}
+
+// IPA is [ipa]: how Muster reaches FreeIPA, and who it is there.
+type IPA struct {
+	Servers      []string // empty: from ClientConf, else from the DNS
+	Domain       string
+	Realm        string
+	Principal    string // empty: the first in the keytab
+	Keytab       string
+	Username     string // empty: log in by Kerberos
+	Password     Secret
+	CAFile       string
+	ClientConf   string
+	KerberosConf string
+	Timeout      time.Duration
+	MaxInFlight  int // for each server
+}
+
+// Enroll is [enroll]: what instances get in FreeIPA.
+type Enroll struct {
+	Enabled          bool
+	Domain           string // empty: FreeIPA's
+	ProjectSubdomain bool
+	NormalizeProject bool
+	Protected        []string // host names and patterns
+	AnswerWithin     time.Duration
+	OnFailure        string // "empty" or "error"
+	RemoveDNS        bool   // with the host, what it registered itself
+}
+
+// Project is one [project:NAME]: what its instances may ask for.
+type Project struct {
+	Name           string
+	DomainID       string
+	AllowedClasses []string // "*": any
+	ServiceHosts   []string // names and patterns
+	AnyServiceHost bool
+}
+
+// Glance is [glance]: how images are asked for.
+type Glance struct {
+	EndpointOverride *url.URL // nil: from the catalog
+	Interface        string   // "public", "internal" or "admin"
+	CacheTime        time.Duration
 }
 
 // API is [api]: limits and links of the HTTP server.

@@ -66,7 +66,11 @@ func TestSampleIsTheDefaults(t *testing.T) {
 	if len(got.Roles) != 1 || got.Roles[0].Name != "NAME" {
 		t.Fatalf("roles: %v", got.Roles)
 	}
-	got.Roles, got.Policy, want.Policy = nil, Policy{}, Policy{} // in another folder
+	if len(got.Projects) != 1 || got.Projects[0].Name != "NAME" {
+		t.Fatalf("projects: %v", got.Projects)
+	}
+	got.Roles, got.Projects = nil, nil
+	got.Policy, want.Policy = Policy{}, Policy{} // in another folder
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{}), cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)
 	}

@@ -66,9 +66,12 @@ func TestDefaults(t *testing.T) {
 		len(c.SSH.Extensions) != 5 {
 		t.Errorf("ssh: %+v", c.SSH)
 	}
-	if len(c.Listeners) != 2 || c.Listeners[0].Name != "local" || c.Listeners[1].Address != ":18322" ||
-		slices.Contains(c.Listeners[1].Faces, "metrics") {
-		t.Errorf("listeners: %+v %+v", c.Listeners[0], c.Listeners[1])
+	if len(c.Listeners) != 3 || c.Listeners[0].Name != "join" || c.Listeners[1].Name != "local" ||
+		c.Listeners[2].Address != ":18322" || slices.Contains(c.Listeners[2].Faces, "metrics") {
+		t.Errorf("listeners: %+v %+v %+v", c.Listeners[0], c.Listeners[1], c.Listeners[2])
+	}
+	if c.Enroll.Enabled || c.Enroll.AnswerWithin != 4*time.Second || !c.Enroll.NormalizeProject || len(c.Projects) != 0 {
+		t.Errorf("enroll: %+v %v", c.Enroll, c.Projects)
 	}
 	if c.Policy.PolicyFile != filepath.Join(dir, "policy.yaml") || c.API.MaxBody != 1<<20 {
 		t.Errorf("policy file %q, max_body %d", c.Policy.PolicyFile, c.API.MaxBody)
@@ -133,6 +136,48 @@ lifetime = 1h
 	}
 	if l := c.Listeners[1]; l.Name != "public" || l.Address != ":1" {
 		t.Errorf("%+v", l)
+	}
+}
+
+func TestEnrolment(t *testing.T) {
+	c := mustLoad(t, map[string]string{"muster.conf": `
+[ipa]
+servers = ipa1.example.test, IPA2.example.test:8443, 192.0.2.1, [2001:db8::1]:443
+principal = nova/controller.example.test
+keytab = nova.keytab
+[enroll]
+enabled = true
+protected = ldap*, *.infra.example.test
+on_failure = error
+[project:overcloud]
+allowed_classes = *
+any_service_host = true
+[project:Web Shop]
+domain_id = customers
+allowed_classes = web, "d,b"
+service_hosts = *.vip.example.test
+`, "nova.keytab": "\x05\x02"})
+	if len(c.IPA.Servers) != 4 || !filepath.IsAbs(c.IPA.Keytab) || len(c.Enroll.Protected) != 2 {
+		t.Errorf("%+v %+v", c.IPA, c.Enroll)
+	}
+	want := []*Project{
+		{Name: "Web Shop", DomainID: "customers", AllowedClasses: []string{"web", "d,b"}, ServiceHosts: []string{"*.vip.example.test"}},
+		{Name: "overcloud", DomainID: "default", AllowedClasses: []string{"*"}, AnyServiceHost: true},
+	}
+	if diff := cmp.Diff(want, c.Projects); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// The keytab must not be there for everybody to read.
+func TestEnrolmentRefusesAnOpenKeytab(t *testing.T) {
+	dir := folder(t, map[string]string{"muster.conf": "[enroll]\nenabled = true\n[ipa]\nkeytab = k\n", "k": "x"})
+	if err := os.Chmod(filepath.Join(dir, "k"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(Options{Path: filepath.Join(dir, "muster.conf")})
+	if err == nil || !strings.Contains(err.Error(), ":4 [ipa] keytab: the file can be opened by every user") {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -268,7 +313,20 @@ func TestProblems(t *testing.T) {
 		"insecure":              {"[keystone_authtoken]\ninsecure=1\ncafile=/dev/null\n", "insecure: cafile is set"},
 		"reference":             {"[keystone_authtoken]\npassword = pa$hunter2\n", ":2 [keystone_authtoken] password: $ refers to an option that is not there; write $$"},
 		"circle":                {"[DEFAULT]\nhost = $log_file\nlog_file = ${DEFAULT.host}\n", "refers to itself"},
-		"log folder":            {"[DEFAULT]\nlog_file = nowhere/x\n", "log_file: its folder is not there"},
+		"IPA server":            {"[ipa]\nservers = https://hunter2/\n", ":2 [ipa] servers: not a list of servers"},
+		"IPA server's port":     {"[ipa]\nservers = ipa.hunter2.test:x\n", "servers: not a list of servers; write HOST or HOST:PORT"},
+		"IPA domain":            {"[ipa]\ndomain = .hunter2.test\n", ":2 [ipa] domain: not a DNS domain"},
+		"instances' domain":     {"[enroll]\ndomain = hunter2_test\n", ":2 [enroll] domain: not a DNS domain"},
+		"principal":             {"[ipa]\nprincipal = hunter2@REALM\n", ":2 [ipa] principal: not the principal of a service"},
+		"protected":             {"[enroll]\nprotected = hunter2 ldap\n", ":2 [enroll] protected: not a list of host names"},
+		"service hosts":         {"[project:p]\nservice_hosts = a,[hunter2\n", ":2 [project:p] service_hosts: not a list of host names"},
+		"nameless class":        {"[project:p]\nallowed_classes = a,,hunter2\n", "allowed_classes: a class without a name"},
+		"keytab":                {"[enroll]\nenabled = true\n[ipa]\nkeytab = nowhere\n", ":4 [ipa] keytab: the file is not there"},
+		"user without password": {"[enroll]\nenabled = true\n[ipa]\nusername = hunter2\n", "[ipa] password: not set"},
+		"password without user": {"[enroll]\nenabled = true\n[ipa]\npassword = hunter2\n", "[ipa] username: a password without its username"},
+		"slow answers": {"[enroll]\nenabled = true\nanswer_within = 30s\n[ipa]\nusername = a\npassword = b\n",
+			":3 [enroll] answer_within: not shorter than [api] request_timeout"},
+		"log folder": {"[DEFAULT]\nlog_file = nowhere/x\n", "log_file: its folder is not there"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -31,6 +31,7 @@ func (r *rules) check(problems *Problems) {
 	r.authentication("service_credentials", &r.cfg.ServiceCredentials)
 	r.database()
 	r.files()
+	r.enrolment()
 	r.listeners()
 }
 
@@ -218,13 +219,17 @@ func (r *rules) tls(section string, l *Listener) {
 	}
 	r.readable(section, "tls_cert", l.TLSCert)
 	r.readable(section, "client_ca", l.ClientCA)
-	if l.TLSKey == "" {
-		return
+	if l.TLSKey != "" {
+		r.private(section, "tls_key", l.TLSKey)
 	}
-	if _, mode, err := readBounded(l.TLSKey, maxFile); err != nil {
-		r.refuse(section, []string{"tls_key"}, err.message, err.hint)
+}
+
+// private refuses a file with keys that can't be opened, or by everybody.
+func (r *rules) private(section, option, path string) {
+	if _, mode, err := readBounded(path, maxFile); err != nil {
+		r.refuse(section, []string{option}, err.message, err.hint)
 	} else if mode.Perm()&0o007 != 0 {
-		r.refuse(section, []string{"tls_key"}, "the file can be opened by every user of the machine",
+		r.refuse(section, []string{option}, "the file can be opened by every user of the machine",
 			"chmod 0600 or 0640 the file")
 	}
 }

@@ -73,7 +73,7 @@ func of[T any](field func(*T) any) func(any) any {
 }
 
 // Faces are the parts of the HTTP API that a listener can serve.
-var faces = []string{"tatu", "vendordata", "instance", "operator", "health", "metrics"}
+var faces = []string{"tatu", "vendordata", "join", "instance", "operator", "health", "metrics"}
 
 // extensions are OpenSSH's certificate extensions (PROTOCOL.certkeys).
 var extensions = []string{"permit-X11-forwarding", "permit-agent-forwarding", "permit-port-forwarding",
@@ -113,11 +113,26 @@ func table() []section {
 			}},
 		{name: "vendordata", help: "What instances are told when they boot.", options: vendordataOptions(),
 			target: func(c *Config, _ string) any { return &c.Vendordata }},
+		{name: "ipa", help: "FreeIPA: where it is, and who Muster is there.", options: ipaOptions(),
+			target: func(c *Config, _ string) any { return &c.IPA }},
+		{name: "enroll", help: "Instances in FreeIPA: their names, and what happens when FreeIPA does not answer.",
+			options: enrollOptions(),
+			target:  func(c *Config, _ string) any { return &c.Enroll }},
+		{name: "project", family: true, options: projectOptions(),
+			help: "What instances of the project NAME may ask for in FreeIPA. One section for each project whose " +
+				"instances may have host classes, or manage services of other hosts than their own.",
+			target: func(c *Config, name string) any {
+				c.Projects = append(c.Projects, &Project{Name: name})
+				return c.Projects[len(c.Projects)-1]
+			}},
+		{name: "glance", help: "The image service, whose images may ask for enrolment in place of the instance.",
+			options: glanceOptions(),
+			target:  func(c *Config, _ string) any { return &c.Glance }},
 		{name: "api", help: "Limits and links of the HTTP server.", options: apiOptions(),
 			target: func(c *Config, _ string) any { return &c.API }},
 		{name: "listen", family: true, options: listenOptions(), standing: standingListeners(),
-			help: "A listener. When no section of this kind is there, `main` and `local` are, as shown; " +
-				"the first section that is there replaces both.",
+			help: "A listener. When no section of this kind is there, those below are, as shown; the first section " +
+				"that is there replaces them all.",
 			target: func(c *Config, name string) any {
 				c.Listeners = append(c.Listeners, &Listener{Name: name})
 				return c.Listeners[len(c.Listeners)-1]

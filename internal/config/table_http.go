@@ -50,10 +50,10 @@ func listenOptions() []option {
 	return []option{
 		{name: "address", field: at(func(l *Listener) any { return &l.Address }), example: "192.0.2.1:18322",
 			help: "host:port, or unix:/path of a socket. An empty host is every address of the machine."},
-		{name: "faces", initial: "tatu, vendordata, instance, operator, health", choices: faces,
+		{name: "faces", initial: "tatu, vendordata, join, instance, operator, health", choices: faces,
 			field: at(func(l *Listener) any { return &l.Faces }),
-			help: "What is served here: tatu (its API for people), vendordata (for Nova), instance (for instances, " +
-				"/noauth), operator (Muster's own), health, metrics."},
+			help: "What is served here: tatu (its API for people), vendordata (for Nova), join (for Nova, as novajoin; " +
+				"if [enroll] is enabled), instance (for instances, /noauth), operator (Muster's own), health, metrics."},
 		{name: "tls_cert", path: true, field: at(func(l *Listener) any { return &l.TLSCert }),
 			help: "A PEM file with the certificate and its chain. Empty: plain HTTP. Read again on SIGHUP."},
 		{name: "tls_key", path: true, field: at(func(l *Listener) any { return &l.TLSKey }),
@@ -67,10 +67,11 @@ func listenOptions() []option {
 	}
 }
 
-// standingListeners serve everything on Tatu's port, and the metrics to the
-// machine itself only.
+// standingListeners serve everything on Tatu's port, enrolment on novajoin's
+// too, and the metrics to the machine itself only.
 func standingListeners() []standing {
 	return []standing{
+		{"join", map[string]string{"address": ":9090", "faces": "join"}},
 		{"local", map[string]string{"address": "127.0.0.1:18323", "faces": "health, metrics"}},
 		{"main", map[string]string{"address": ":18322"}},
 	}

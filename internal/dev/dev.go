@@ -1,18 +1,19 @@
 // Copyright The Muster Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package dev runs Muster on SQLite beside a small OpenStack, in one process on
-// loopback, with nothing set up before: for `muster dev`, the demo and
-// end-to-end tests.
+// Package dev runs Muster on SQLite beside a small OpenStack and FreeIPA, in one
+// process on loopback, with nothing set up before: for `muster dev`, the demo
+// and end-to-end tests.
 //
 // Muster itself runs as anywhere: it reads a configuration file, which is
 // written for it, and knows the cloud by URLs alone. It is never meant for
-// production: the cloud lives in memory, and everything listens without TLS.
+// production: the cloud lives in memory, and all but FreeIPA listens without TLS.
 package dev
 
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -26,7 +27,14 @@ import (
 
 	"github.com/muster-cloud/muster/internal/config"
 	"github.com/muster-cloud/muster/internal/devcloud"
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 	"github.com/muster-cloud/muster/internal/server"
+)
+
+const (
+	ipaDomain = "example.test"
+	// ipaUser is who Muster is in FreeIPA.
+	ipaUser = "nova/muster." + ipaDomain
 )
 
 // portTries bounds how often another free port is tried when somebody else
@@ -63,11 +71,14 @@ type Environment struct {
 	KeystoneURL string // ending in /v3
 	NovaURL     string // ending in /v2.1
 	MetadataURL string // the root of Nova's metadata service
+	GlanceURL   string // without version
+	FreeIPAURL  string // over HTTPS; see also ipa-ca.crt in the folder
 	Users       []User // admin of the cloud, and demo, a member of project demo
 	Cloud       *devcloud.Cloud
 
-	muster    *server.Server
-	temporary bool
+	muster      *server.Server
+	ipaPassword string
+	temporary   bool
 }
 
 // New makes the environment ready. Run must follow, which also cleans up.
@@ -135,10 +146,19 @@ func (e *Environment) removeFolder() error {
 
 func (e *Environment) startCloud(cfg Config) error {
 	var err error
-	if e.Cloud, err = devcloud.New(devcloud.Config{Logger: cfg.Logger}); err != nil {
+	e.ipaPassword = rand.Text()
+	e.Cloud, err = devcloud.New(devcloud.Config{
+		Logger:  cfg.Logger,
+		FreeIPA: &freeipa.Config{Domain: ipaDomain, Passwords: map[string]string{ipaUser: e.ipaPassword}},
+	})
+	if err != nil {
+		return err
+	}
+	if err := e.Cloud.FreeIPA.GrantHostManagement(ipaUser); err != nil {
 		return err
 	}
 	e.KeystoneURL, e.NovaURL, e.MetadataURL = e.Cloud.AuthURL(), e.Cloud.ComputeURL(), e.Cloud.MetadataURL()
+	e.GlanceURL, e.FreeIPAURL = e.Cloud.ImageURL(), "https://"+e.Cloud.FreeIPAAddress()
 	for _, user := range []User{{Name: "admin", Project: "admin"}, {Name: "demo", Project: "demo"}} {
 		user.Password = e.Cloud.Identity.Password(user.Name)
 		user.ID, user.ProjectID = e.Cloud.Identity.UserID(user.Name), e.Cloud.Identity.ProjectID(user.Project)

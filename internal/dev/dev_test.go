@@ -115,7 +115,7 @@ func TestEnvironmentStartsAgainInItsFolder(t *testing.T) {
 
 func TestEnvironmentKeepsSecretsToItsUser(t *testing.T) {
 	e, _ := start(t, Config{Dir: t.TempDir()})
-	for _, name := range []string{"master.key", "keystone.password", "muster.conf", "admin-openrc.sh", "demo-openrc.sh"} {
+	for _, name := range []string{"master.key", "keystone.password", "ipa.password", "muster.conf", "admin-openrc.sh", "demo-openrc.sh"} {
 		info, err := os.Stat(filepath.Join(e.Dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -166,7 +166,7 @@ func TestCommandsWorkAsPrinted(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, output)
 	}
-	for _, want := range []string{`"name": "web-1"`, "user certificate", "member\n", "@cert-authority * ssh-ed25519 ", "\nssh-ed25519 "} {
+	for _, want := range []string{`"name": "web-1"`, `"fqdn": "web-1.example.test"`, "user certificate", "member\n", "@cert-authority * ssh-ed25519 ", "\nssh-ed25519 "} {
 		if !strings.Contains(string(output), want) {
 			t.Errorf("the commands did not show %q:\n%s", want, output)
 		}
@@ -176,7 +176,7 @@ func TestCommandsWorkAsPrinted(t *testing.T) {
 func TestSummaryHidesPasswords(t *testing.T) {
 	e, _ := start(t, Config{})
 	text := e.Summary() + e.Commands()
-	for _, want := range []string{e.MusterURL, e.KeystoneURL, e.NovaURL, e.Dir, e.ConfigFile, "(removed at the end)"} {
+	for _, want := range []string{e.MusterURL, e.KeystoneURL, e.NovaURL, e.GlanceURL, e.FreeIPAURL, e.Dir, e.ConfigFile, "(removed at the end)"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing:\n%s", want, text)
 		}

@@ -45,9 +45,24 @@ master_key_file = master.key
 [vendordata]
 api_endpoint = {{value .MusterURL}}
 
+[ipa]
+servers = {{value .FreeIPAAddress}}
+domain = {{value .IPADomain}}
+username = {{value .IPAUser}}
+password_file = ipa.password
+cafile = ipa-ca.crt
+# This machine may be the client of another FreeIPA.
+client_conf =
+
+[enroll]
+enabled = true
+
+[project:demo]
+allowed_classes = web, db
+
 [listen:main]
 address = {{value .Address}}
-faces = tatu, vendordata, instance, operator, health, metrics
+faces = tatu, vendordata, join, instance, operator, health, metrics
 `))
 
 // value escapes what would be a reference to another option.
@@ -62,16 +77,25 @@ func (e *Environment) writeConfig(host, port string) error {
 			return err
 		}
 	}
-	if err := writeSecret(filepath.Join(e.Dir, "keystone.password"), e.Cloud.Identity.Password("muster")+"\n"); err != nil {
-		return err
+	for name, text := range map[string]string{
+		"keystone.password": e.Cloud.Identity.Password("muster") + "\n",
+		"ipa.password":      e.ipaPassword + "\n",
+		"ipa-ca.crt":        string(e.Cloud.FreeIPA.CA()),
+	} {
+		if err := writeSecret(filepath.Join(e.Dir, name), text); err != nil {
+			return err
+		}
 	}
 	database := url.URL{Path: filepath.Join(e.Dir, "muster.db")}
 	var text bytes.Buffer
 	err := musterConf.Execute(&text, map[string]string{
-		"Database":    "sqlite:///" + database.EscapedPath(),
-		"KeystoneURL": e.KeystoneURL,
-		"MusterURL":   reachable(host, port),
-		"Address":     net.JoinHostPort(host, port),
+		"Database":       "sqlite:///" + database.EscapedPath(),
+		"KeystoneURL":    e.KeystoneURL,
+		"MusterURL":      reachable(host, port),
+		"Address":        net.JoinHostPort(host, port),
+		"FreeIPAAddress": e.Cloud.FreeIPAAddress(),
+		"IPADomain":      ipaDomain,
+		"IPAUser":        ipaUser,
 	})
 	if err != nil {
 		return err

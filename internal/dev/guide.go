@@ -17,6 +17,8 @@ var summary = template.Must(template.New("summary").Funcs(shell).Parse(
 Keystone   {{.KeystoneURL}}
 Nova       {{.NovaURL}}
 Metadata   {{.MetadataURL}}
+Glance     {{.GlanceURL}}
+FreeIPA    {{.FreeIPAURL}}
 Folder     {{.Dir}}{{if .Temporary}} (removed at the end){{end}}
 Settings   {{.ConfigFile}}
 {{range .Users}}User       {{.Name}}, in project {{.Project}}: . {{quote .File}}
@@ -37,11 +39,17 @@ TOKEN=$(curl -sSi "$OS_AUTH_URL/auth/tokens" -H 'Content-Type: application/json'
   "scope": {"project": {"name": "'"$OS_PROJECT_NAME"'", "domain": {"name": "Default"}}}}}' |
   tr -d '\r' | sed -n 's/^X-Subject-Token: //p')
 
-# Boot an instance. While it boots, Nova asks Muster for its vendordata, and Muster knows it as a host from then on.
+# Boot an instance that asks for enrolment in FreeIPA. While it boots, Nova asks Muster for its vendordata, and Muster
+# knows it as a host from then on.
 curl -sS $NOVA/servers -H "X-Auth-Token: $TOKEN" -H 'Content-Type: application/json' -d '{
-  "server": {"name": "web-1", "imageRef": "", "flavorRef": "1"}}'; echo
+  "server": {"name": "web-1", "imageRef": "", "flavorRef": "1", "metadata": {"ipa_enroll": "true", "ipa_hostclass": "web"}}}'; echo
 for try in 1 2 3 4 5; do
   curl -sS $MUSTER/v1/hosts -H "X-Auth-Token: $TOKEN" | grep '"id"' && break || sleep 1
+done; echo
+
+# Its place in FreeIPA. The one-time password to join is in its vendordata, for itself alone.
+for try in 1 2 3 4 5; do
+  curl -sS $MUSTER/v1/enrolments -H "X-Auth-Token: $TOKEN" | grep '"created"' && break || sleep 1
 done; echo
 
 # Make a key, have it certified, and look at the certificate.

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package devcloud is a small OpenStack in one process that speaks the real
-// wire protocols on loopback: Keystone v3 (room identity) and Nova with its
-// dynamic vendordata and its metadata service (room compute). It is for
-// `muster dev`, the demo and tests.
+// wire protocols on loopback: Keystone v3 (room identity), Nova with its dynamic
+// vendordata and its metadata service (room compute), Glance (room image) and,
+// if wanted, a FreeIPA (room freeipa). It is for `muster dev`, the demo and tests.
 //
 // It keeps everything in memory, checks no quota, starts no machine, and is
 // never used by the production rooms.
@@ -20,8 +20,12 @@ import (
 	"net/http"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
+	"github.com/muster-cloud/muster/internal/devcloud/image"
 )
 
 // shutdownTime is how long requests under way may take to finish.
@@ -42,8 +46,10 @@ type Config struct {
 	VendordataTargets []string
 	// VendordataTimeout bounds each call to a target. Default 5 s.
 	VendordataTimeout time.Duration
-	Now               func() time.Time
-	Logger            *slog.Logger
+	// FreeIPA adds a FreeIPA server, which listens at an address of its own.
+	FreeIPA *freeipa.Config
+	Now     func() time.Time
+	Logger  *slog.Logger
 }
 
 // Cloud is the whole cloud. Its services are reached by HTTP, or directly for
@@ -51,12 +57,16 @@ type Config struct {
 type Cloud struct {
 	Identity *identity.Service
 	Compute  *compute.Service
+	Images   *image.Service
+	FreeIPA  *freeipa.Server // nil: there is none
+
 	root     string
 	listener net.Listener
 	server   *http.Server
+	ipa      net.Listener
 }
 
-// New seeds a cloud and opens its socket, so that its URLs are known. It serves
+// New seeds a cloud and opens its sockets, so that its URLs are known. It serves
 // nobody before Run.
 func New(cfg Config) (*Cloud, error) {
 	listener, err := net.Listen("tcp", cmp.Or(cfg.Listen, "127.0.0.1:0"))
@@ -64,29 +74,56 @@ func New(cfg Config) (*Cloud, error) {
 		return nil, err
 	}
 	c := &Cloud{listener: listener, root: "http://" + listener.Addr().String()}
+	if err := c.addServices(cfg); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/identity/", http.StripPrefix("/identity", c.Identity))
+	mux.Handle("/compute/", http.StripPrefix("/compute", c.Compute))
+	mux.Handle("/image/", http.StripPrefix("/image", c.Images))
+	mux.Handle("/openstack/", c.Compute)
+	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
+	return c, nil
+}
+
+func (c *Cloud) addServices(cfg Config) error {
 	c.Identity = identity.New(identity.Config{URL: c.AuthURL(), Passwords: cfg.Passwords, Now: cfg.Now})
 	c.Identity.AddService("compute", "nova", c.ComputeURL())
+	c.Identity.AddService("image", "glance", c.ImageURL())
+	var err error
 	c.Compute, err = compute.New(compute.Config{
 		URL: c.ComputeURL(), Keystone: c.Identity, MetadataSecret: cmp.Or(cfg.MetadataSecret, rand.Text()),
 		VendordataTargets: cfg.VendordataTargets, VendordataTimeout: cfg.VendordataTimeout,
 		Now: cfg.Now, Logger: cfg.Logger,
 	})
 	if err != nil {
-		return nil, errors.Join(err, listener.Close())
+		return err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/identity/", http.StripPrefix("/identity", c.Identity))
-	mux.Handle("/compute/", http.StripPrefix("/compute", c.Compute))
-	mux.Handle("/openstack/", c.Compute)
-	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
-	return c, nil
+	c.Images, err = image.New(image.Config{URL: c.ImageURL(), Keystone: c.Identity, Now: cfg.Now})
+	if err != nil || cfg.FreeIPA == nil {
+		return err
+	}
+	if c.FreeIPA, err = freeipa.New(*cfg.FreeIPA); err != nil {
+		return err
+	}
+	c.ipa, err = net.Listen("tcp", "127.0.0.1:0")
+	return err
 }
 
 // Run serves until ctx ends, then finishes the requests under way, and returns nil.
 func (c *Cloud) Run(ctx context.Context) error {
+	defer c.Compute.Close()
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.serve(running) })
+	if c.FreeIPA != nil {
+		group.Go(func() error { return c.FreeIPA.Serve(running, c.ipa) })
+	}
+	return group.Wait()
+}
+
+func (c *Cloud) serve(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- c.server.Serve(c.listener) }()
-	defer c.Compute.Close()
 	select {
 	case err := <-served:
 		return err
@@ -101,14 +138,31 @@ func (c *Cloud) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close releases the socket of a Cloud whose Run was never called.
-func (c *Cloud) Close() error { return c.listener.Close() }
+// Close releases the sockets of a Cloud whose Run was never called.
+func (c *Cloud) Close() error {
+	err := c.listener.Close()
+	if c.ipa != nil {
+		err = errors.Join(err, c.ipa.Close())
+	}
+	return err
+}
 
 // AuthURL is Keystone's address, ending in /v3.
 func (c *Cloud) AuthURL() string { return c.root + "/identity/v3" }
 
 // ComputeURL is Nova's address, ending in /v2.1.
 func (c *Cloud) ComputeURL() string { return c.root + "/compute/v2.1" }
+
+// ImageURL is Glance's address, without version.
+func (c *Cloud) ImageURL() string { return c.root + "/image" }
+
+// FreeIPAAddress is HOST:PORT of the FreeIPA server, or nothing without one.
+func (c *Cloud) FreeIPAAddress() string {
+	if c.ipa == nil {
+		return ""
+	}
+	return c.ipa.Addr().String()
+}
 
 // MetadataURL is the root of Nova's metadata service.
 func (c *Cloud) MetadataURL() string { return c.root }

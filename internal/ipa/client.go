@@ -185,6 +185,17 @@ func (cfg *Config) complete() error {
 // Close drops idle connections. Calls in flight go on.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// Servers returns the names of the servers: those configured, or those that the DNS named so far.
+func (c *Client) Servers() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := make([]string, len(c.servers))
+	for i, s := range c.servers {
+		names[i] = s.name
+	}
+	return names
+}
+
 // pick returns the server to ask: the one that worked last, else the next in order that is not in back-off and not among
 // those tried. If there is none it returns nil and what to tell the caller.
 func (c *Client) pick(tried map[*server]bool) (*server, error) {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -97,6 +98,9 @@ func TestDiscovery(t *testing.T) {
 	}
 	if asked := dns.asked.Load(); asked != 1 {
 		t.Errorf("the DNS was asked %d times, want once", asked)
+	}
+	if names := c.Servers(); !slices.Equal(names, []string{"localhost"}) {
+		t.Errorf("servers: %v", names)
 	}
 	dns.targets.Store([]string{})
 	now = now.Add(time.Hour)

@@ -64,7 +64,7 @@ func newSession(cfg Config, m *metrics) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := newTransport(cfg)
+	transport, err := NewTransport(cfg.CAFile, cfg.Insecure)
 	if err != nil {
 		return nil, err
 	}
@@ -174,19 +174,22 @@ func setScope(options *tokens.AuthOptions, cfg Config) error {
 	return nil
 }
 
-func newTransport(cfg Config) (http.RoundTripper, error) {
+// NewTransport makes connections to OpenStack's services: it trusts the PEM
+// certificates in caFile, or the system's without one, or all if insecure, and
+// bounds answers.
+func NewTransport(caFile string, insecure bool) (http.RoundTripper, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = maxCalls
 	// Verification is on unless the operator turned it off by name.
-	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: cfg.Insecure}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: insecure}
+	if caFile != "" {
+		pem, err := os.ReadFile(caFile)
 		if err != nil {
 			return nil, fmt.Errorf("cafile: %w", err)
 		}
 		roots := x509.NewCertPool()
 		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("cafile: no PEM certificate in %s", cfg.CAFile)
+			return nil, fmt.Errorf("cafile: no PEM certificate in %s", caFile)
 		}
 		transport.TLSClientConfig.RootCAs = roots
 	}

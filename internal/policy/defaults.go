@@ -26,6 +26,10 @@ const (
 	HostCertShow              = "hostcert:show"
 	VendordataCreate          = "vendordata:create"
 	JoinCreate                = "join:create"
+	EnrolmentList             = "enrolment:list"
+	EnrolmentShow             = "enrolment:show"
+	EnrolmentRetry            = "enrolment:retry"
+	EnrolmentAdopt            = "enrolment:adopt"
 	PATList                   = "pat:list"
 	AuditList                 = "audit:list"
 	AuditListAll              = "audit:list_all"
@@ -51,6 +55,7 @@ func Defaults() []Default {
 	defaults := baseDefaults()
 	defaults = append(defaults, certificateDefaults()...)
 	defaults = append(defaults, hostDefaults()...)
+	defaults = append(defaults, enrolmentDefaults()...)
 	defaults = append(defaults, operatorDefaults()...)
 	for i := range defaults {
 		defaults[i].Scopes = []string{"project", "system"}
@@ -194,12 +199,39 @@ func hostDefaults() []Default {
 		{
 			Name: JoinCreate, Check: serviceOrAdmin,
 			Description: "Nova asks for an instance's enrolment in FreeIPA; novajoin's rule. Target: project_id.",
-			Operations:  []Operation{{"POST", "/v1/"}},
+			Operations:  []Operation{{"POST", "/v1/"}, {"POST", "/v1/vendordata"}},
 		},
 		{
 			Name: PATList, Check: "@",
 			Description: "List the bastions' addresses.",
 			Operations:  []Operation{{"GET", "/v1/pats"}},
+		},
+	}
+}
+
+// enrolmentDefaults leave to the operator what changes FreeIPA: with another's
+// entry, an instance would get that host's identity.
+func enrolmentDefaults() []Default {
+	return []Default{
+		{
+			Name: EnrolmentList, Check: adminOrMember,
+			Description: "List the enrolments of a project's instances in FreeIPA. Target: project_id.",
+			Operations:  []Operation{{"GET", "/v1/enrolments"}},
+		},
+		{
+			Name: EnrolmentShow, Check: adminOrMember,
+			Description: "Show the enrolment of an instance. Target: project_id of the instance.",
+			Operations:  []Operation{{"GET", "/v1/enrolments/{instance_id}"}},
+		},
+		{
+			Name: EnrolmentRetry, Check: managesProject,
+			Description: "Try an instance's enrolment again at once. Target: project_id of the instance.",
+			Operations:  []Operation{{"POST", "/v1/enrolments/{instance_id}/retry"}},
+		},
+		{
+			Name: EnrolmentAdopt, Check: adminRequired,
+			Description: "Give an instance the host entry of its name that was in FreeIPA before. Target: project_id of the instance.",
+			Operations:  []Operation{{"POST", "/v1/enrolments/{instance_id}/adopt"}},
 		},
 	}
 }

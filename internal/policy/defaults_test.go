@@ -64,6 +64,7 @@ func TestDefaultsByCaller(t *testing.T) {
 		HostList: members, HostShow: members, HostDelete: admins + "," + services,
 		HostTokenCreate: admins + "," + services, HostCertCreate: everyone, HostCertList: members, HostCertShow: members,
 		VendordataCreate: admins + "," + services, JoinCreate: admins + "," + services, PATList: everyone,
+		EnrolmentList: members, EnrolmentShow: members, EnrolmentRetry: managers, EnrolmentAdopt: admins,
 		AuditList: managers, AuditListAll: admins, AllProjects: admins, SudoProject: admins,
 	}
 	e := mustLoad(t, "", Defaults())
@@ -91,7 +92,7 @@ func TestDefaultsByCaller(t *testing.T) {
 func TestDefaultsNeedTheirTarget(t *testing.T) {
 	e := mustLoad(t, "", Defaults())
 	rules := []string{
-		AuthorityShow, UserCertCreate, UserCertShow, UserCertRevoke, HostShow, HostCertShow, AuditList,
+		AuthorityShow, UserCertCreate, UserCertShow, UserCertRevoke, HostShow, HostCertShow, AuditList, EnrolmentShow, EnrolmentRetry,
 	}
 	targets := []Target{
 		nil, {}, {"user_id": "", "project_id": ""}, {"user_id": []any{"owner"}, "project_id": []any{"p"}},

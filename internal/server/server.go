@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/url"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,7 @@ type Server struct {
 	directory *keystone.Client // looks up users, projects and roles
 	authority *sshca.Service
 	guard     *api.Guard
+	enrolment *enrolment // nil: instances are not enrolled
 	described *description.Face
 	listeners []*api.Listener
 	reserve   []byte
@@ -91,6 +93,9 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	s.guard = api.NewGuard(s.tokens, rules, s.store)
 	if s.authority, err = sshca.New(s.authorityConfig(keyring)); err != nil {
+		return err
+	}
+	if err := s.buildEnrolment(keyring); err != nil {
 		return err
 	}
 	if s.described, err = description.New(buildVersion()); err != nil {
@@ -217,16 +222,21 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 	}
 }
 
-// listen opens all listeners, or none.
+// listen opens all listeners that have something to serve, or none.
 func (s *Server) listen() error {
 	metrics := api.NewMetrics(s.registry)
 	for _, cfg := range s.cfg.Listeners {
+		served := s.served(cfg)
+		if len(served) == 0 {
+			s.logger.Info("Not listening: enrolment is not enabled", "listener", cfg.Name)
+			continue
+		}
 		router := api.NewRouter(api.RouterConfig{
 			Logger: s.logger, Metrics: metrics, TrustedProxies: s.cfg.API.TrustedProxies,
 			PublicURL: text(s.cfg.API.PublicURL), KeystoneURL: text(s.cfg.KeystoneAuthToken.WWWAuthenticateURI),
 			MaxBody: int64(s.cfg.API.MaxBody), MaxPage: s.cfg.API.MaxPage,
 			RequestTimeout: s.cfg.API.RequestTimeout,
-		}, s.faces(cfg)...)
+		}, s.faces(cfg, served)...)
 		listener, err := api.Listen(api.ListenerConfig{
 			Name: cfg.Name, Address: cfg.Address, Handler: router,
 			CertFile: cfg.TLSCert, KeyFile: cfg.TLSKey, ClientCAFile: cfg.ClientCA,
@@ -236,12 +246,17 @@ func (s *Server) listen() error {
 			return err
 		}
 		s.listeners = append(s.listeners, listener)
-		s.logger.Info("Listening", "listener", cfg.Name, "url", listener.URL(), "faces", cfg.Faces)
+		s.logger.Info("Listening", "listener", cfg.Name, "url", listener.URL(), "faces", served)
 	}
 	return nil
 }
 
-func (s *Server) faces(listener *config.Listener) []api.Face {
+// served are the names of a listener's faces that there is something behind.
+func (s *Server) served(listener *config.Listener) []string {
+	return slices.DeleteFunc(slices.Clone(listener.Faces), func(face string) bool { return face == "join" && s.enrolment == nil })
+}
+
+func (s *Server) faces(listener *config.Listener, served []string) []api.Face {
 	// The instance face is made even where it is not served: Tatu has its
 	// calls under its own paths too.
 	rate := api.NewRateLimiter(listener.RateLimit, listener.RateBurst)
@@ -250,7 +265,7 @@ func (s *Server) faces(listener *config.Listener) []api.Face {
 		MaxWait: s.cfg.API.LongPollMax, MaxWaiting: s.cfg.API.MaxLongPolls,
 	})
 	var faces []api.Face
-	for _, name := range listener.Faces {
+	for _, name := range served {
 		switch name {
 		case "tatu":
 			faces = append(faces, tatu.New(tatu.Config{
@@ -259,15 +274,13 @@ func (s *Server) faces(listener *config.Listener) []api.Face {
 			}))
 			faces = append(faces, s.described)
 		case "vendordata":
-			faces = append(faces, vendordata.New(vendordata.Config{
-				Guard: s.guard, Hosts: s.authority, Directory: s.directory,
-				SSHPort: s.cfg.Vendordata.SSHPort, PAMSudo: s.cfg.Vendordata.PAMSudo,
-				APIEndpoint: text(s.cfg.Vendordata.APIEndpoint), SudoRoles: s.cfg.Vendordata.SudoRoles,
-			}))
+			faces = append(faces, vendordata.New(s.vendordataConfig()))
+		case "join":
+			faces = append(faces, vendordata.NewJoin(s.guard, s.enrolment.answers))
 		case "instance":
 			faces = append(faces, instances)
 		case "operator":
-			faces = append(faces, operator.New(operator.Config{Guard: s.guard, Authority: s.authority, Records: s.store, Sessions: sessions{s}}))
+			faces = append(faces, operator.New(s.operatorConfig()))
 		case "health":
 			faces = append(faces, health.New(s.logger, s.checks()...))
 		case "metrics":
@@ -277,12 +290,36 @@ func (s *Server) faces(listener *config.Listener) []api.Face {
 	return faces
 }
 
+func (s *Server) vendordataConfig() vendordata.Config {
+	cfg := vendordata.Config{
+		Guard: s.guard, Hosts: s.authority, Directory: s.directory,
+		SSHPort: s.cfg.Vendordata.SSHPort, PAMSudo: s.cfg.Vendordata.PAMSudo,
+		APIEndpoint: text(s.cfg.Vendordata.APIEndpoint), SudoRoles: s.cfg.Vendordata.SudoRoles,
+	}
+	if s.enrolment != nil {
+		cfg.Enrolment = s.enrolment.answers
+	}
+	return cfg
+}
+
+func (s *Server) operatorConfig() operator.Config {
+	cfg := operator.Config{Guard: s.guard, Authority: s.authority, Records: s.store, Sessions: sessions{s}}
+	if s.enrolment != nil {
+		cfg.Enrolments = s.enrolment.service
+	}
+	return cfg
+}
+
 func (s *Server) checks() []health.Check {
-	return []health.Check{
+	checks := []health.Check{
 		{Name: "database", Try: s.store.Ping},
 		{Name: "keystone", Try: s.tokens.Check},
 		{Name: "custody", Try: s.custody.Check},
 	}
+	if s.enrolment != nil {
+		checks = append(checks, health.Check{Name: "ipa", Try: s.enrolment.check, Optional: true})
+	}
+	return checks
 }
 
 // sessions forgets a user in every cache.
@@ -307,10 +344,10 @@ func (m metricsFace) Register(router *api.Router) {
 
 // URL returns where the first listener with the face answers, or nothing.
 func (s *Server) URL(face string) string {
-	for i, cfg := range s.cfg.Listeners {
-		for _, name := range cfg.Faces {
-			if name == face {
-				return s.listeners[i].URL()
+	for _, listener := range s.listeners {
+		for _, cfg := range s.cfg.Listeners {
+			if cfg.Name == listener.Name() && slices.Contains(cfg.Faces, face) {
+				return listener.URL()
 			}
 		}
 	}
@@ -330,6 +367,9 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(func() error { return listener.Serve(running, s.cfg.ShutdownTimeout) })
 	}
 	group.Go(func() error { return s.authority.Feed().Run(running) })
+	if s.enrolment != nil {
+		group.Go(func() error { return s.enrolment.service.Run(running) })
+	}
 	group.Go(func() error { return s.prune(running) })
 	err := group.Wait()
 	stopWriting()

@@ -8,6 +8,7 @@ package health
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"sync"
 	"time"
@@ -21,26 +22,50 @@ const (
 	checkEvery = 2 * time.Second
 )
 
-// Check is something that Muster cannot work without.
+// Check is something that Muster cannot work without, or that a part of it
+// needs.
 type Check struct {
 	Name string
 	Try  func(context.Context) error
+	// Optional: its state is told, but nobody waits for it, and Muster is ready
+	// without it.
+	Optional bool
 }
+
+// The states of a part.
+const (
+	stateOK      = "ok"
+	stateIll     = "ill"
+	stateUnknown = "unknown" // it has not answered yet
+)
 
 // Face answers whether Muster is alive and whether it is ready.
 type Face struct {
-	checks []Check
-	logger *slog.Logger
+	needed, optional []Check
+	logger           *slog.Logger
 
 	mu      sync.Mutex
 	checked time.Time
 	state   map[string]string
 	ready   bool
+
+	watched sync.Mutex
+	told    map[string]string // the states of optional parts
+	asking  bool
 }
 
-// New returns the face. Readiness needs every check to pass.
+// New returns the face. Readiness needs every check to pass that is not optional.
 func New(logger *slog.Logger, checks ...Check) *Face {
-	return &Face{checks: checks, logger: logger}
+	f := &Face{logger: logger, told: make(map[string]string)}
+	for _, check := range checks {
+		if check.Optional {
+			f.optional = append(f.optional, check)
+			f.told[check.Name] = stateUnknown
+		} else {
+			f.needed = append(f.needed, check)
+		}
+	}
+	return f
 }
 
 // Name implements api.Face.
@@ -71,25 +96,56 @@ func (f *Face) readiness(r *api.Request) (api.Response, error) {
 func (f *Face) check(ctx context.Context) (ready bool, state map[string]string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if time.Since(f.checked) < checkEvery {
-		return f.ready, f.state
+	if time.Since(f.checked) >= checkEvery {
+		f.watch(ctx)
+		results := f.try(ctx, f.needed)
+		f.ready, f.state = true, make(map[string]string, len(f.needed))
+		for name, result := range results {
+			f.state[name] = result
+			f.ready = f.ready && result == stateOK
+		}
+		f.checked = time.Now()
 	}
+	state = maps.Clone(f.state)
+	f.watched.Lock()
+	defer f.watched.Unlock()
+	maps.Copy(state, f.told)
+	return f.ready, state
+}
+
+// watch asks the optional parts in the background, unless it does so already.
+func (f *Face) watch(ctx context.Context) {
+	f.watched.Lock()
+	defer f.watched.Unlock()
+	if f.asking || len(f.optional) == 0 {
+		return
+	}
+	f.asking = true
+	go func() {
+		results := f.try(ctx, f.optional)
+		f.watched.Lock()
+		defer f.watched.Unlock()
+		f.told, f.asking = results, false
+	}()
+}
+
+// try runs checks side by side and returns the states by name.
+func (f *Face) try(ctx context.Context, checks []Check) map[string]string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 	defer cancel()
-	results := make([]error, len(f.checks))
+	results := make([]error, len(checks))
 	var group sync.WaitGroup
-	for i, check := range f.checks {
+	for i, check := range checks {
 		group.Go(func() { results[i] = check.Try(ctx) })
 	}
 	group.Wait()
-	f.ready, f.state = true, make(map[string]string, len(f.checks))
-	for i, check := range f.checks {
-		f.state[check.Name] = "ok"
+	states := make(map[string]string, len(checks))
+	for i, check := range checks {
+		states[check.Name] = stateOK
 		if results[i] != nil {
-			f.ready, f.state[check.Name] = false, "ill"
-			f.logger.Warn("Not ready", "part", check.Name, "error", results[i])
+			states[check.Name] = stateIll
+			f.logger.Warn("A part does not answer", "part", check.Name, "needed", !check.Optional, "error", results[i])
 		}
 	}
-	f.checked = time.Now()
-	return f.ready, f.state
+	return states
 }

@@ -2,11 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package operator is the face that those who run a cloud or administer a
-// project see: revocation in all its forms, instances that must end, and the
-// audit log. Tatu had nothing of it.
+// project see: revocation in all its forms, instances that must end, their
+// enrolment in FreeIPA, and the audit log. Tatu had nothing of it.
 package operator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/policy"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/sshca"
@@ -35,6 +37,8 @@ type Records interface {
 	Instance(ctx context.Context, id string) (store.Instance, error)
 	Revocations(ctx context.Context, projectID string, afterVersion uint64, limit int) ([]store.Revocation, error)
 	Audits(ctx context.Context, filter store.AuditFilter, page store.Page) ([]store.Audit, error)
+	Enrolment(ctx context.Context, instanceID string) (store.Enrolment, error)
+	Enrolments(ctx context.Context, filter store.EnrolmentFilter, page store.Page) ([]store.Enrolment, error)
 }
 
 // Sessions are the tokens that were validated before and are believed for a while.
@@ -44,10 +48,11 @@ type Sessions interface {
 
 // Config is what the face is made of.
 type Config struct {
-	Guard     *api.Guard
-	Authority Authority
-	Records   Records
-	Sessions  Sessions
+	Guard      *api.Guard
+	Authority  Authority
+	Records    Records
+	Sessions   Sessions
+	Enrolments Enrolments // nil: instances are not enrolled
 }
 
 // Face answers operators and administrators of projects.
@@ -71,6 +76,9 @@ func (f *Face) Register(router *api.Router) {
 	handle("GET /v1/authorities/{auth_id}/generations", f.listGenerations)
 	handle("DELETE /v1/hosts/{host_id}", f.deleteHost)
 	handle("GET /v1/audit", f.listAudit)
+	if f.cfg.Enrolments != nil {
+		f.registerEnrolments(handle)
+	}
 }
 
 // order is the body of POST /v1/revocations: a project, and one of the rest.
@@ -280,23 +288,39 @@ func (f *Face) listGenerations(r *api.Request) (api.Response, error) {
 	return api.Response{Body: map[string][]generation{"generations": list}}, nil
 }
 
+// deleteHost ends all that an instance has: certificates, and its place in
+// FreeIPA. It may have only one of the two. Repeats do no harm.
 func (f *Face) deleteHost(r *api.Request) (api.Response, error) {
 	id, err := api.ID("host_id", r.PathValue("host_id"))
 	if err != nil {
 		return api.Response{}, err
 	}
 	instance, err := f.cfg.Records.Instance(r.Context(), id)
+	hasKeys := err == nil
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return api.Response{}, err
 	}
-	if err := r.Authorize(policy.HostDelete, api.Object{ProjectID: instance.ProjectID}); err != nil {
+	enrolled, err := f.cfg.Records.Enrolment(r.Context(), id)
+	hasName := err == nil
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return api.Response{}, err
 	}
-	if err != nil {
+	project := cmp.Or(instance.ProjectID, enrolled.ProjectID)
+	if err := r.Authorize(policy.HostDelete, api.Object{ProjectID: project}); err != nil {
+		return api.Response{}, err
+	}
+	if !hasKeys && !hasName {
 		return api.Response{}, problem.New(problem.NotFound, "no such host")
 	}
-	if err := f.cfg.Authority.DeleteInstance(r.Context(), r.Actor(), id, "deleted by request"); err != nil {
-		return api.Response{}, err
+	if hasName && f.cfg.Enrolments != nil {
+		if err := f.cfg.Enrolments.Leave(r.Context(), enroll.Actor(r.Actor()), id); err != nil {
+			return api.Response{}, err
+		}
+	}
+	if hasKeys {
+		if err := f.cfg.Authority.DeleteInstance(r.Context(), r.Actor(), id, "deleted by request"); err != nil {
+			return api.Response{}, err
+		}
 	}
 	return api.Response{Status: http.StatusNoContent}, nil
 }

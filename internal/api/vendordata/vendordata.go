@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package vendordata is the face that Nova sees: dynamic vendordata for an
-// instance that boots, in Tatu's form and in Muster's own.
+// instance that boots, in Tatu's form, in novajoin's, and in Muster's own, which
+// holds both.
 //
 // What Nova's service user says of an instance is believed; Nova is not asked
 // back. The instance's user-data comes with each call, may hold secrets, and
@@ -37,6 +38,7 @@ type Config struct {
 	Guard     *api.Guard
 	Hosts     HostTokens
 	Directory Directory
+	Enrolment *Enrolment // nil: instances are not enrolled
 
 	SSHPort     int      // where instances serve SSH beside 22
 	PAMSudo     bool     // sudo asks the user's SSH agent
@@ -64,9 +66,36 @@ func (f *Face) Register(router *api.Router) {
 
 // boot is Nova's description of an instance, as far as it matters.
 type boot struct {
-	ProjectID  string `json:"project-id"`
-	InstanceID string `json:"instance-id"`
-	Hostname   string `json:"hostname"`
+	ProjectID  string            `json:"project-id"`
+	InstanceID string            `json:"instance-id"`
+	ImageID    string            `json:"image-id"` // empty or null for one that boots from a volume
+	Hostname   string            `json:"hostname"`
+	Metadata   map[string]string `json:"metadata"`
+}
+
+// identified is a boot with its IDs in their canonical form.
+type identified struct {
+	boot
+	project, instance string
+}
+
+// read reads and checks a request's body.
+func read(r *api.Request) (identified, error) {
+	var found identified
+	if err := r.Decode(&found.boot); err != nil {
+		return found, err
+	}
+	var err error
+	if found.project, err = api.ID("project-id", found.ProjectID); err != nil {
+		return found, err
+	}
+	if found.instance, err = api.ID("instance-id", found.InstanceID); err != nil {
+		return found, err
+	}
+	if found.Hostname == "" {
+		return found, problem.InField("hostname", "is missing")
+	}
+	return found, nil
 }
 
 // SSH is what the instance's boot script reads. The order and the spelling of
@@ -84,46 +113,49 @@ type SSH struct {
 
 // createForTatu answers as Tatu does: 201, and where the token would be.
 func (f *Face) createForTatu(r *api.Request) (api.Response, error) {
-	ssh, err := f.prepare(r)
+	ssh, _, err := f.prepare(r)
 	if err != nil {
 		return api.Response{}, err
 	}
 	return api.Response{Status: http.StatusCreated, Location: "/hosttokens/" + ssh.Token, Body: ssh}, nil
 }
 
+// Identity is all that an instance needs: for SSH, and for FreeIPA if it asks.
+type Identity struct {
+	SSH
+	Joining
+	EnrolmentError string `json:"ipa_error,omitempty"` // why there is no enrolment
+}
+
 // create answers with all that an instance needs.
 func (f *Face) create(r *api.Request) (api.Response, error) {
-	ssh, err := f.prepare(r)
+	ssh, instance, err := f.prepare(r)
 	if err != nil {
 		return api.Response{}, err
 	}
-	return api.Response{Body: ssh}, nil
+	identity := Identity{SSH: ssh}
+	if f.cfg.Enrolment != nil {
+		identity.Joining, identity.EnrolmentError, err = f.cfg.Enrolment.beside(r, instance)
+	}
+	return api.Response{Body: identity}, err
 }
 
-func (f *Face) prepare(r *api.Request) (SSH, error) {
-	var body boot
-	if err := r.Decode(&body); err != nil {
-		return SSH{}, err
-	}
-	project, err := api.ID("project-id", body.ProjectID)
+func (f *Face) prepare(r *api.Request) (SSH, identified, error) {
+	instance, err := read(r)
 	if err != nil {
-		return SSH{}, err
+		return SSH{}, instance, err
 	}
-	instance, err := api.ID("instance-id", body.InstanceID)
+	if err := r.Authorize(policy.VendordataCreate, api.Object{ProjectID: instance.project}); err != nil {
+		return SSH{}, instance, err
+	}
+	boot, err := f.cfg.Hosts.HostToken(r.Context(), r.Actor(), sshca.InstanceRequest{
+		InstanceID: instance.instance, ProjectID: instance.project, Hostname: instance.Hostname,
+	})
 	if err != nil {
-		return SSH{}, err
+		return SSH{}, instance, err
 	}
-	if body.Hostname == "" {
-		return SSH{}, problem.InField("hostname", "is missing")
-	}
-	if err := r.Authorize(policy.VendordataCreate, api.Object{ProjectID: project}); err != nil {
-		return SSH{}, err
-	}
-	boot, err := f.cfg.Hosts.HostToken(r.Context(), r.Actor(), sshca.InstanceRequest{InstanceID: instance, ProjectID: project, Hostname: body.Hostname})
-	if err != nil {
-		return SSH{}, err
-	}
-	return f.describe(r, project, boot)
+	ssh, err := f.describe(r, instance.project, boot)
+	return ssh, instance, err
 }
 
 func (f *Face) describe(r *api.Request, project string, boot sshca.Boot) (SSH, error) {

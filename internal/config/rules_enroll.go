@@ -1,0 +1,83 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// enrolment judges [ipa], [enroll] and [project:NAME].
+func (r *rules) enrolment() {
+	ipa, enroll := r.cfg.IPA, r.cfg.Enroll
+	r.domain("ipa", ipa.Domain)
+	r.domain("enroll", enroll.Domain)
+	for _, server := range ipa.Servers {
+		host, port, err := net.SplitHostPort(server)
+		if err != nil {
+			host, port = server, "443"
+		}
+		if !domainShape.MatchString(strings.ToLower(host)) && net.ParseIP(host) == nil || addressFault(":"+port) != "" {
+			r.refuse("ipa", []string{"servers"}, "not a list of servers", "write HOST or HOST:PORT, separated by commas")
+		}
+	}
+	if ipa.Principal != "" && !principalShape.MatchString(ipa.Principal) {
+		r.refuse("ipa", []string{"principal"}, "not the principal of a service", "write SERVICE/HOST or SERVICE/HOST@REALM")
+	}
+	r.patterns("enroll", "protected", enroll.Protected)
+	for _, p := range r.cfg.Projects {
+		section := "project:" + p.Name
+		r.patterns(section, "service_hosts", p.ServiceHosts)
+		if slices.Contains(p.AllowedClasses, "") {
+			r.refuse(section, []string{"allowed_classes"}, "a class without a name", "write names separated by commas, or *")
+		}
+	}
+	if enroll.Enabled {
+		r.ipaLogin()
+	}
+}
+
+// ipaLogin asks for what a log-in to FreeIPA needs.
+func (r *rules) ipaLogin() {
+	ipa := r.cfg.IPA
+	switch {
+	case ipa.Username != "" && ipa.Password == "":
+		r.refuse("ipa", []string{"password", "username"}, "not set",
+			"set it, or password_file, or give the systemd credential ipa.password")
+	case ipa.Username == "" && ipa.Password != "":
+		r.refuse("ipa", []string{"username", "password"}, "a password without its username",
+			"set username, or remove the password to log in by keytab")
+	case ipa.Username == "":
+		r.private("ipa", "keytab", ipa.Keytab)
+	}
+	r.readable("ipa", "cafile", ipa.CAFile)
+	if r.cfg.Enroll.AnswerWithin >= r.cfg.API.RequestTimeout {
+		r.refuse("enroll", []string{"answer_within"}, "not shorter than [api] request_timeout",
+			"shorten it, or raise request_timeout")
+	}
+}
+
+var (
+	// domainShape is a name of the DNS in lower case (RFC 1123, 2.1).
+	domainShape    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+	principalShape = regexp.MustCompile(`^[A-Za-z0-9_.-]+/[A-Za-z0-9.-]+(@[A-Za-z0-9.-]+)?$`)
+	patternShape   = regexp.MustCompile(`^[A-Za-z0-9.*-]+$`)
+)
+
+func (r *rules) domain(section, domain string) {
+	if domain != "" && (!domainShape.MatchString(strings.ToLower(domain)) || len(domain) > 200) {
+		r.refuse(section, []string{"domain"}, "not a DNS domain", "write such as example.com, without dots at the ends")
+	}
+}
+
+func (r *rules) patterns(section, option string, patterns []string) {
+	for _, pattern := range patterns {
+		if !patternShape.MatchString(pattern) {
+			r.refuse(section, []string{option}, "not a list of host names or patterns",
+				"write names with letters, digits, dots and dashes, and * for what may differ")
+		}
+	}
+}

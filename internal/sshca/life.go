@@ -66,21 +66,20 @@ func (s *Service) setLife(ctx context.Context, by Actor, action, reason string, 
 
 // RenewForRebuild gives an instance that was built anew another one-time
 // token, for its host key is new too. Its old host certificate stays good until
-// it expires: it is of no use without the key that the rebuild erased.
-//
-// It does nothing if the token is younger than the rebuild, so that repeats
-// are harmless. An instance without record is NotFound.
-func (s *Service) RenewForRebuild(ctx context.Context, by Actor, instanceID string, rebuiltAt time.Time) (renewed bool, err error) {
+// it expires: it is of no use without the key that the rebuild erased. The
+// caller decides that there was a rebuild. An instance without record is
+// NotFound.
+func (s *Service) RenewForRebuild(ctx context.Context, by Actor, instanceID string) error {
 	instance, err := s.cfg.Store.Instance(ctx, instanceID)
 	if errors.Is(err, store.ErrNotFound) {
-		return false, problem.New(problem.NotFound, "no instance %s", instanceID)
+		return problem.New(problem.NotFound, "no instance %s", instanceID)
 	}
-	if err != nil || instance.Token.CreatedAt.After(rebuiltAt) {
-		return false, err
+	if err != nil {
+		return err
 	}
-	token := s.newToken(instanceID)
 	entry := s.audit(by, "hosttoken.renew", instance.ProjectID, "instance", instanceID)
 	entry.Reason = "the instance was rebuilt"
-	stored, err := s.cfg.Store.RenewToken(ctx, instanceID, instance.Token.Hash, token, entry)
-	return err == nil && stored.Token.Hash == token.Hash, err
+	// If another replica was faster, its token is as good.
+	_, err = s.cfg.Store.RenewToken(ctx, instanceID, instance.Token.Hash, s.newToken(instanceID), entry)
+	return err
 }

@@ -95,6 +95,8 @@ type server struct {
 	id, hostname     string
 	bootRoles        []string
 	created, updated time.Time
+	launched         time.Time
+	actions          []action
 }
 
 // New returns a Service without servers.
@@ -145,7 +147,8 @@ func (s *Service) create(wanted Server) (string, error) {
 		return "", errors.New("a server needs a name, a project and a user")
 	}
 	now := s.cfg.Now().UTC()
-	made := &server{Server: wanted, id: newID(), created: now, updated: now,
+	made := &server{Server: wanted, id: newID(), created: now, updated: now, launched: now,
+		actions:   []action{{"create", now}},
 		bootRoles: s.cfg.Keystone.RoleNames(wanted.UserID, wanted.ProjectID)}
 	made.Metadata = maps.Clone(wanted.Metadata)
 	made.hostname = hostname(wanted.Name)

@@ -1,4 +1,4 @@
--- Keys that wait to be worked on again, and since when a project is gone. See 0001 for the conventions.
+-- Keys that wait to be worked on again, up to when rebuilds were seen to, and since when a project is gone. See 0001 for the conventions.
 -- +goose Up
 CREATE TABLE IF NOT EXISTS converge_key (
     kind TEXT NOT NULL,
@@ -11,4 +11,9 @@ CREATE TABLE IF NOT EXISTS converge_key (
     PRIMARY KEY (kind, id)
 );
 CREATE INDEX IF NOT EXISTS converge_key_by_next_at ON converge_key (next_at);
+CREATE TABLE IF NOT EXISTS converge_rebuild (
+    instance_id TEXT NOT NULL,
+    rebuilt_at INTEGER NOT NULL,
+    PRIMARY KEY (instance_id)
+);
 ALTER TABLE authority ADD COLUMN gone_at INTEGER NOT NULL DEFAULT 0;

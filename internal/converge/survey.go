@@ -224,15 +224,16 @@ func (s *survey) instances(ctx context.Context) (*findings, error) {
 		return nil, err
 	}
 	found := &findings{kind: Instance}
-	if err := s.compareInstances(ctx, found, launched); err != nil {
+	counted := make(map[compact]bool)
+	if err := s.compareInstances(ctx, found, launched, counted); err != nil {
 		return nil, err
 	}
-	return found, s.compareEnrolments(ctx, found, launched)
+	return found, s.compareEnrolments(ctx, found, launched, counted)
 }
 
 const notListed = "the instance is not in Nova's list"
 
-func (s *survey) compareInstances(ctx context.Context, found *findings, launched map[compact]int64) error {
+func (s *survey) compareInstances(ctx context.Context, found *findings, launched map[compact]int64, counted map[compact]bool) error {
 	for page := (store.Page{Limit: store.MaxPageLimit}); ; {
 		instances, err := s.controllers.cfg.Records.Instances(ctx, store.Filter{}, page)
 		if err != nil || len(instances) == 0 {
@@ -241,6 +242,7 @@ func (s *survey) compareInstances(ctx context.Context, found *findings, launched
 		for _, instance := range instances {
 			id, _ := compactID(instance.ID)
 			at, there := launched[id]
+			counted[id] = true
 			found.total++
 			switch used := instance.Token.UsedAt; {
 			case there && !used.IsZero() && time.UnixMicro(at).After(used):
@@ -254,13 +256,9 @@ func (s *survey) compareInstances(ctx context.Context, found *findings, launched
 }
 
 // compareEnrolments finds what has an enrolment and no SSH identity.
-func (s *survey) compareEnrolments(ctx context.Context, found *findings, launched map[compact]int64) error {
+func (s *survey) compareEnrolments(ctx context.Context, found *findings, launched map[compact]int64, counted map[compact]bool) error {
 	if s.controllers.cfg.Enrolments == nil {
 		return nil
-	}
-	counted := make(map[string]bool, len(found.remove))
-	for _, suspect := range found.remove {
-		counted[suspect.Key.ID] = true
 	}
 	for page := (store.Page{Limit: store.MaxPageLimit}); ; {
 		enrolments, err := s.controllers.cfg.Records.Enrolments(ctx, store.EnrolmentFilter{}, page)
@@ -269,7 +267,11 @@ func (s *survey) compareEnrolments(ctx context.Context, found *findings, launche
 		}
 		for _, enrolment := range enrolments {
 			id, _ := compactID(enrolment.InstanceID)
-			if _, there := launched[id]; !there && stays(enrolment) && !counted[enrolment.InstanceID] && enrolment.CreatedAt.Before(s.started) {
+			if counted[id] || !stays(enrolment) {
+				continue
+			}
+			found.total++
+			if _, there := launched[id]; !there && enrolment.CreatedAt.Before(s.started) {
 				found.suspect(enrolment.InstanceID, notListed)
 			}
 		}

@@ -52,6 +52,8 @@ type Config struct {
 	Enroll             Enroll
 	Projects           []*Project // sorted by name
 	Glance             Glance
+	Converge           Converge
+	Nova               Nova
 	API                API
 	Listeners          []*Listener // sorted by name, never empty
 	Audit              Audit
@@ -205,6 +207,25 @@ type Glance struct {
 	EndpointOverride *url.URL // nil: from the catalog
 	Interface        string   // "public", "internal" or "admin"
 	CacheTime        time.Duration
+}
+
+// Converge is [converge]: how Muster follows what changes in the cloud.
+type Converge struct {
+	Enabled           bool
+	CreateAuthorities bool          // for every project, before anybody asks
+	Grace             time.Duration // from a project's end to its authority's
+	Interval          time.Duration // from one whole comparison to the next
+	GuardPercent      int           // a comparison takes away no more than this share of a kind
+	GuardCount        int           // unless it is less than this many
+	CallsPerSecond    int           // to Keystone and Nova
+	Workers           int
+}
+
+// Nova is [nova]: how instances are asked for.
+type Nova struct {
+	EndpointOverride *url.URL // nil: from the catalog
+	Interface        string   // "public", "internal" or "admin"
+	Timeout          time.Duration
 }
 
 // API is [api]: limits and links of the HTTP server.

@@ -31,6 +31,8 @@ const (
 	EnrolmentRetry            = "enrolment:retry"
 	EnrolmentAdopt            = "enrolment:adopt"
 	PATList                   = "pat:list"
+	QueueList                 = "queue:list"
+	Reconcile                 = "reconcile"
 	AuditList                 = "audit:list"
 	AuditListAll              = "audit:list_all"
 	AllProjects               = "all_projects"
@@ -238,6 +240,16 @@ func enrolmentDefaults() []Default {
 
 func operatorDefaults() []Default {
 	return []Default{
+		{
+			Name: QueueList, Check: adminRequired,
+			Description: "List what Muster could not bring into agreement with the cloud, and tries again.",
+			Operations:  []Operation{{"GET", "/v1/queue"}},
+		},
+		{
+			Name: Reconcile, Check: adminRequired,
+			Description: "Compare everything with the cloud, also without regard to the guard.",
+			Operations:  []Operation{{"POST", "/v1/reconcile"}},
+		},
 		{
 			Name: AuditList, Check: managesProject,
 			Description: "Read the audit records of a project. Target: project_id.",

@@ -65,6 +65,7 @@ func TestDefaultsByCaller(t *testing.T) {
 		HostTokenCreate: admins + "," + services, HostCertCreate: everyone, HostCertList: members, HostCertShow: members,
 		VendordataCreate: admins + "," + services, JoinCreate: admins + "," + services, PATList: everyone,
 		EnrolmentList: members, EnrolmentShow: members, EnrolmentRetry: managers, EnrolmentAdopt: admins,
+		QueueList: admins, Reconcile: admins,
 		AuditList: managers, AuditListAll: admins, AllProjects: admins, SudoProject: admins,
 	}
 	e := mustLoad(t, "", Defaults())

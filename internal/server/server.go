@@ -40,19 +40,20 @@ import (
 
 // Server is one replica of Muster.
 type Server struct {
-	cfg       *config.Config
-	logger    *slog.Logger
-	registry  *prometheus.Registry
-	store     *store.Store
-	custody   *custody.Sealed
-	tokens    *keystone.Client // validates callers' tokens
-	directory *keystone.Client // looks up users, projects and roles
-	authority *sshca.Service
-	guard     *api.Guard
-	enrolment *enrolment // nil: instances are not enrolled
-	described *description.Face
-	listeners []*api.Listener
-	reserve   []byte
+	cfg         *config.Config
+	logger      *slog.Logger
+	registry    *prometheus.Registry
+	store       *store.Store
+	custody     *custody.Sealed
+	tokens      *keystone.Client // validates callers' tokens
+	directory   *keystone.Client // looks up users, projects and roles
+	authority   *sshca.Service
+	guard       *api.Guard
+	enrolment   *enrolment   // nil: instances are not enrolled
+	convergence *convergence // nil: nothing follows the cloud
+	described   *description.Face
+	listeners   []*api.Listener
+	reserve     []byte
 }
 
 // heapReserve is address space that is never touched and so costs no memory,
@@ -96,6 +97,9 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	if err := s.buildEnrolment(keyring); err != nil {
+		return err
+	}
+	if err := s.buildConvergence(); err != nil {
 		return err
 	}
 	if s.described, err = description.New(buildVersion()); err != nil {
@@ -307,6 +311,9 @@ func (s *Server) operatorConfig() operator.Config {
 	if s.enrolment != nil {
 		cfg.Enrolments = s.enrolment.service
 	}
+	if s.convergence != nil {
+		cfg.Comparison = s.convergence.comparison
+	}
 	return cfg
 }
 
@@ -371,6 +378,9 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(func() error { return s.enrolment.service.Run(running) })
 	}
 	group.Go(func() error { return s.prune(running) })
+	if s.convergence != nil {
+		s.convergence.run(running, group)
+	}
 	err := group.Wait()
 	stopWriting()
 	return errors.Join(err, writer.Wait(), s.store.Close())

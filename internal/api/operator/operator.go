@@ -39,6 +39,8 @@ type Records interface {
 	Audits(ctx context.Context, filter store.AuditFilter, page store.Page) ([]store.Audit, error)
 	Enrolment(ctx context.Context, instanceID string) (store.Enrolment, error)
 	Enrolments(ctx context.Context, filter store.EnrolmentFilter, page store.Page) ([]store.Enrolment, error)
+	PendingKeys(ctx context.Context, page store.Page) ([]store.PendingKey, error)
+	AppendAudit(ctx context.Context, entry store.Audit) error
 }
 
 // Sessions are the tokens that were validated before and are believed for a while.
@@ -53,6 +55,7 @@ type Config struct {
 	Records    Records
 	Sessions   Sessions
 	Enrolments Enrolments // nil: instances are not enrolled
+	Comparison Comparison // nil: nothing follows the cloud
 }
 
 // Face answers operators and administrators of projects.
@@ -78,6 +81,9 @@ func (f *Face) Register(router *api.Router) {
 	handle("GET /v1/audit", f.listAudit)
 	if f.cfg.Enrolments != nil {
 		f.registerEnrolments(handle)
+	}
+	if f.cfg.Comparison != nil {
+		f.registerConvergence(handle)
 	}
 }
 

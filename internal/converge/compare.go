@@ -220,6 +220,8 @@ func (c *Comparison) judge(ctx context.Context, found *findings, order Order) Ki
 
 // carryOut has the keys worked on, some at a time.
 func (c *Comparison) carryOut(ctx context.Context, all []*findings) error {
+	// What the controllers ask again must not be answered from before the lists.
+	c.cfg.Controllers.cfg.Caches.ForgetAll()
 	for _, found := range all {
 		keys := found.look
 		for _, suspect := range found.remove {

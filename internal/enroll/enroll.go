@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/muster-cloud/muster/internal/ipa"
+	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
@@ -87,7 +88,7 @@ type Config struct {
 
 	AnswerWithin time.Duration // how long Enrol may take; default 4 s: Nova waits for 5
 	OnFailure    OnFailure     // default AnswerEmpty
-	MaxInFlight  int           // enrolments that one process works on at once; default 8
+	MaxInFlight  int           // enrolments that one process works on at once; default 16, for the client of FreeIPA has its own limit
 	PollEvery    time.Duration // how often the database is asked for work; default 1 s
 	AttemptTime  time.Duration // limit of one attempt, beside 100 ms for each service; default 10 s
 	BackoffMin   time.Duration // pause after the first failure; default 1 s
@@ -167,7 +168,7 @@ func (c *Config) complete() error {
 		return errors.New("enrolment: a limit or time is negative")
 	}
 	c.AnswerWithin = cmp.Or(c.AnswerWithin, 4*time.Second)
-	c.MaxInFlight = cmp.Or(c.MaxInFlight, 8)
+	c.MaxInFlight = cmp.Or(c.MaxInFlight, 16)
 	c.PollEvery = cmp.Or(c.PollEvery, time.Second)
 	c.AttemptTime = cmp.Or(c.AttemptTime, 10*time.Second)
 	c.BackoffMin = cmp.Or(c.BackoffMin, time.Second)
@@ -197,8 +198,12 @@ func (s *Service) audit(by Actor, action, projectID, instanceID string) store.Au
 	}
 }
 
-// refuse records a refusal and returns it. That the record fails must not turn a refusal into anything else; the log then has it.
+// refuse records a refusal and returns it; any other error passes through. That the record fails must not turn a refusal into anything
+// else; the log then has it.
 func (s *Service) refuse(ctx context.Context, entry store.Audit, refusal error) error {
+	if _, ok := errors.AsType[*problem.Problem](refusal); !ok {
+		return refusal
+	}
 	entry.Outcome, entry.Reason = "refused", refusal.Error()
 	s.metrics.answers.WithLabelValues("refused").Inc()
 	if err := s.cfg.Store.AppendAudit(ctx, entry); err != nil {

@@ -349,3 +349,60 @@ func TestRecords(t *testing.T) {
 	must(t, err)
 	equal(t, len(objects), 0)
 }
+
+// TestSharedServiceOnItsWayOut waits with a service that is just being removed for another instance, and then makes it anew.
+func TestSharedServiceOnItsWayOut(t *testing.T) {
+	w := newWorld(t)
+	r := w.replica(t)
+	r.enrol(t, request(1, "web", "a", "managed_service_x", "HTTP/vip-1.example.test"))
+	_, err := r.store.ReleaseObjects(t.Context(), id(1))
+	must(t, err)
+	// The host is the instance's own: it may join already.
+	_, err = r.Enrol(t.Context(), operator, request(2, "web", "b", "managed_service_x", "HTTP/vip-1.example.test"))
+	must(t, err)
+	e := r.until(t, 2, func(e store.Enrolment) bool { return e.LastError != "" })
+	if e.State != store.EnrolmentWanted || !strings.Contains(e.LastError, "being removed for another instance") {
+		t.Errorf("%+v", e)
+	}
+	r.leave(t, 1)
+	r.reach(t, 2, store.EnrolmentCreated)
+	_, services := w.entries()
+	equal(t, services, []string{"HTTP/vip-1.example.test"})
+	r.leave(t, 2)
+	hosts, services := w.entries()
+	equal(t, append(hosts, services...), []string(nil))
+}
+
+// TestOneNameForHostAndService keeps an instance off the host that carries another project's services.
+func TestOneNameForHostAndService(t *testing.T) {
+	w := newWorld(t)
+	r := w.replica(t)
+	r.enrol(t, request(1, "web", "a", "managed_service_x", "HTTP/vip-1.example.test"))
+	req := request(2, "other", "vip-1")
+	_, err := r.Enrol(t.Context(), operator, req)
+	refused(t, err, problem.Conflict, "that Muster did not make")
+	// Another attempt of the first one's must not make it the second one's.
+	_, err = r.Enrol(t.Context(), operator, request(1, "web", "a", "managed_service_y", "mysql/vip-1.example.test"))
+	must(t, err)
+	_, err = r.Retry(t.Context(), operator, id(2))
+	must(t, err)
+	r.reach(t, 2, store.EnrolmentFailed)
+	r.leave(t, 2)
+	hosts, services := w.entries()
+	equal(t, append(hosts, services...), []string{"a.example.test", "vip-1.example.test", "HTTP/vip-1.example.test", "mysql/vip-1.example.test"})
+}
+
+// TestStricterRules keeps what an instance has when the rules no longer allow it, and allows no more of it.
+func TestStricterRules(t *testing.T) {
+	w := newWorld(t)
+	before := w.idle(t)
+	stop := before.run(t)
+	req := request(1, "web", "a", "ipa_hostclass", "frontend", "managed_service_x", "HTTP/vip-1.example.test")
+	answer := before.enrol(t, req)
+	stop()
+	r := w.replica(t, func(c *Config) { c.Rules = Rules{Domain: "example.test", Protected: []string{"a.*", "vip-*"}} })
+	equal(t, r.enrol(t, req), answer)
+	req.Metadata["managed_service_y"] = "HTTP/vip-2.example.test"
+	_, err := r.Enrol(t.Context(), operator, req)
+	refused(t, err, problem.Forbidden, "vip-2.example.test")
+}

@@ -74,7 +74,7 @@ func (a *attempt) certain(ctx context.Context, hosts []store.Object) ([]store.Ob
 	for i, o := range unsure {
 		host, err := results[i].Host()
 		switch {
-		case err == nil && host.Description == a.mark():
+		case err == nil && madeFor(a.e.InstanceID, host):
 			made = append(made, o)
 		case err != nil && !errors.Is(err, ipa.NotFound):
 			all.add(err)

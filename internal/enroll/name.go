@@ -19,7 +19,7 @@ const (
 // fqdn builds the full name of an instance: HOST.DOMAIN, or HOST.PROJECT.DOMAIN. A host name that ends in the domain
 // already is taken as it is; one that ends in another domain is refused.
 func (r Rules) fqdn(hostname, projectName string) (string, error) {
-	name := strings.TrimSuffix(strings.ToLower(hostname), ".")
+	name := strings.TrimSuffix(lower(hostname), ".")
 	if name == "" {
 		return "", problem.InField("hostname", "is missing")
 	}
@@ -55,7 +55,7 @@ func (r Rules) projectLabel(projectName string) (string, error) {
 	if projectName == "" {
 		return "", problem.InField("project-id", "the project's name is not known, and the instance's name needs it")
 	}
-	label := strings.ToLower(projectName)
+	label := lower(projectName)
 	if r.NormalizeProject {
 		label = normalized(label)
 	}
@@ -98,6 +98,16 @@ func badLabel(label string) string {
 		return "no part between the dots may be a number alone"
 	}
 	return ""
+}
+
+// lower makes ASCII letters small. Others stay what they are: some become ASCII letters in Unicode's way.
+func lower(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, name)
 }
 
 func inLabel(c byte) bool {

@@ -88,7 +88,8 @@ func (s *Service) Adopt(ctx context.Context, by Actor, instanceID string) (store
 			}
 		}
 		if e.State != store.EnrolmentFailed || len(change.Made) == 0 {
-			return false, problem.New(problem.Conflict, "the enrolment of instance %s did not fail for a host entry that was there before", instanceID)
+			return false, problem.New(problem.Conflict,
+				"the enrolment of instance %s did not fail for a host entry that was there before", instanceID)
 		}
 		e.State, e.Attempts = store.EnrolmentWanted, 0
 		return true, nil

@@ -74,7 +74,7 @@ func (s *Service) begin(ctx context.Context, by Actor, req Request) (store.Enrol
 	if err != nil {
 		return store.Enrolment{}, s.refuse(ctx, entry, err)
 	}
-	w, err := s.permitted(ctx, fqdn, req)
+	w, err := s.asked(ctx, fqdn, req)
 	if err != nil {
 		return store.Enrolment{}, s.refuse(ctx, entry, err)
 	}
@@ -111,7 +111,8 @@ func (s *Service) taken(ctx context.Context, entry store.Audit, err error) error
 	return s.refuse(ctx, entry, problem.New(problem.Conflict, "the host name %s belongs to another instance; choose another name", owned.FQDN))
 }
 
-// again takes a later request of an instance: it may add services, and it hastens what waits.
+// again takes a later request of an instance: it may add services, and it hastens what waits. Rules that have become stricter since
+// take nothing away.
 func (s *Service) again(ctx context.Context, by Actor, req Request, e store.Enrolment) (store.Enrolment, error) {
 	entry := s.audit(by, "enrolment.extend", req.ProjectID, req.InstanceID)
 	if e.ProjectID != req.ProjectID {
@@ -120,7 +121,7 @@ func (s *Service) again(ctx context.Context, by Actor, req Request, e store.Enro
 	if e.State == store.EnrolmentLeaving || e.State == store.EnrolmentGone {
 		return e, s.refuse(ctx, entry, problem.New(problem.Conflict, "instance %s has left", req.InstanceID))
 	}
-	asked, err := s.permitted(ctx, e.FQDN, req)
+	asked, err := readWant(e.FQDN, req)
 	if err != nil {
 		return e, s.refuse(ctx, entry, err)
 	}
@@ -128,12 +129,15 @@ func (s *Service) again(ctx context.Context, by Actor, req Request, e store.Enro
 	if err != nil {
 		return e, err
 	}
-	all, more := had.more(asked)
+	all, added := had.more(asked)
+	if err := s.permitted(ctx, req, added.hosts(e.FQDN)); err != nil {
+		return e, s.refuse(ctx, entry, err)
+	}
 	if len(all.Services) > maxServices {
 		return e, s.refuse(ctx, entry, problem.New(problem.Invalid, "the instance asks for more than %d services in all", maxServices))
 	}
 	switch {
-	case more:
+	case len(added.Services) > 0:
 		return s.extend(ctx, entry, e, all)
 	case s.waits(e) && s.cfg.Now().Sub(e.UpdatedAt) >= s.cfg.BackoffMin:
 		return s.hasten(ctx, e, all)
@@ -157,7 +161,8 @@ func (s *Service) extend(ctx context.Context, entry store.Audit, e store.Enrolme
 	if !s.claimed(e) {
 		changed = s.claim(changed, w)
 	}
-	saved, err := s.cfg.Store.SaveEnrolment(ctx, changed, store.EnrolmentChange{Names: w.names(e.FQDN), Objects: w.objects(e.FQDN), Audit: &entry})
+	saved, err := s.cfg.Store.SaveEnrolment(ctx, changed,
+		store.EnrolmentChange{Names: w.names(e.FQDN), Objects: w.objects(e.FQDN), Audit: &entry})
 	if owned := new(store.TakenError); errors.As(err, &owned) {
 		return e, s.taken(ctx, entry, err)
 	}
@@ -187,8 +192,8 @@ func (s *Service) hasten(ctx context.Context, e store.Enrolment, w want) (store.
 	return saved, nil
 }
 
-// permitted reads what the instance wants and checks it against the rules.
-func (s *Service) permitted(ctx context.Context, fqdn string, req Request) (want, error) {
+// asked reads what a new instance wants and checks all of it against the rules.
+func (s *Service) asked(ctx context.Context, fqdn string, req Request) (want, error) {
 	w, err := readWant(fqdn, req)
 	if err != nil {
 		return want{}, err
@@ -199,29 +204,34 @@ func (s *Service) permitted(ctx context.Context, fqdn string, req Request) (want
 	if s.protected(fqdn) {
 		return want{}, problem.New(problem.Forbidden, "the host name %s is protected; choose another name", fqdn)
 	}
+	return w, s.permitted(ctx, req, w.hosts(fqdn))
+}
+
+// permitted checks the hosts of services against the rules.
+func (s *Service) permitted(ctx context.Context, req Request, hosts []service) error {
 	rules := s.cfg.Rules.of(req.ProjectID, req.ProjectName)
 	var shared []string
-	for _, host := range w.hosts(fqdn) {
+	for _, host := range hosts {
 		if s.protected(host.Host) {
-			return want{}, problem.New(problem.Forbidden, "services on the host %s are not allowed: it is protected", host.Host)
+			return problem.New(problem.Forbidden, "services on the host %s are not allowed: it is protected", host.Host)
 		}
 		if host.Shared && !rules.AnyServiceHost {
 			if !matches(rules.ServiceHosts, host.Host) {
-				return want{}, problem.New(problem.Forbidden, "services on the host %s are not allowed in project %s", host.Host, quoted(req.ProjectName))
+				return problem.New(problem.Forbidden, "services on the host %s are not allowed in project %s", host.Host, quoted(req.ProjectName))
 			}
 			shared = append(shared, host.Host)
 		}
 	}
 	owners, err := s.cfg.Store.Owners(ctx, shared)
 	if err != nil {
-		return want{}, err
+		return err
 	}
 	for host, owner := range owners {
 		if owner.ProjectID != req.ProjectID {
-			return want{}, problem.New(problem.Forbidden, "services on the host %s are not allowed: it belongs to another project", host)
+			return problem.New(problem.Forbidden, "services on the host %s are not allowed: it belongs to another project", host)
 		}
 	}
-	return w, nil
+	return nil
 }
 
 func (s *Service) protected(name string) bool {
@@ -341,7 +351,8 @@ func (s *Service) answer(ctx context.Context, by Actor, e store.Enrolment) (Answ
 		}
 		a.OTP, outcome = string(otp), "password"
 	case e.State == store.EnrolmentFailed && e.NextAt.IsZero():
-		return Answer{}, s.refuse(ctx, s.audit(by, "enrolment.create", e.ProjectID, e.InstanceID), problem.New(problem.Conflict, "%s", e.LastError))
+		entry := s.audit(by, "enrolment.create", e.ProjectID, e.InstanceID)
+		return Answer{}, s.refuse(ctx, entry, problem.New(problem.Conflict, "%s", e.LastError))
 	case s.cfg.OnFailure == AnswerError:
 		s.metrics.answers.WithLabelValues(outcome).Inc()
 		return Answer{}, problem.New(problem.Unavailable, "FreeIPA has not taken the enrolment of %s yet; it goes on, ask again", e.FQDN)

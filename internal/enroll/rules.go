@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/problem"
 )
 
@@ -79,8 +80,14 @@ func (r Rules) of(id, name string) ProjectRules {
 	return r.Default
 }
 
-// description marks a host entry as made for an instance. What was made before a crash is known by it.
+// description marks a host entry as made for an instance.
 func (r Rules) description(instanceID string) string { return r.Description + " " + instanceID }
+
+// madeFor tells whether a host entry was made for an instance, by its description: an attempt that was cut short may not have recorded
+// that it made it.
+func madeFor(instanceID string, host ipa.Host) bool {
+	return strings.HasSuffix(host.Description, " "+instanceID)
+}
 
 // class checks the host class that an instance asks for.
 func (r Rules) class(class, projectID, projectName string) error {

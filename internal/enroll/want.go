@@ -124,7 +124,7 @@ func readManaged(fqdn, key, value string) ([]service, error) {
 	if err := checkService(key, name); err != nil {
 		return nil, err
 	}
-	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	host = strings.TrimSuffix(lower(host), ".")
 	if reason := badHost(host); reason != "" {
 		return nil, problem.InField(shown(key), "%s: %s", quoted(value), reason)
 	}
@@ -141,7 +141,7 @@ func compactServices(fqdn, key, name string, networks []string) ([]service, erro
 	}
 	services := make([]service, 0, len(networks))
 	for _, network := range networks {
-		label := strings.ToLower(network)
+		label := lower(network)
 		if reason := badLabel(label); reason != "" {
 			return nil, problem.InField(shown(key), "the network %s: %s", quoted(network), reason)
 		}
@@ -160,7 +160,8 @@ func checkService(key, name string) error {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
 	}) < 0
 	if name == "" || len(name) > maxComponent || !plain {
-		return problem.InField(shown(key), "%s is not the name of a service: 1 to %d ASCII letters, digits, '-', '_' and '.'", quoted(name), maxComponent)
+		return problem.InField(shown(key), "%s is not the name of a service: 1 to %d ASCII letters, digits, '-', '_' and '.'",
+			quoted(name), maxComponent)
 	}
 	if slices.Contains(reserved, strings.ToLower(name)) {
 		return problem.New(problem.Forbidden, "%s: %s is not a service that an instance may have", shown(key), name)
@@ -185,11 +186,16 @@ func distinct(services []service) []service {
 	return slices.CompactFunc(services, func(a, b service) bool { return a.principal() == b.principal() })
 }
 
-// more returns what w has with the services of other added, and whether that is more. Nothing is ever taken away by a later call.
-func (w want) more(other want) (want, bool) {
-	all := w
-	all.Services = distinct(slices.Concat(w.Services, other.Services))
-	return all, len(all.Services) > len(w.Services)
+// more returns what w has with the services of other added, and those added. Nothing is ever taken away by a later call.
+func (w want) more(other want) (all, added want) {
+	for _, v := range other.Services {
+		if !slices.ContainsFunc(w.Services, func(had service) bool { return had.principal() == v.principal() }) {
+			added.Services = append(added.Services, v)
+		}
+	}
+	all = w
+	all.Services = distinct(slices.Concat(w.Services, added.Services))
+	return all, added
 }
 
 // hosts returns the hosts of the services but for the instance's own entry, each once.

@@ -37,11 +37,19 @@ type world struct {
 	skew atomic.Int64 // by which all clocks are ahead
 }
 
+// newWorld has a FreeIPA server where Muster may do all that it needs.
 func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := newBareWorld(t)
+	must(t, w.ipa.GrantHostManagement(nova))
+	return w
+}
+
+// newBareWorld has one where Muster has no rights yet.
+func newBareWorld(t testing.TB) *world {
 	t.Helper()
 	server, err := freeipa.New(freeipa.Config{Domain: "example.test", Passwords: map[string]string{nova: "secret"}})
 	must(t, err)
-	must(t, server.GrantHostManagement(nova))
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	_, port, _ := net.SplitHostPort(listener.Addr().String())

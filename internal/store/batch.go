@@ -49,6 +49,7 @@ type batch struct {
 	enrolments map[string]*Enrolment         // by instance ID
 	owners     map[string]string             // of host names: instance IDs
 	objects    map[string]map[objectKey]bool // that instances have, by instance ID
+	made       map[ObjectKind][]string       // names of objects that turned out to be Muster's
 
 	rows    map[*table][][]any
 	updates []update
@@ -186,7 +187,8 @@ func (s *Store) commit(ctx context.Context, writes []*write) {
 func (s *Store) runBatch(t *tx, writes []*write) error {
 	b := &batch{tx: t, now: s.now(), projects: make(map[string]bool), keys: make(map[string]KeyState), revoked: make(map[revokedName]bool),
 		instances: make(map[string]*Instance), tokens: make(map[string]*Instance), newHosts: make(map[hostKey]HostCert), rows: make(map[*table][][]any),
-		enrolments: make(map[string]*Enrolment), owners: make(map[string]string), objects: make(map[string]map[objectKey]bool)}
+		enrolments: make(map[string]*Enrolment), owners: make(map[string]string), objects: make(map[string]map[objectKey]bool),
+		made: make(map[ObjectKind][]string)}
 	for _, w := range writes {
 		if w.need != nil {
 			w.need(b)
@@ -310,8 +312,30 @@ func (b *batch) write() error {
 			return errStale
 		}
 	}
+	if err := b.writeMade(); err != nil {
+		return err
+	}
 	for _, into := range []*table{instanceTable, userCertTable, hostCertTable, enrolmentTable, ownerTable, objectTable, auditTable} {
 		if err := b.tx.insert(into, b.rows[into]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeMade marks objects, for all instances that have them, many at a time and in one order.
+func (b *batch) writeMade() error {
+	for _, kind := range slices.Sorted(maps.Keys(b.made)) {
+		slices.Sort(b.made[kind])
+		names := make([]any, 0, len(b.made[kind]))
+		for _, name := range slices.Compact(b.made[kind]) {
+			names = append(names, name)
+		}
+		err := inChunks(names, func(list string, values []any) error {
+			_, err := b.tx.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name IN "+list, append([]any{string(kind)}, values...)...)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	}

@@ -63,6 +63,8 @@ func TestEnrolments(t *testing.T) {
 		equal(t, owners, map[string]Enrolment{"a.test": {InstanceID: id(100), ProjectID: id(1), FQDN: "a.test"},
 			"b.test": {InstanceID: id(101), ProjectID: id(2), FQDN: "b.test"}})
 		equal(t, must(f.store().CountEnrolments(ctx))(t), map[EnrolmentState]int{EnrolmentWanted: 2})
+		must(f.store().SaveEnrolment(ctx, second, EnrolmentChange{Found: []Object{{Kind: ObjectHost, Name: "b.test"}}}))(t)
+		equal(t, len(must(f.store().Owners(ctx, []string{"a.test", "b.test"}))(t)), 1)
 	})
 }
 
@@ -268,7 +270,11 @@ func TestObjects(t *testing.T) {
 		}
 		equal(t, must(f.store().Objects(ctx, id(100)))(t), released)
 		equal(t, states()[3], ObjectMade)
+		if _, _, err := f.store().BeginEnrolment(ctx, f.enrolment(1, 104, "h4"), EnrolmentChange{Objects: shared}); err != nil {
+			t.Fatal(err)
+		}
 		equal(t, len(must(f.store().ReleaseObjects(ctx, id(100)))(t)), 2)
+		equal(t, states()[4], ObjectMade)
 		equal(t, len(must(f.store().Objects(ctx, late.InstanceID))(t)), 2)
 	})
 }

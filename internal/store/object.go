@@ -164,7 +164,7 @@ func (p *prepared) writeObjects(b *batch) {
 		b.insert(objectTable, o.row())
 	}
 	for _, o := range p.change.Made {
-		b.updateAny("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name)
+		b.made[o.Kind] = append(b.made[o.Kind], o.Name)
 	}
 	for _, o := range p.change.Found {
 		b.updateAny("UPDATE external_object SET state = 'found' WHERE kind = ? AND name = ? AND instance_id = ? AND state = 'intended'",
@@ -172,7 +172,8 @@ func (p *prepared) writeObjects(b *batch) {
 	}
 }
 
-// Owners returns which instances own the host names, by name. Names without owner are left out.
+// Owners returns which instances own the host names, by name: ID, project and FQDN. Left out are names without owner, and those
+// whose owner found a foreign entry under them.
 func (s *Store) Owners(ctx context.Context, names []string) (map[string]Enrolment, error) {
 	owners := make(map[string]Enrolment)
 	values := make([]any, 0, len(names))
@@ -189,6 +190,7 @@ func (s *Store) Owners(ctx context.Context, names []string) (map[string]Enrolmen
 			err := r.Scan(&o.name, &o.owner.InstanceID, &o.owner.ProjectID, &o.owner.FQDN)
 			return o, err
 		}, "SELECT f.fqdn, f.instance_id, e.project_id, e.fqdn FROM fqdn_owner f JOIN enrolment e ON e.instance_id = f.instance_id "+
+			"JOIN external_object o ON o.kind = 'host' AND o.name = f.fqdn AND o.instance_id = f.instance_id AND o.state <> 'found' "+
 			"WHERE f.fqdn IN "+chunk, values...)
 		for _, o := range all {
 			owners[o.name] = o.owner
@@ -300,7 +302,7 @@ func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released
 			return err
 		}
 		for i, o := range released {
-			if o.State == ObjectMade && !o.Leaving {
+			if o.State == ObjectMade {
 				if _, err := t.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name); err != nil {
 					return err
 				}

@@ -1,0 +1,191 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/muster-cloud/muster/internal/ipa"
+	"github.com/muster-cloud/muster/internal/store"
+)
+
+// hosts makes the host entries: the instance's own with the one-time password, and those of further names and of services. They all
+// are there, and known to be ours or allowed, before any service is made: a service on a foreign host would give that host away.
+func (a *attempt) hosts(ctx context.Context) error {
+	states, err := a.states(ctx)
+	if err != nil {
+		return err
+	}
+	otp, err := a.pendingOTP()
+	if err != nil {
+		return err
+	}
+	if a.e.OTPState == store.OTPRebuild {
+		if err := a.rebuild(ctx, otp); err != nil {
+			return err
+		}
+	}
+	hosts, commands := a.hostCommands(otp)
+	results, err := a.service.cfg.Directory.Batch(ctx, commands...)
+	if err != nil {
+		return err
+	}
+	return a.judgeHosts(ctx, states, hosts, results, otp)
+}
+
+// hostCommands are the commands that add host entries, and which. The instance's own is not added again when it has its one-time password.
+func (a *attempt) hostCommands(otp ipa.Secret) (hosts []objectKey, commands []ipa.Command) {
+	mark := a.service.cfg.Rules.description(a.e.InstanceID)
+	if a.e.OTPState == store.OTPNew {
+		hosts = append(hosts, objectKey{store.ObjectHost, a.e.FQDN})
+		commands = append(commands, ipa.HostAdd(a.e.FQDN, ipa.HostAttributes{
+			Description: mark, UserClass: a.want.Class, Location: a.want.Location, OSVersion: a.want.OS, Password: otp,
+		}))
+	}
+	for _, host := range a.want.hosts(a.e.FQDN) {
+		hosts = append(hosts, objectKey{host.hostKind(), host.Host})
+		commands = append(commands, ipa.HostAdd(host.Host, ipa.HostAttributes{Description: mark}))
+	}
+	return hosts, commands
+}
+
+// pendingOTP is the one-time password that FreeIPA does not have yet.
+func (a *attempt) pendingOTP() (ipa.Secret, error) {
+	if a.e.OTPState != store.OTPNew && a.e.OTPState != store.OTPRebuild {
+		return "", nil
+	}
+	return a.service.otp(a.e)
+}
+
+// judgeHosts goes through the answers to host_add, and looks at what was there before.
+func (a *attempt) judgeHosts(ctx context.Context, states map[objectKey]store.ObjectState, hosts []objectKey, results []ipa.Result,
+	otp ipa.Secret) error {
+	var all problems
+	var own, shared []string
+	for i, r := range results {
+		host := hosts[i]
+		switch {
+		case r.Err == nil:
+			a.made(host.kind, host.name)
+			if host.name == a.e.FQDN {
+				a.e.OTPState = store.OTPSet
+			}
+		case !errors.Is(r.Err, ipa.DuplicateEntry):
+			all.add(r.Err)
+		case host.kind == store.ObjectHost:
+			own = append(own, host.name)
+		default:
+			shared = append(shared, host.name)
+		}
+	}
+	if len(own) > 0 {
+		all.add(a.claimHosts(ctx, states, own, otp))
+	}
+	if len(shared) > 0 {
+		all.add(a.shareHosts(ctx, shared))
+	}
+	return all.worst
+}
+
+// claimHosts looks at entries that are there under names that the instance owns: its own, from an attempt that did not hear the
+// answer, or adopted; or foreign.
+func (a *attempt) claimHosts(ctx context.Context, states map[objectKey]store.ObjectState, names []string, otp ipa.Secret) error {
+	shows := make([]ipa.Command, 0, len(names))
+	for _, name := range names {
+		shows = append(shows, ipa.HostShow(name))
+	}
+	results, err := a.service.cfg.Directory.Batch(ctx, shows...)
+	if err != nil {
+		return err
+	}
+	var all problems
+	for i, name := range names {
+		host, err := results[i].Host()
+		switch {
+		case err != nil:
+			all.add(err)
+		case !madeFor(a.e.InstanceID, host) && states[objectKey{store.ObjectHost, name}] != store.ObjectMade:
+			a.found(store.ObjectHost, name)
+			all.add(&foreignError{name, a.e.InstanceID})
+		default:
+			a.made(store.ObjectHost, name)
+			if name == a.e.FQDN {
+				all.add(a.setOTP(ctx, host, otp))
+			}
+		}
+	}
+	return all.worst
+}
+
+// setOTP gives a host entry that is there the one-time password, unless it has enrolled.
+func (a *attempt) setOTP(ctx context.Context, host ipa.Host, otp ipa.Secret) error {
+	if host.HasKeytab {
+		a.e = joined(a.e)
+		return nil
+	}
+	results, err := a.service.cfg.Directory.Batch(ctx, ipa.HostMod(a.e.FQDN, ipa.HostAttributes{Password: otp}))
+	if err != nil {
+		return err
+	}
+	if err := results[0].Err; err != nil && !errors.Is(err, ipa.EmptyModlist) {
+		return err
+	}
+	a.e.OTPState = store.OTPSet
+	return nil
+}
+
+// rebuild makes the old keytab invalid and sets the new one-time password. A host entry that is not there is made anew.
+func (a *attempt) rebuild(ctx context.Context, otp ipa.Secret) error {
+	results, err := a.service.cfg.Directory.Batch(ctx, ipa.HostDisable(a.e.FQDN), ipa.HostMod(a.e.FQDN, ipa.HostAttributes{Password: otp}))
+	if err != nil {
+		return err
+	}
+	disabled, set := results[0].Err, results[1].Err
+	switch {
+	case errors.Is(disabled, ipa.NotFound):
+		a.e.OTPState = store.OTPNew
+		return nil
+	case disabled != nil && !errors.Is(disabled, ipa.AlreadyInactive):
+		return disabled
+	case set != nil && !errors.Is(set, ipa.EmptyModlist):
+		return set
+	}
+	a.made(store.ObjectHost, a.e.FQDN)
+	a.e.OTPState = store.OTPSet
+	return nil
+}
+
+// shareHosts looks at entries that are there for services, and that several instances may share.
+func (a *attempt) shareHosts(ctx context.Context, names []string) error {
+	users, err := a.users(ctx, store.ObjectServiceHost, names)
+	if err != nil {
+		return err
+	}
+	shows := make([]ipa.Command, 0, len(names))
+	for _, name := range names {
+		shows = append(shows, ipa.HostShow(name))
+	}
+	results, err := a.service.cfg.Directory.Batch(ctx, shows...)
+	if err != nil {
+		return err
+	}
+	var all problems
+	for i, name := range names {
+		host, err := results[i].Host()
+		switch {
+		case err != nil:
+			all.add(err)
+		case users[name].leaving:
+			all.add(fmt.Errorf("host %s: %w", name, errLater))
+		case users[name].made || slices.ContainsFunc(users[name].all, func(id string) bool { return madeFor(id, host) }):
+			a.made(store.ObjectServiceHost, name)
+		default:
+			a.found(store.ObjectServiceHost, name)
+		}
+	}
+	return all.worst
+}

@@ -15,9 +15,9 @@ import (
 func newDev(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run Muster beside a small cloud, to try things out", Args: cobra.NoArgs,
-		Long: `Run Muster on SQLite beside a small Keystone and Nova, all in this process and
-on loopback, until Ctrl-C. Nothing has to be set up. It prints the URLs, the
-users, and commands to paste into another terminal.
+		Long: `Run Muster on SQLite beside a small Keystone, Nova, Glance and FreeIPA, all in
+this process and on loopback, until Ctrl-C. Nothing has to be set up. It prints
+the URLs, the users, and commands to paste into another terminal.
 
 The cloud forgets everything at the end. Muster's records, master key and
 configuration stay in the folder, if one is given. Never use it in production.`,

@@ -25,6 +25,7 @@ not joined yet), enrolled, failed, leaving, gone.`,
 		newEnrolmentList(p),
 		newEnrolmentShow(p),
 		newEnrolmentRetry(p),
+		newEnrolmentRebuild(p),
 		newEnrolmentAdopt(p),
 	)
 }
@@ -89,6 +90,18 @@ func newEnrolmentRetry(p *program) *cobra.Command {
 ` + loginHelp,
 		Example: "  muster enrolment retry 3f0c5ba1-4cd5-4f07-8ae4-0c5b5be0ba7f",
 	}, (*client.Client).RetryEnrolment)
+}
+
+func newEnrolmentRebuild(p *program) *cobra.Command {
+	return p.oneEnrolment(&cobra.Command{
+		Use: "rebuild INSTANCE", Short: "Let an instance join again that was built anew",
+		Long: `Let an instance join again that was built anew: its old keytab is made invalid,
+and its vendordata hold a new one-time password. An instance that was not built
+anew is cut off by this.
+
+` + loginHelp,
+		Example: "  muster enrolment rebuild 3f0c5ba1-4cd5-4f07-8ae4-0c5b5be0ba7f",
+	}, (*client.Client).RebuildEnrolment)
 }
 
 func newEnrolmentAdopt(p *program) *cobra.Command {

@@ -26,6 +26,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -38,6 +39,8 @@ import (
 
 	"github.com/muster-cloud/muster/internal/custody"
 	"github.com/muster-cloud/muster/internal/devcloud"
+	"github.com/muster-cloud/muster/internal/devcloud/compute"
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"muster": main}) }
@@ -46,7 +49,9 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"muster": mai
 // testscript's own commands there are:
 //
 //	exits CODE PROGRAM ARG...   run a program, which must end with that code
-//	configure                   write muster.conf and what it needs, and start the cloud that it names
+//	configure [freeipa]         write muster.conf and what it needs, and start the cloud that it names, with a FreeIPA if wanted
+//	boot NAME                   boot an instance in project demo that asks for enrolment, and set $INSTANCE
+//	foreign FQDN                make an entry for a host in FreeIPA
 //	login USER PROJECT          set the OS_* variables
 //	service                     put the running server into the cloud's catalogue, and set $MUSTER and $ADDRESS
 //	notified STATE              wait until the server has told systemd that
@@ -62,7 +67,7 @@ func TestScripts(t *testing.T) {
 		Deadline: time.Now().Add(3 * patience), // a server that does not stop is killed
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "configure": configure, "login": login, "service": service, "notified": notified,
-			"signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,
+			"boot": boot, "foreign": foreign, "signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,
 		},
 	})
 }
@@ -115,8 +120,15 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-func configure(ts *testscript.TestScript, _ bool, _ []string) {
-	cloud, err := devcloud.New(devcloud.Config{})
+// ipaUser is who Muster is in FreeIPA.
+const ipaUser = "nova/muster.example.test"
+
+func configure(ts *testscript.TestScript, _ bool, args []string) {
+	var cfg devcloud.Config
+	if slices.Equal(args, []string{"freeipa"}) {
+		cfg.FreeIPA = &freeipa.Config{Domain: "example.test", Passwords: map[string]string{ipaUser: "secret"}}
+	}
+	cloud, err := devcloud.New(cfg)
 	ts.Check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -152,9 +164,44 @@ api_endpoint = http://127.0.0.1:18322
 [listen:main]
 address = 127.0.0.1:0
 `, ts.MkAbs("muster.db"), cloud.AuthURL(), cloud.Identity.Password("muster"))
+	if cloud.FreeIPA != nil {
+		ts.Check(cloud.FreeIPA.GrantHostManagement(ipaUser))
+		ts.Check(os.WriteFile(ts.MkAbs("ipa-ca.crt"), cloud.FreeIPA.CA(), 0o600))
+		text += fmt.Sprintf(`[ipa]
+servers = %s
+domain = example.test
+username = %s
+password = secret
+cafile = ipa-ca.crt
+client_conf =
+[enroll]
+enabled = true
+`, cloud.FreeIPAAddress(), ipaUser)
+	}
 	ts.Check(os.WriteFile(ts.MkAbs("muster.conf"), []byte(text), 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs("master.key"), []byte(custody.NewMasterKey()+"\n"), 0o600))
 	ts.Setenv("MUSTER_CONFIG", ts.MkAbs("muster.conf"))
+}
+
+func boot(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: boot NAME")
+	}
+	cloud := peersOf(ts).cloud
+	ts.Check(cloud.Compute.SetVendordataTargets("join@" + ts.Getenv("MUSTER") + "/v1/"))
+	id, err := cloud.Compute.Boot(context.Background(), compute.Server{
+		Name: args[0], ProjectID: cloud.Identity.ProjectID("demo"), UserID: cloud.Identity.UserID("demo"),
+		Metadata: map[string]string{"ipa_enroll": "true"},
+	})
+	ts.Check(err)
+	ts.Setenv("INSTANCE", id)
+}
+
+func foreign(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: foreign FQDN")
+	}
+	ts.Check(peersOf(ts).cloud.FreeIPA.AddHost(args[0], ""))
 }
 
 func login(ts *testscript.TestScript, _ bool, args []string) {

@@ -21,6 +21,7 @@ import (
 	"github.com/muster-cloud/muster/internal/api/operator"
 	"github.com/muster-cloud/muster/internal/api/tatu"
 	"github.com/muster-cloud/muster/internal/api/vendordata"
+	"github.com/muster-cloud/muster/internal/enroll"
 )
 
 // callers are the columns of the table. The objects are in project demo, the
@@ -108,6 +109,26 @@ var calls = []struct {
 	{"createVendordata", func(w *world) ask {
 		return ask{"POST", "/v1/vendordata", object("instance-id", newID(), "project-id", w.demo, "hostname", "web1"), nil}
 	}, "401 401 401 403 403 403 403 403 200 200 200", nil},
+	{"join", func(w *world) ask { return ask{"POST", "/v1", enrolling(newID(), w.demo), nil} },
+		"401 401 401 403 403 403 403 403 200 200 200", nil},
+	{"createVendordata with enrolment", func(w *world) ask { return ask{"POST", "/v1/vendordata", enrolling(newID(), w.demo), nil} },
+		"401 401 401 403 403 403 403 403 200 200 200", nil},
+	{"listEnrolments", madeEnrolment("GET", "/v1/enrolments"), inProject, []string{"member", "owner", "manager"}},
+	{"listEnrolments of all", madeEnrolment("GET", "/v1/enrolments?state=created", "X-Auth-All-Projects: True"),
+		"401 401 401 403 403 403 403 403 403 200 200", []string{"admin", "system"}},
+	{"listEnrolments of demo", inDemo("GET", "/v1/enrolments"), "401 401 401 403 403 403 403 403 403 200 200", nil},
+	{"showEnrolment", func(w *world) ask { return ask{"GET", "/v1/enrolments/" + w.enrolment(), "", nil} },
+		"401 401 401 403 403 200 200 200 403 200 200", nil},
+	{"showEnrolment that is not there", func(*world) ask { return ask{"GET", "/v1/enrolments/" + newID(), "", nil} },
+		"401 401 401 403 403 403 403 403 403 404 404", nil},
+	{"retryEnrolment that needs none", func(w *world) ask { return ask{"POST", "/v1/enrolments/" + w.enrolment() + "/retry", "", nil} },
+		"401 401 401 403 403 403 403 409 403 409 409", nil},
+	{"rebuildEnrolment", func(w *world) ask { return ask{"POST", "/v1/enrolments/" + w.enrolment() + "/rebuild", "", nil} },
+		"401 401 401 403 403 403 403 200 403 200 200", nil},
+	{"adoptEnrolment that needs none", func(w *world) ask { return ask{"POST", "/v1/enrolments/" + w.enrolment() + "/adopt", "", nil} },
+		"401 401 401 403 403 403 403 403 403 409 409", nil},
+	{"deleteHost that is only enrolled", func(w *world) ask { return ask{"DELETE", "/v1/hosts/" + w.enrolment(), "", nil} },
+		"401 401 401 403 403 403 403 403 204 204 204", nil},
 	{"createHostCert", certOrder("/v1/hostcerts"), anyone, nil},
 	{"createHostCertAtBoot", certOrder("/noauth/hostcerts"), anyone, nil},
 	{"listHostCerts", madeHostCert("GET", "/v1/hostcerts"), inProject, []string{"member", "owner", "manager"}},
@@ -163,6 +184,10 @@ func madeInstance(method, path string, headers ...string) func(*world) ask {
 	return func(w *world) ask { w.instance(); return ask{method, path, "", headers} }
 }
 
+func madeEnrolment(method, path string, headers ...string) func(*world) ask {
+	return func(w *world) ask { w.enrolment(); return ask{method, path, "", headers} }
+}
+
 func madeHostCert(method, path string, headers ...string) func(*world) ask {
 	return func(w *world) ask { w.hostCert(); return ask{method, path, "", headers} }
 }
@@ -213,8 +238,8 @@ func TestDescribed(t *testing.T) {
 	}
 	guard := api.NewGuard(nil, nil, nil)
 	router := api.NewRouter(api.RouterConfig{Logger: slog.New(slog.DiscardHandler), Metrics: api.NewMetrics(prometheus.NewRegistry())},
-		tatu.New(tatu.Config{Guard: guard}), vendordata.New(vendordata.Config{Guard: guard}), instance.New(instance.Config{}),
-		operator.New(operator.Config{Guard: guard}), health.New(nil), described)
+		tatu.New(tatu.Config{Guard: guard}), vendordata.New(vendordata.Config{Guard: guard}), vendordata.NewJoin(guard, nil), instance.New(instance.Config{}),
+		operator.New(operator.Config{Guard: guard, Enrolments: (*enroll.Service)(nil)}), health.New(nil), described)
 	registered := map[string]bool{"GET /metrics": true} // by the server
 	for _, pattern := range router.Patterns() {
 		registered[strings.NewReplacer("{$}", "", "...}", "}").Replace(pattern)] = true

@@ -228,7 +228,7 @@ func TestRefusals(t *testing.T) {
 	for _, path := range []string{
 		"/v1/authorities/x", "/v1/hosts/x", "/v1/hostcerts/x/MD5:00", "/v1/usercerts/x", "/v1/usercerts/x/MD5:00", "/v1/revokeduserkeys/x",
 		"/noauth/revokeduserkeys/x", "/v1/usercerts?limit=0", "/v1/usercerts?limit=x", "/v1/usercerts?marker=x", "/v1/hostcerts?marker=x",
-		"/v1/revocations?marker=x", "/v1/audit?since=yesterday", "/v1/audit?marker=%00", "/v1/revokeduserkeys/" + w.demo + "?wait=-1",
+		"/v1/enrolments/x", "/v1/enrolments?state=lost", "/v1/enrolments?marker=%00", "/v1/revocations?marker=x", "/v1/audit?since=yesterday", "/v1/audit?marker=%00", "/v1/revokeduserkeys/" + w.demo + "?wait=-1",
 		"/v1/revokeduserkeys/" + w.demo + "?wait=1000000",
 	} {
 		if got := w.do("admin", "GET", path, ""); got.Status != 400 || got.json()["title"] != "Bad Request" {
@@ -242,7 +242,7 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	for path, allow := range map[string]string{
-		"/v1/authorities": "GET, HEAD, POST", "/v1/hosts/" + newID(): "DELETE, GET, HEAD", "/noauth/hostcerts/": "POST", "/v1": "GET, HEAD",
+		"/v1/authorities": "GET, HEAD, POST", "/v1/hosts/" + newID(): "DELETE, GET, HEAD", "/noauth/hostcerts/": "POST", "/": "GET, HEAD",
 	} {
 		got := w.do("admin", "PATCH", path, "").want(405)
 		if got.Header.Get("Allow") != allow || got.json()["title"] != "Method Not Allowed" {

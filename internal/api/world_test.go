@@ -38,7 +38,7 @@ type world struct {
 // otto are the same in project other; boot is a service user.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	d := deployment.New(t, deployment.Options{})
+	d := deployment.New(t, deployment.Options{FreeIPA: true})
 	w := &world{t: t, cloud: d, url: d.Start(t).URL, checks: apitest.NewTransport(t), users: map[string]string{}, tokens: map[string]string{}}
 	w.client = &http.Client{Transport: w.checks}
 	keystone := d.Cloud.Identity
@@ -200,6 +200,20 @@ func (w *world) instance() (id, token string) {
 	id = newID()
 	boot := w.do("service", "POST", "/v1/vendordata", object("project-id", w.demo, "instance-id", id, "hostname", "web1")).want(200).json()
 	return id, boot["token"].(string)
+}
+
+// enrolment makes that of an instance in demo and returns the instance's ID.
+func (w *world) enrolment() string {
+	w.t.Helper()
+	id := newID()
+	w.do("service", "POST", "/v1", enrolling(id, w.demo)).want(200)
+	return id
+}
+
+// enrolling is Nova's body for an instance that asks for enrolment, under a
+// name of its own.
+func enrolling(id, project string) string {
+	return object("project-id", project, "instance-id", id, "hostname", "web-"+id[:16], "metadata", map[string]string{"ipa_enroll": "true"})
 }
 
 // hostCert makes an instance in demo and its certificate.

@@ -139,6 +139,12 @@ func (c *Client) RetryEnrolment(ctx context.Context, instanceID string) (Enrolme
 	return c.changeEnrolment(ctx, instanceID, "retry")
 }
 
+// RebuildEnrolment lets an instance that was built anew join again: its old
+// keytab is made invalid.
+func (c *Client) RebuildEnrolment(ctx context.Context, instanceID string) (Enrolment, error) {
+	return c.changeEnrolment(ctx, instanceID, "rebuild")
+}
+
 // AdoptEnrolment gives an instance the host entry of its name that was in
 // FreeIPA before.
 func (c *Client) AdoptEnrolment(ctx context.Context, instanceID string) (Enrolment, error) {

@@ -119,8 +119,8 @@ func table() []section {
 			options: enrollOptions(),
 			target:  func(c *Config, _ string) any { return &c.Enroll }},
 		{name: "project", family: true, options: projectOptions(),
-			help: "What instances of the project NAME may ask for in FreeIPA. One section for each project whose " +
-				"instances may have host classes, or manage services of other hosts than their own.",
+			help: "What instances of the project NAME, a name or an ID, may ask for in FreeIPA. One section for each " +
+				"project whose instances may have host classes, or manage services of other hosts than their own.",
 			target: func(c *Config, name string) any {
 				c.Projects = append(c.Projects, &Project{Name: name})
 				return c.Projects[len(c.Projects)-1]

@@ -66,7 +66,7 @@ func projectOptions() []option {
 	at := of[Project]
 	return []option{
 		{name: "domain_id", initial: "default", field: at(func(p *Project) any { return &p.DomainID }),
-			help: "The Keystone domain of the project: names are unique only within one."},
+			help: "The ID of the Keystone domain of a project that is given by name: names are unique only within one."},
 		{name: "allowed_classes", field: at(func(p *Project) any { return &p.AllowedClasses }), example: "web, db",
 			help: "The host classes (ipa_hostclass) that instances may have. *: any. Empty: none."},
 		{name: "service_hosts", field: at(func(p *Project) any { return &p.ServiceHosts }), example: "*.vip.example.com",

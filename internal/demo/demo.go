@@ -3,8 +3,8 @@
 
 // Package demo plays Muster's main job from beginning to end against the
 // environment of `muster dev` and the real OpenSSH: an instance boots and gets
-// its SSH identity, a user logs in, others are refused, and both identities
-// end. It uses the APIs that Nova, instances and people use, and no others.
+// its SSH identity, joins FreeIPA, a user logs in, others are refused, and all
+// of it ends. It uses the APIs that Nova, instances and people use, and no others.
 //
 // It needs no privileges and changes nothing outside a temporary folder, but
 // for an empty /run/sshd when root runs it where there is none.

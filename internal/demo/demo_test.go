@@ -129,7 +129,7 @@ func TestEachSceneCanFail(t *testing.T) {
 				if !strings.HasSuffix(r.URL.Path, "/vendor_data2.json") {
 					return nil
 				}
-				return answer(http.StatusOK, map[string]any{"muster": vendordata{rand.Text(), "a key", "a URL"}})
+				return answer(http.StatusOK, map[string]any{"muster": vendordata{Token: rand.Text(), UserCA: "a key", APIEndpoint: "a URL"}})
 			})
 		}, "differ between two reads"},
 		{"Nova does not ask Muster", 3, func(t *testing.T, s *story) {
@@ -174,7 +174,36 @@ func TestEachSceneCanFail(t *testing.T) {
 		{"the theft is not reported", 8, func(_ *testing.T, s *story) {
 			mislead(s, instead("POST", "/noauth/hostcerts", http.StatusConflict, nil))
 		}, "does not tell of it"},
-		{"sshd reads another list", 9, func(t *testing.T, s *story) {
+		{"the instance is not enrolled", 9, func(_ *testing.T, s *story) { s.instance.metadata.OTP = "" }, "lack its name"},
+		{"the password is another", 9, func(_ *testing.T, s *story) {
+			s.instance.metadata.OTP = strings.Repeat("0", 32)
+		}, "Invalid credentials"},
+		{"FreeIPA lost the services", 9, func(t *testing.T, s *story) {
+			s.instance.metadata.FQDN = s.env.Cloud.FreeIPA.HostName() + ".example"
+		}, "FreeIPA has no host"},
+		{"the password stays in the metadata", 9, func(_ *testing.T, s *story) {
+			mislead(s, func(r *http.Request) *http.Response {
+				if !strings.HasSuffix(r.URL.Path, "/vendor_data2.json") {
+					return nil
+				}
+				return answer(http.StatusOK, map[string]any{"muster": s.instance.metadata})
+			})
+		}, "still hold a password"},
+		{"the name is free", 10, func(t *testing.T, s *story) {
+			s.instance.metadata.FQDN = "elsewhere.example.test"
+			mislead(s, func(r *http.Request) *http.Response {
+				if !strings.HasSuffix(r.URL.Path, "/vendor_data2.json") {
+					return nil
+				}
+				return answer(http.StatusOK, map[string]any{"muster": s.instance.metadata})
+			})
+		}, "instance web-1 is not refused"},
+		{"FreeIPA keeps an entry", 12, func(t *testing.T, s *story) {
+			if err := s.env.Cloud.FreeIPA.AddHost("left.example.test", ""); err != nil {
+				t.Fatal(err)
+			}
+		}, "FreeIPA has 3 hosts, had 2"},
+		{"sshd reads another list", 11, func(t *testing.T, s *story) {
 			i := s.instance
 			if err := i.server.Close(); err != nil {
 				t.Fatal(err)
@@ -190,8 +219,8 @@ func TestEachSceneCanFail(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "sshd does not refuse the revoked certificate: it succeeded"},
-		{"another certificate is revoked", 9, func(_ *testing.T, s *story) { s.alice.serial = s.mallory.serial }, "answered 400"},
-		{"the new list lacks the certificate", 9, func(t *testing.T, s *story) {
+		{"another certificate is revoked", 11, func(_ *testing.T, s *story) { s.alice.serial = s.mallory.serial }, "answered 400"},
+		{"the new list lacks the certificate", 11, func(t *testing.T, s *story) {
 			stale, err := os.ReadFile(s.instance.path("revoked_keys"))
 			if err != nil {
 				t.Fatal(err)
@@ -209,11 +238,11 @@ func TestEachSceneCanFail(t *testing.T) {
 			s.instance.stopList = stop
 			s.running.Go(func() { s.instance.list.follow(again) })
 		}, "does not revoke key-cert.pub"},
-		{"the instance gets no list", 9, func(_ *testing.T, s *story) { s.instance.stopList(); s.running.Wait() }, noNewList},
-		{"nothing is revoked", 9, func(_ *testing.T, s *story) {
+		{"the instance gets no list", 11, func(_ *testing.T, s *story) { s.instance.stopList(); s.running.Wait() }, noNewList},
+		{"nothing is revoked", 11, func(_ *testing.T, s *story) {
 			mislead(s, instead("POST", "/v1/revokeduserkeys/"+s.instance.projectID, http.StatusOK, map[string]any{}))
 		}, noNewList},
-		{"Muster does not learn of the end", 10, func(_ *testing.T, s *story) {
+		{"Muster does not learn of the end", 12, func(_ *testing.T, s *story) {
 			mislead(s, func(r *http.Request) *http.Response {
 				if r.Method != "DELETE" || !strings.Contains(r.URL.Path, "/v1/hosts/") {
 					return nil
@@ -221,10 +250,10 @@ func TestEachSceneCanFail(t *testing.T) {
 				return answer(http.StatusNoContent, nil)
 			})
 		}, noNewList},
-		{"the token outlives the instance", 10, func(_ *testing.T, s *story) {
+		{"the token outlives the instance", 12, func(_ *testing.T, s *story) {
 			mislead(s, instead("POST", "/noauth/hostcerts", http.StatusOK, nil))
 		}, "the token outlives its instance"},
-		{"the host stays in the list", 10, func(_ *testing.T, s *story) {
+		{"the host stays in the list", 12, func(_ *testing.T, s *story) {
 			mislead(s, instead("GET", "/v1/hosts", http.StatusOK, map[string]any{"hosts": []any{map[string]any{}}}))
 		}, "still has 1 hosts"},
 	} {
@@ -244,7 +273,7 @@ func TestEachSceneCanFail(t *testing.T) {
 				last := i == test.scene-1
 				if last {
 					if test.want == noNewList {
-						s.listDeadline = time.Second
+						s.listDeadline, s.ipaDeadline = time.Second, 5*time.Second
 					}
 					test.spoil(t, s)
 				}

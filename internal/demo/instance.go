@@ -22,6 +22,10 @@ type vendordata struct {
 	Token       string `json:"token"`
 	UserCA      string `json:"auth_pub_key_user"`
 	APIEndpoint string `json:"api_endpoint"`
+	FQDN        string `json:"hostname"`
+	Realm       string `json:"krb_realm"`
+	OTP         string `json:"ipaotp"` // to join FreeIPA with; empty after that
+	Refusal     string `json:"ipa_error"`
 }
 
 // hostCert is the answer to an instance that asks for its certificate.
@@ -47,12 +51,12 @@ func (i *instance) path(name string) string { return filepath.Join(i.dir, name) 
 
 // readMetadata reads vendor_data2.json as an instance does, through what
 // Neutron's metadata proxy adds to the request.
-func (s *story) readMetadata(ctx context.Context) (vendordata, error) {
-	id := uuid.Dashed(s.instance.id)
+func (s *story) readMetadata(ctx context.Context, instanceID, projectID string) (vendordata, error) {
+	id := uuid.Dashed(instanceID)
 	var answers struct{ Muster vendordata }
 	_, err := s.call(ctx, request{method: "GET", url: s.env.MetadataURL + "/openstack/latest/vendor_data2.json", want: http.StatusOK,
 		header: map[string]string{
-			"X-Instance-ID": id, "X-Tenant-ID": s.instance.projectID, "X-Forwarded-For": "192.0.2.10",
+			"X-Instance-ID": id, "X-Tenant-ID": projectID, "X-Forwarded-For": "192.0.2.10",
 			"X-Instance-ID-Signature": s.env.Cloud.Compute.Sign(id),
 		}}, &answers)
 	if err == nil && (answers.Muster.Token == "" || answers.Muster.UserCA == "" || answers.Muster.APIEndpoint == "") {

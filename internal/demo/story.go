@@ -36,11 +36,14 @@ type story struct {
 	running  sync.WaitGroup
 	// listDeadline is how soon a revocation has to arrive at the instance.
 	listDeadline time.Duration
+	// ipaDeadline is how soon FreeIPA has to be as expected.
+	ipaDeadline time.Duration
 
 	env      *dev.Environment
 	stopEnv  context.CancelFunc
 	envEnded chan error
 
+	ipaHosts       int    // entries of FreeIPA before the first boot
 	admin          string // the token of the cloud's admin
 	alice, mallory *person
 	instance       *instance
@@ -65,6 +68,7 @@ func newStory(cfg Config, programs openssh.Programs) (*story, error) {
 		// All that is asked is on loopback: no proxy.
 		http:         &http.Client{Transport: &http.Transport{}},
 		listDeadline: 5 * time.Second,
+		ipaDeadline:  10 * time.Second,
 	}, nil
 }
 
@@ -96,8 +100,10 @@ func (s *story) scenes() []scene {
 		{"The user logs in with ssh", "one @cert-authority line is enough to know the host, one certificate to be let in", s.enter},
 		{"A stranger from another project is refused", "a project's certificates are good for its own instances only", s.refuseStranger},
 		{"A stolen token is refused and reported", "a token that was used is worth nothing with another key", s.refuseThief},
+		{"The instance joins FreeIPA", "the same vendordata hold its name, its realm and a password that serves once", s.join},
+		{"Names that are taken are refused", "no instance gets the entry of another one, nor one that Muster did not make", s.refuseNames},
 		{"The user's certificate is revoked", "the next login is refused, as soon as the instance has the new list", s.revokeUser},
-		{"The instance is deleted", "its token, its certificate and its records end with it", s.deleteInstance},
+		{"The instance is deleted", "its token, its certificate, its records and its place in FreeIPA end with it", s.deleteInstance},
 	}
 }
 
@@ -108,6 +114,7 @@ func (s *story) start(ctx context.Context) (string, error) {
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.env, s.stopEnv, s.envEnded = env, stop, make(chan error, 1)
+	s.ipaHosts = len(env.Cloud.FreeIPA.Hosts())
 	go func() { s.envEnded <- env.Run(running) }()
 	if _, err := s.call(ctx, request{method: "GET", url: env.MusterURL + "/readyz", want: http.StatusOK}, nil); err != nil {
 		return "", err
@@ -163,24 +170,38 @@ func (s *story) newPerson(ctx context.Context, name, project string) (*person, e
 	return p, err
 }
 
-func (s *story) boot(ctx context.Context) (string, error) {
+// enrolling is the metadata of an instance that wants to be in FreeIPA, with a
+// web server of its own on an internal network.
+var enrolling = map[string]string{"ipa_enroll": "true", "compact_service_HTTP": `["internal"]`}
+
+// newInstance boots an instance in the person's project and returns its ID.
+func (s *story) newInstance(ctx context.Context, p *person, name string) (string, error) {
 	var made struct{ Server struct{ ID string } }
-	_, err := s.call(ctx, request{method: "POST", url: s.env.NovaURL + "/servers", token: s.alice.token, want: http.StatusAccepted,
-		body: map[string]any{"server": map[string]string{"name": "web-1", "imageRef": "", "flavorRef": "1"}}}, &made)
+	_, err := s.call(ctx, request{method: "POST", url: s.env.NovaURL + "/servers", token: p.token, want: http.StatusAccepted,
+		body: map[string]any{"server": map[string]any{"name": name, "imageRef": "", "flavorRef": "1", "metadata": enrolling}}}, &made)
 	if err != nil {
 		return "", err
 	}
 	s.env.Cloud.Compute.Wait()
-	i := &instance{projectID: s.alice.projectID, dir: filepath.Join(s.env.Dir, "instance")}
-	if i.id, err = uuid.Parse(made.Server.ID); err != nil {
+	id, err := uuid.Parse(made.Server.ID)
+	if err != nil {
 		return "", fmt.Errorf("the ID of the instance: %w", err)
 	}
+	return id, nil
+}
+
+func (s *story) boot(ctx context.Context) (string, error) {
+	id, err := s.newInstance(ctx, s.alice, "web-1")
+	if err != nil {
+		return "", err
+	}
+	i := &instance{id: id, projectID: s.alice.projectID, dir: filepath.Join(s.env.Dir, "instance")}
 	s.instance = i
 	if err := s.expectAudit(ctx, "hosttoken.create", "ok", 1); err != nil {
 		return "", err
 	}
 	for read := range metadataReads {
-		metadata, err := s.readMetadata(ctx)
+		metadata, err := s.readMetadata(ctx, i.id, i.projectID)
 		if err != nil {
 			return "", err
 		}
@@ -419,5 +440,9 @@ func (s *story) deleteInstance(ctx context.Context) (string, error) {
 	if len(left.Hosts) != 0 {
 		return "", fmt.Errorf("the project still has %d hosts", len(left.Hosts))
 	}
-	return "the token is unknown (404), the host certificate revoked, the list of hosts empty", s.expectAudit(ctx, "instance.delete", "ok", 1)
+	if err := s.awaitGone(ctx); err != nil {
+		return "", err
+	}
+	return "the token is unknown (404), the host certificate revoked, the list of hosts empty, FreeIPA as it was before",
+		s.expectAudit(ctx, "instance.delete", "ok", 1)
 }

@@ -112,6 +112,7 @@ type Actor struct {
 type Request struct {
 	InstanceID, ProjectID string
 	ProjectName           string // needed for a host class, and where the project is part of the name
+	ProjectDomainID       string // the Keystone domain of the project
 	Hostname              string
 	Metadata              map[string]string // the instance's: ipa_hostclass, ipa_host_location, managed_service_*, compact_service*
 	OS                    string            // the image's os_distro and os_version

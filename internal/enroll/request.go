@@ -198,7 +198,7 @@ func (s *Service) asked(ctx context.Context, fqdn string, req Request) (want, er
 	if err != nil {
 		return want{}, err
 	}
-	if err := s.cfg.Rules.class(w.Class, req.ProjectID, req.ProjectName); err != nil {
+	if err := s.cfg.Rules.class(w.Class, req); err != nil {
 		return want{}, err
 	}
 	if s.protected(fqdn) {
@@ -209,7 +209,7 @@ func (s *Service) asked(ctx context.Context, fqdn string, req Request) (want, er
 
 // permitted checks the hosts of services against the rules.
 func (s *Service) permitted(ctx context.Context, req Request, hosts []service) error {
-	rules := s.cfg.Rules.of(req.ProjectID, req.ProjectName)
+	rules := s.cfg.Rules.of(req)
 	var shared []string
 	for _, host := range hosts {
 		if s.protected(host.Host) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/problem"
+	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // Rules say which names and services instances may have.
@@ -21,8 +22,8 @@ type Rules struct {
 	// Protected are host names, and patterns with * for any characters, that no instance may have and no service may be on. The
 	// FreeIPA servers (Config.Servers) and ipa-ca.DOMAIN always are.
 	Protected []string
-	// Projects holds the rules of projects, by ID or name; other projects have Default. Names are not unique in Keystone: where other
-	// domains have projects too, use the ID.
+	// Projects holds the rules of projects, by ID (32 hex digits) or name; other projects have Default. Names are unique only within a
+	// domain of Keystone: see ProjectRules.DomainID.
 	Projects map[string]ProjectRules
 	Default  ProjectRules
 	// Description begins the description of each host entry; the instance's ID follows. Default "OpenStack instance".
@@ -32,6 +33,7 @@ type Rules struct {
 // ProjectRules say what the instances of a project may ask for. The zero value allows no host class, and services only on an
 // instance's own names.
 type ProjectRules struct {
+	DomainID       string   // the Keystone domain of a project given by name; "" means any
 	AllowedClasses []string // values for ipa_hostclass; "*" allows any
 	ServiceHosts   []string // further hosts that services may be on: names, and patterns with *; not those of other projects' instances
 	AnyServiceHost bool     // services may be on any host that is not protected, another instance's too
@@ -69,15 +71,17 @@ func (r Rules) complete() (Rules, error) {
 	return r, nil
 }
 
-// of returns the rules of a project.
-func (r Rules) of(id, name string) ProjectRules {
-	if rules, ok := r.Projects[id]; ok {
+// of returns the rules of the project that asks. A name that looks like an ID finds nothing: it may be the ID of a project with more rights.
+func (r Rules) of(req Request) ProjectRules {
+	if rules, ok := r.Projects[req.ProjectID]; ok {
 		return rules
 	}
-	if rules, ok := r.Projects[name]; ok && name != "" {
-		return rules
+	rules, ok := r.Projects[req.ProjectName]
+	_, noID := uuid.Parse(req.ProjectName)
+	if !ok || noID == nil || (rules.DomainID != "" && rules.DomainID != req.ProjectDomainID) {
+		return r.Default
 	}
-	return r.Default
+	return rules
 }
 
 // description marks a host entry as made for an instance.
@@ -90,19 +94,19 @@ func madeFor(instanceID string, host ipa.Host) bool {
 }
 
 // class checks the host class that an instance asks for.
-func (r Rules) class(class, projectID, projectName string) error {
+func (r Rules) class(class string, req Request) error {
 	if class == "" {
 		return nil
 	}
-	if projectName == "" {
+	if req.ProjectName == "" {
 		return problem.InField(keyClass, "the project's name is not known, so that its classes are not either")
 	}
 	if !printable(class) {
 		return problem.InField(keyClass, "holds a control character")
 	}
-	allowed := r.of(projectID, projectName).AllowedClasses
+	allowed := r.of(req).AllowedClasses
 	if !slices.Contains(allowed, class) && !slices.Contains(allowed, "*") {
-		return problem.New(problem.Forbidden, "%s: the host class %s is not allowed in project %s", keyClass, quoted(class), quoted(projectName))
+		return problem.New(problem.Forbidden, "%s: the host class %s is not allowed in project %s", keyClass, quoted(class), quoted(req.ProjectName))
 	}
 	return nil
 }

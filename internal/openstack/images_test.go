@@ -153,7 +153,7 @@ func TestFailuresOfGlance(t *testing.T) {
 		{"forbidden", reply(403, "<html>"), ErrForbidden},
 		{"ill", reply(503, ""), ErrUnavailable},
 		{"always unauthorized", reply(401, ""), ErrUnavailable},
-		{"moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }, ErrUnavailable},
+		{"moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, ErrUnavailable},
 		{"no JSON", reply(200, "<html>"), ErrUnavailable},
 		{"a list", reply(200, "[1]"), ErrUnavailable},
 		{"nothing", reply(200, ""), ErrUnavailable},

@@ -29,6 +29,7 @@ const (
 	EnrolmentList             = "enrolment:list"
 	EnrolmentShow             = "enrolment:show"
 	EnrolmentRetry            = "enrolment:retry"
+	EnrolmentRebuild          = "enrolment:rebuild"
 	EnrolmentAdopt            = "enrolment:adopt"
 	PATList                   = "pat:list"
 	QueueList                 = "queue:list"
@@ -229,6 +230,11 @@ func enrolmentDefaults() []Default {
 			Name: EnrolmentRetry, Check: managesProject,
 			Description: "Try an instance's enrolment again at once. Target: project_id of the instance.",
 			Operations:  []Operation{{"POST", "/v1/enrolments/{instance_id}/retry"}},
+		},
+		{
+			Name: EnrolmentRebuild, Check: managesProject,
+			Description: "Let an instance that was built anew join again. Target: project_id of the instance.",
+			Operations:  []Operation{{"POST", "/v1/enrolments/{instance_id}/rebuild"}},
 		},
 		{
 			Name: EnrolmentAdopt, Check: adminRequired,

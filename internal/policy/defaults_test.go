@@ -64,7 +64,7 @@ func TestDefaultsByCaller(t *testing.T) {
 		HostList: members, HostShow: members, HostDelete: admins + "," + services,
 		HostTokenCreate: admins + "," + services, HostCertCreate: everyone, HostCertList: members, HostCertShow: members,
 		VendordataCreate: admins + "," + services, JoinCreate: admins + "," + services, PATList: everyone,
-		EnrolmentList: members, EnrolmentShow: members, EnrolmentRetry: managers, EnrolmentAdopt: admins,
+		EnrolmentList: members, EnrolmentShow: members, EnrolmentRetry: managers, EnrolmentRebuild: managers, EnrolmentAdopt: admins,
 		QueueList: admins, Reconcile: admins,
 		AuditList: managers, AuditListAll: admins, AllProjects: admins, SudoProject: admins,
 	}

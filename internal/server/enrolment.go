@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-cloud/muster/internal/api/vendordata"
 	"github.com/muster-cloud/muster/internal/config"
@@ -20,6 +21,7 @@ import (
 	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/openstack"
+	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // enrolment is what a Muster that enrols instances has besides.
@@ -44,6 +46,7 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	if err != nil {
 		return fmt.Errorf("[ipa]: %w", err)
 	}
+	directory.Registerer = s.registry
 	e := &enrolment{}
 	if e.directory, err = ipa.New(directory); err != nil {
 		return fmt.Errorf("[ipa]: %w", err)
@@ -58,7 +61,7 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	if err != nil {
 		return fmt.Errorf("[enroll]: %w", err)
 	}
-	images, err := s.images()
+	images, err := s.images(s.registry)
 	if err != nil {
 		return fmt.Errorf("[glance]: %w", err)
 	}
@@ -84,8 +87,7 @@ func (s *Server) ipaConfig() (ipa.Config, ipa.DefaultConf, error) {
 		return ipa.Config{}, known, fmt.Errorf("no domain: set domain, or let %s tell it", cfg.ClientConf)
 	}
 	directory := ipa.Config{
-		Servers: cfg.Servers, Domain: known.Domain, Timeout: cfg.Timeout, MaxInFlight: cfg.MaxInFlight,
-		Logger: s.logger, Registerer: s.registry,
+		Servers: cfg.Servers, Domain: known.Domain, Timeout: cfg.Timeout, MaxInFlight: cfg.MaxInFlight, Logger: s.logger,
 	}
 	if len(directory.Servers) == 0 && known.Server != "" {
 		directory.Servers = []string{known.Server}
@@ -109,8 +111,12 @@ func (s *Server) enrolmentRules(known ipa.DefaultConf) enroll.Rules {
 		Projects: make(map[string]enroll.ProjectRules, len(s.cfg.Projects)),
 	}
 	for _, p := range s.cfg.Projects {
-		rules.Projects[p.Name] = enroll.ProjectRules{
-			AllowedClasses: p.AllowedClasses, ServiceHosts: p.ServiceHosts, AnyServiceHost: p.AnyServiceHost,
+		name := p.Name
+		if id, err := uuid.Parse(name); err == nil {
+			name = id
+		}
+		rules.Projects[name] = enroll.ProjectRules{
+			DomainID: p.DomainID, AllowedClasses: p.AllowedClasses, ServiceHosts: p.ServiceHosts, AnyServiceHost: p.AnyServiceHost,
 		}
 	}
 	// FreeIPA's own host and this machine's may not become an instance's.
@@ -121,7 +127,7 @@ func (s *Server) enrolmentRules(known ipa.DefaultConf) enroll.Rules {
 }
 
 // images asks Glance in the name of [service_credentials].
-func (s *Server) images() (*openstack.Images, error) {
+func (s *Server) images(registerer prometheus.Registerer) (*openstack.Images, error) {
 	auth, cfg := s.cfg.ServiceCredentials, s.cfg.Glance
 	transport, err := keystone.NewTransport(auth.CAFile, auth.Insecure)
 	if err != nil {
@@ -129,7 +135,7 @@ func (s *Server) images() (*openstack.Images, error) {
 	}
 	return openstack.NewImages(openstack.Config{
 		Auth: logIn(auth), Transport: transport, Region: auth.RegionName, Interface: cfg.Interface,
-		Endpoint: text(cfg.EndpointOverride), Timeout: s.cfg.Enroll.AnswerWithin, CacheTime: cfg.CacheTime, Registerer: s.registry,
+		Endpoint: text(cfg.EndpointOverride), Timeout: s.cfg.Enroll.AnswerWithin, CacheTime: cfg.CacheTime, Registerer: registerer,
 	})
 }
 

@@ -18,13 +18,15 @@ import (
 
 	"github.com/muster-cloud/muster/internal/config"
 	"github.com/muster-cloud/muster/internal/custody"
+	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/keystone"
+	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
 // Probes try all that New and the first requests will need: the database and
-// its schema, the master key, the policy, Keystone's login, and each listener's
-// address and TLS files. They change nothing, and may run beside a server.
+// its schema, the master key, the policy, Keystone's login, FreeIPA and Glance if
+// instances are enrolled, and each listener's address and TLS files. They change nothing, and may run beside a server.
 func Probes(cfg *config.Config) []config.Probe {
 	s := &Server{cfg: cfg, logger: slog.New(slog.DiscardHandler)}
 	probes := []config.Probe{
@@ -35,6 +37,12 @@ func Probes(cfg *config.Config) []config.Probe {
 	}
 	if !cfg.ServiceCredentials.Same(cfg.KeystoneAuthToken.Auth) {
 		probes = append(probes, s.loginProbe("service_credentials", cfg.ServiceCredentials))
+	}
+	if cfg.Enroll.Enabled {
+		probes = append(probes,
+			config.Probe{Section: "ipa", Option: "servers", Hint: "see that FreeIPA runs, and that it lets this principal in", Try: s.tryFreeIPA},
+			config.Probe{Section: "glance", Option: "interface", Hint: "see that Glance runs, and that Keystone's catalog has this endpoint", Try: s.tryGlance},
+		)
 	}
 	for _, listener := range cfg.Listeners {
 		section := "listen:" + listener.Name
@@ -87,6 +95,33 @@ func (s *Server) loginProbe(section string, auth config.Auth) config.Probe {
 			return client.Check(ctx)
 		},
 	}
+}
+
+func (s *Server) tryFreeIPA(ctx context.Context) error {
+	settings, _, err := s.ipaConfig()
+	if err != nil {
+		return err
+	}
+	client, err := ipa.New(settings)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	_, err = client.Ping(ctx)
+	return err
+}
+
+// tryGlance asks for an image that is not there.
+func (s *Server) tryGlance(ctx context.Context) error {
+	images, err := s.images(nil)
+	if err != nil {
+		return err
+	}
+	_, err = images.Properties(ctx, "00000000-0000-0000-0000-000000000000")
+	if errors.Is(err, openstack.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // tryAddress listens for a moment. That somebody does already is no fault:

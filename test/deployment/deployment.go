@@ -26,6 +26,7 @@ import (
 	"github.com/muster-cloud/muster/internal/custody"
 	"github.com/muster-cloud/muster/internal/devcloud"
 	"github.com/muster-cloud/muster/internal/devcloud/devcloudtest"
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 	"github.com/muster-cloud/muster/internal/server"
 	"github.com/muster-cloud/muster/internal/store"
 )
@@ -37,15 +38,25 @@ type Settings map[string]map[string]string
 type Options struct {
 	// Database is a URL as SQLAlchemy writes it. Empty: a new SQLite file.
 	Database string
+	// FreeIPA adds one, which instances are enrolled in.
+	FreeIPA bool
 	// Settings are added to those that a deployment needs.
 	Settings Settings
 }
+
+// IPADomain is what the names of enrolled instances end in.
+const IPADomain = "example.test"
+
+// ipaUser is who Muster is in FreeIPA.
+const ipaUser = "nova/muster." + IPADomain
 
 // Deployment is a cloud, a database and a configuration.
 type Deployment struct {
 	Cloud *devcloud.Cloud
 	// Keystone is the way from Muster to the cloud's Keystone.
 	Keystone *Gate
+	// FreeIPA is the way from Muster to FreeIPA, if there is one.
+	FreeIPA *Gate
 
 	folder string
 	path   string // of the configuration file
@@ -64,7 +75,12 @@ func New(t testing.TB, o Options) *Deployment {
 // Prepare is New without the database's schema.
 func Prepare(t testing.TB, o Options) *Deployment {
 	t.Helper()
-	d := &Deployment{Cloud: devcloudtest.Start(t, devcloud.Config{}), folder: t.TempDir()}
+	d := &Deployment{folder: t.TempDir()}
+	var cloud devcloud.Config
+	if o.FreeIPA {
+		cloud.FreeIPA = &freeipa.Config{Domain: IPADomain, Passwords: map[string]string{ipaUser: "secret"}}
+	}
+	d.Cloud = devcloudtest.Start(t, cloud)
 	d.Keystone = NewGate(t, strings.TrimPrefix(d.Cloud.MetadataURL(), "http://"))
 	d.path = filepath.Join(d.folder, "muster.conf")
 	if o.Database == "" {
@@ -87,6 +103,9 @@ func Prepare(t testing.TB, o Options) *Deployment {
 			"address": "127.0.0.1:0", "faces": "tatu, vendordata, instance, operator, health, metrics", "rate_limit": "0",
 		},
 	}
+	if o.FreeIPA {
+		maps.Copy(settings, d.enrolment(t))
+	}
 	for section, options := range o.Settings {
 		if settings[section] == nil {
 			settings[section] = map[string]string{}
@@ -95,6 +114,26 @@ func Prepare(t testing.TB, o Options) *Deployment {
 	}
 	write(t, d.path, settings.text())
 	return d
+}
+
+// enrolment lets Muster into FreeIPA, and returns how it gets there.
+func (d *Deployment) enrolment(t testing.TB) Settings {
+	t.Helper()
+	if err := d.Cloud.FreeIPA.GrantHostManagement(ipaUser); err != nil {
+		t.Fatal(err)
+	}
+	d.FreeIPA = NewGate(t, d.Cloud.FreeIPAAddress())
+	write(t, filepath.Join(d.folder, "ipa-ca.crt"), string(d.Cloud.FreeIPA.CA()))
+	return Settings{
+		"ipa": {
+			"servers": d.FreeIPA.Address(), "domain": IPADomain, "username": ipaUser, "password": "secret",
+			"cafile": "ipa-ca.crt", "client_conf": "",
+		},
+		"enroll": {"enabled": "true"},
+		"listen:main": {
+			"address": "127.0.0.1:0", "faces": "tatu, vendordata, join, instance, operator, health, metrics", "rate_limit": "0",
+		},
+	}
 }
 
 // SQLite is the path of the SQLite file, if that is the database.

@@ -111,12 +111,14 @@ func TestOptionalParts(t *testing.T) {
 			time.Sleep(checkEvery)
 			get(t, handler, "/readyz", 200, `{"database": "ok", "ipa": "ok"}`)
 		}
+		synctest.Wait()
 		if waited := time.Since(started); waited != 2*checkEvery || asked.Load() != 2 {
 			t.Errorf("waited %v, asked %d times", waited, asked.Load())
 		}
 		time.Sleep(checkTimeout)
 		synctest.Wait()
 		get(t, handler, "/readyz", 200, `{"database": "ok", "ipa": "ill"}`)
+		synctest.Wait()
 		if asked.Load() != 3 || !strings.Contains(log.String(), "part=ipa needed=false") {
 			t.Errorf("asked %d times; log: %s", asked.Load(), &log)
 		}

@@ -19,6 +19,7 @@ import (
 type Enrolments interface {
 	Leave(ctx context.Context, by enroll.Actor, instanceID string) error
 	Retry(ctx context.Context, by enroll.Actor, instanceID string) (store.Enrolment, error)
+	Rebuild(ctx context.Context, by enroll.Actor, instanceID string) error
 	Adopt(ctx context.Context, by enroll.Actor, instanceID string) (store.Enrolment, error)
 }
 
@@ -26,6 +27,7 @@ func (f *Face) registerEnrolments(handle func(string, api.Endpoint)) {
 	handle("GET /v1/enrolments", f.listEnrolments)
 	handle("GET /v1/enrolments/{instance_id}", f.showEnrolment)
 	handle("POST /v1/enrolments/{instance_id}/retry", f.change(policy.EnrolmentRetry, f.cfg.Enrolments.Retry))
+	handle("POST /v1/enrolments/{instance_id}/rebuild", f.change(policy.EnrolmentRebuild, f.rebuild))
 	handle("POST /v1/enrolments/{instance_id}/adopt", f.change(policy.EnrolmentAdopt, f.cfg.Enrolments.Adopt))
 }
 
@@ -135,4 +137,12 @@ func (f *Face) change(rule string, act func(context.Context, enroll.Actor, strin
 		}
 		return api.Response{Body: newEnrolment(changed)}, nil
 	}
+}
+
+// rebuild takes the old keytab away from an instance, and gives it a new password.
+func (f *Face) rebuild(ctx context.Context, by enroll.Actor, instanceID string) (store.Enrolment, error) {
+	if err := f.cfg.Enrolments.Rebuild(ctx, by, instanceID); err != nil {
+		return store.Enrolment{}, err
+	}
+	return f.cfg.Records.Enrolment(ctx, instanceID)
 }

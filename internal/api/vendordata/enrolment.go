@@ -118,7 +118,8 @@ func (e *Enrolment) enrol(ctx context.Context, r *api.Request, instance identifi
 		return enroll.Answer{}, err
 	}
 	return e.cfg.Enroller.Enrol(ctx, enroll.Actor(r.Actor()), enroll.Request{
-		InstanceID: instance.instance, ProjectID: instance.project, ProjectName: project.Name,
+		InstanceID: instance.instance,
+		ProjectID:  instance.project, ProjectName: project.Name, ProjectDomainID: project.DomainID,
 		Hostname: instance.Hostname, Metadata: instance.Metadata, OS: os,
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -44,7 +45,8 @@ type world struct {
 	refused    []store.Audit
 	properties map[string]string
 	glance     error
-	asked      int // of Glance
+	hang       bool // Glance does not answer
+	asked      int  // of Glance
 	project    error
 	enrolled   []enroll.Request
 	by         enroll.Actor
@@ -72,8 +74,12 @@ func (w *world) AppendAudit(_ context.Context, entry store.Audit) error {
 	return nil
 }
 
-func (w *world) Properties(context.Context, string) (map[string]string, error) {
+func (w *world) Properties(ctx context.Context, _ string) (map[string]string, error) {
 	w.asked++
+	if w.hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	return w.properties, w.glance
 }
 
@@ -200,7 +206,7 @@ func TestRecordedRequestOfNova(t *testing.T) {
 		}
 	}
 	want := enroll.Request{
-		InstanceID: instanceID, ProjectID: projectID, ProjectName: "shop", Hostname: "web1",
+		InstanceID: instanceID, ProjectID: projectID, ProjectName: "shop", ProjectDomainID: "default", Hostname: "web1",
 		Metadata: map[string]string{"ipa_enroll": "True", "ipa_hostclass": "web"},
 	}
 	if diff := cmp.Diff([]enroll.Request{want, want}, w.enrolled); diff != "" {
@@ -443,6 +449,24 @@ func TestNewEnrolmentNeedsAllItsParts(t *testing.T) {
 			t.Errorf("without %s: accepted", name)
 		}
 	}
+}
+
+// A Glance that does not answer takes no more than the time there is.
+func TestSlowGlance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.hang = true
+		router := w.router(t, io.Discard, false)
+		started := time.Now()
+		got := post(router, "/v1/", "good", with(t, map[string]any{"metadata": nil}))
+		if took := time.Since(started); got.Code != 503 || took != 4*time.Second {
+			t.Errorf("%d after %v", got.Code, took)
+		}
+		got = post(router, "/v1/vendordata", "good", with(t, map[string]any{"metadata": nil}))
+		if got.Code != 200 || !strings.Contains(got.Body.String(), `"ipa_error": "image-id: the image service could not be asked`) {
+			t.Errorf("%d %s", got.Code, got.Body)
+		}
+	})
 }
 
 // FuzzJoin: whatever is sent, the answer is JSON, and no fault of ours.

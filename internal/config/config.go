@@ -39,6 +39,7 @@ type Config struct {
 	LogFile         string     // empty: standard error
 	Host            string     // this replica's name
 	ShutdownTimeout time.Duration
+	TransportURL    Secret // of oslo.messaging; empty: no notifications are listened to
 
 	Database           Database
 	KeystoneAuthToken  KeystoneAuthToken
@@ -48,6 +49,8 @@ type Config struct {
 	SSH                SSH
 	Roles              []*Role // sorted by name
 	Vendordata         Vendordata
+	Notifications      Notifications
+	Rabbit             Rabbit
 	API                API
 	Listeners          []*Listener // sorted by name, never empty
 	Audit              Audit
@@ -157,6 +160,30 @@ type Vendordata struct {
 	PAMSudo     bool
 	APIEndpoint *url.URL // where instances reach Muster
 	SudoRoles   []string // empty: the roles with "admin" in their name
+}
+
+// Notifications is [notifications]: what Muster listens to.
+type Notifications struct {
+	Topics     []string
+	Priorities []string
+	Exchanges  []string
+	Prefetch   int
+}
+
+// Rabbit is [oslo_messaging_rabbit], with the option names of oslo.messaging.
+// What transport_url says behind its question mark goes before it.
+type Rabbit struct {
+	DurableQueues  bool
+	AutoDelete     bool
+	QuorumQueue    bool
+	SSL            bool
+	CAFile         string
+	CertFile       string
+	KeyFile        string
+	VerifyHostname bool
+	Heartbeat      time.Duration
+	RetryInterval  time.Duration
+	MaxInterval    time.Duration
 }
 
 // API is [api]: limits and links of the HTTP server.

@@ -39,6 +39,7 @@ type Config struct {
 	LogFile         string     // empty: standard error
 	Host            string     // this replica's name
 	ShutdownTimeout time.Duration
+	TransportURL    Secret // of oslo.messaging; empty: no notifications are listened to
 
 	Database           Database
 	KeystoneAuthToken  KeystoneAuthToken
@@ -54,6 +55,8 @@ type Config struct {
 	Glance             Glance
 	Converge           Converge
 	Nova               Nova
+	Notifications      Notifications
+	Rabbit             Rabbit
 	API                API
 	Listeners          []*Listener // sorted by name, never empty
 	Audit              Audit
@@ -226,6 +229,30 @@ type Nova struct {
 	EndpointOverride *url.URL // nil: from the catalog
 	Interface        string   // "public", "internal" or "admin"
 	Timeout          time.Duration
+}
+
+// Notifications is [notifications]: what Muster listens to.
+type Notifications struct {
+	Topics     []string
+	Priorities []string
+	Exchanges  []string
+	Prefetch   int
+}
+
+// Rabbit is [oslo_messaging_rabbit], with the option names of oslo.messaging.
+// What transport_url says behind its question mark goes before it.
+type Rabbit struct {
+	DurableQueues  bool
+	AutoDelete     bool
+	QuorumQueue    bool
+	SSL            bool
+	CAFile         string
+	CertFile       string
+	KeyFile        string
+	VerifyHostname bool
+	Heartbeat      time.Duration
+	RetryInterval  time.Duration
+	MaxInterval    time.Duration
 }
 
 // API is [api]: limits and links of the HTTP server.

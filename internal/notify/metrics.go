@@ -17,7 +17,6 @@ type metrics struct {
 	unacknowledged prometheus.Gauge
 	seconds        prometheus.Histogram
 	connected      prometheus.Gauge
-	blocked        prometheus.Gauge
 	disconnects    prometheus.Counter
 }
 
@@ -37,14 +36,11 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "muster", Subsystem: "notifications",
 			Name: "acknowledge_seconds", Help: "Time from a notification's arrival until its keys had converged or were recorded.",
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}),
-		connected: prometheus.NewGauge(prometheus.GaugeOpts(name("connected", "1 while there is a connection to the broker."))),
-		blocked: prometheus.NewGauge(prometheus.GaugeOpts(name("broker_blocked",
-			"1 while the broker takes no messages from anybody, short of memory or disk."))),
+		connected:   prometheus.NewGauge(prometheus.GaugeOpts(name("connected", "1 while there is a connection to the broker."))),
 		disconnects: prometheus.NewCounter(prometheus.CounterOpts(name("disconnects_total", "Connections to the broker that were lost."))),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.messages, m.redelivered, m.refused, m.unacknowledged, m.seconds, m.connected, m.blocked,
-			m.disconnects)
+		registerer.MustRegister(m.messages, m.redelivered, m.refused, m.unacknowledged, m.seconds, m.connected, m.disconnects)
 	}
 	return m
 }

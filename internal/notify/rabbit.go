@@ -111,8 +111,17 @@ func (l *Listener) session(ctx context.Context, host Host) (connected bool, err 
 	l.cfg.Logger.Info("Connected to RabbitMQ", "host", host.Address(), "vhost", l.transport.VirtualHost, "queues", l.queues)
 	group, running := errgroup.WithContext(ctx)
 	lost := connection.NotifyClose(make(chan *amqp091.Error, 1))
-	blocked := connection.NotifyBlocked(make(chan amqp091.Blocking, 1))
-	group.Go(func() error { return l.watch(running, lost, blocked) })
+	group.Go(func() error {
+		select {
+		case <-running.Done():
+			return running.Err()
+		case err := <-lost:
+			if err == nil {
+				return amqp091.ErrClosed
+			}
+			return err
+		}
+	})
 	for _, queue := range l.queues {
 		group.Go(func() error { return l.follow(running, connection, queue) })
 	}
@@ -126,34 +135,6 @@ func (l *Listener) session(ctx context.Context, host Host) (connected bool, err 
 func (l *Listener) close(connection *amqp091.Connection) {
 	if err := connection.CloseDeadline(time.Now().Add(closeTimeout)); err != nil && !errors.Is(err, amqp091.ErrClosed) {
 		l.cfg.Logger.Debug("The connection to RabbitMQ did not end well", "error", err)
-	}
-}
-
-// watch returns why the connection ended.
-func (l *Listener) watch(ctx context.Context, lost <-chan *amqp091.Error, blocked <-chan amqp091.Blocking) error {
-	defer l.metrics.blocked.Set(0)
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case err := <-lost:
-			if err == nil {
-				return amqp091.ErrClosed
-			}
-			return err
-		case b, open := <-blocked:
-			switch {
-			case !open:
-				blocked = nil
-			case b.Active:
-				l.metrics.blocked.Set(1)
-				l.cfg.Logger.Warn("RabbitMQ takes no messages from the services: give it memory or disk, or none will come",
-					"reason", b.Reason)
-			default:
-				l.metrics.blocked.Set(0)
-				l.cfg.Logger.Info("RabbitMQ takes messages again")
-			}
-		}
 	}
 }
 
@@ -236,7 +217,7 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, amqp091.ErrCredentials), errors.Is(err, amqp091.ErrSASL):
 		return fmt.Errorf("%w; see that user and password in transport_url are right", err)
-	case errors.Is(err, amqp091.ErrVhost):
+	case errors.Is(err, amqp091.ErrVhost), errors.As(err, &refused) && refused.Code == amqp091.NotAllowed:
 		return fmt.Errorf("%w; see that the virtual host in transport_url is there and the user may use it", err)
 	case errors.As(err, &refused) && refused.Code == amqp091.AccessRefused:
 		return fmt.Errorf("%w; rabbitmqctl set_permissions gives the user what is missing", err)

@@ -123,6 +123,9 @@ func parseHost(text string) (Host, error) {
 		if userErr != nil || passwordErr != nil {
 			return Host{}, transportError("a user or password has a wrong %-escape; write % as %25, @ as %40, / as %2F")
 		}
+		if host.Username == "" && host.Password == "" {
+			host.Username, host.Password = "guest", "guest"
+		}
 		text = text[at+1:]
 	}
 	name, port, hasPort := strings.Cut(text, ":")

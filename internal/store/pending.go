@@ -114,12 +114,12 @@ func (s *Store) SettleKey(ctx context.Context, k PendingKey, until time.Time) er
 
 // PendingKeys lists keys by kind and ID. The page's After is a kind and an ID with a blank between them.
 func (s *Store) PendingKeys(ctx context.Context, page Page) ([]PendingKey, error) {
-	limit, err := page.limit()
+	limit, err := Page{Limit: page.Limit}.limit()
 	if err != nil {
 		return nil, err
 	}
 	kind, id, ok := strings.Cut(page.After, " ")
-	if !ok && page.After != "" {
+	if !ok && page.After != "" || len(id) > maxKeyID || asciiOnly(page.After) != page.After {
 		return nil, fmt.Errorf("list keys: %w: the marker is not a kind and an ID", ErrInvalid)
 	}
 	all, err := list(ctx, s, scanPendingKey, selectPendingKey+" WHERE kind > ? OR (kind = ? AND id > ?) ORDER BY kind, id LIMIT ?", kind, kind, id, limit)

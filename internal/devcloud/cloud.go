@@ -3,8 +3,9 @@
 
 // Package devcloud is a small OpenStack in one process that speaks the real
 // wire protocols on loopback: Keystone v3 (room identity) and Nova with its
-// dynamic vendordata and its metadata service (room compute). It is for
-// `muster dev`, the demo and tests.
+// dynamic vendordata and its metadata service (room compute). What happens in
+// them is announced by notifications (room messaging). It is for `muster dev`,
+// the demo and tests.
 //
 // It keeps everything in memory, checks no quota, starts no machine, and is
 // never used by the production rooms.
@@ -22,6 +23,7 @@ import (
 
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
+	"github.com/muster-cloud/muster/internal/devcloud/messaging"
 )
 
 // shutdownTime is how long requests under way may take to finish.
@@ -42,8 +44,12 @@ type Config struct {
 	VendordataTargets []string
 	// VendordataTimeout bounds each call to a target. Default 5 s.
 	VendordataTimeout time.Duration
-	Now               func() time.Time
-	Logger            *slog.Logger
+	// IdentityFormat is Keystone's notification_format: basic (default) or cadf.
+	IdentityFormat string
+	// ComputeFormat is Nova's: unversioned (default), versioned or both.
+	ComputeFormat string
+	Now           func() time.Time
+	Logger        *slog.Logger
 }
 
 // Cloud is the whole cloud. Its services are reached by HTTP, or directly for
@@ -51,6 +57,8 @@ type Config struct {
 type Cloud struct {
 	Identity *identity.Service
 	Compute  *compute.Service
+	// Notifier carries what the services announce; see its method To.
+	Notifier *messaging.Notifier
 	root     string
 	listener net.Listener
 	server   *http.Server
@@ -64,12 +72,14 @@ func New(cfg Config) (*Cloud, error) {
 		return nil, err
 	}
 	c := &Cloud{listener: listener, root: "http://" + listener.Addr().String()}
-	c.Identity = identity.New(identity.Config{URL: c.AuthURL(), Passwords: cfg.Passwords, Now: cfg.Now})
+	c.Notifier = messaging.New(cfg.Now, cfg.Logger)
+	c.Identity = identity.New(identity.Config{URL: c.AuthURL(), Passwords: cfg.Passwords, Now: cfg.Now,
+		Notifier: c.Notifier, CADF: cfg.IdentityFormat == "cadf"})
 	c.Identity.AddService("compute", "nova", c.ComputeURL())
 	c.Compute, err = compute.New(compute.Config{
 		URL: c.ComputeURL(), Keystone: c.Identity, MetadataSecret: cmp.Or(cfg.MetadataSecret, rand.Text()),
 		VendordataTargets: cfg.VendordataTargets, VendordataTimeout: cfg.VendordataTimeout,
-		Now: cfg.Now, Logger: cfg.Logger,
+		Now: cfg.Now, Logger: cfg.Logger, Notifier: c.Notifier, NotificationFormat: cfg.ComputeFormat,
 	})
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
@@ -86,14 +96,21 @@ func New(cfg Config) (*Cloud, error) {
 func (c *Cloud) Run(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- c.server.Serve(c.listener) }()
-	defer c.Compute.Close()
+	notifying := make(chan error, 1)
+	untilClosed, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { notifying <- c.Notifier.Run(untilClosed) }()
+	defer func() {
+		c.Compute.Close()
+		cancel()
+		<-notifying
+	}()
 	select {
 	case err := <-served:
 		return err
 	case <-ctx.Done():
 	}
-	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
-	defer cancel()
+	finish, cancelFinish := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancelFinish()
 	if c.server.Shutdown(finish) != nil {
 		_ = c.server.Close() // what is still open has had its time
 	}

@@ -36,6 +36,10 @@ func Probes(cfg *config.Config) []config.Probe {
 	if !cfg.ServiceCredentials.Same(cfg.KeystoneAuthToken.Auth) {
 		probes = append(probes, s.loginProbe("service_credentials", cfg.ServiceCredentials))
 	}
+	if cfg.TransportURL != "" {
+		probes = append(probes, config.Probe{Section: "DEFAULT", Option: "transport_url",
+			Hint: "see that RabbitMQ runs, and that user, password and virtual host are right", Try: s.tryBroker})
+	}
 	for _, listener := range cfg.Listeners {
 		section := "listen:" + listener.Name
 		probes = append(probes, config.Probe{

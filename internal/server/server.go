@@ -30,8 +30,10 @@ import (
 	"github.com/muster-cloud/muster/internal/api/tatu"
 	"github.com/muster-cloud/muster/internal/api/vendordata"
 	"github.com/muster-cloud/muster/internal/config"
+	"github.com/muster-cloud/muster/internal/converge"
 	"github.com/muster-cloud/muster/internal/custody"
 	"github.com/muster-cloud/muster/internal/keystone"
+	"github.com/muster-cloud/muster/internal/notify"
 	"github.com/muster-cloud/muster/internal/policy"
 	"github.com/muster-cloud/muster/internal/sshca"
 	"github.com/muster-cloud/muster/internal/store"
@@ -51,6 +53,11 @@ type Server struct {
 	described *description.Face
 	listeners []*api.Listener
 	reserve   []byte
+
+	memory   *notify.Memory
+	listener *notify.Listener // nil without transport_url
+	// offer takes over what the listener learns.
+	offer func(context.Context, []converge.Hint) <-chan error
 }
 
 // heapReserve is address space that is never touched and so costs no memory,
@@ -62,7 +69,8 @@ const heapReserve = 32 << 20
 // New builds a server and opens its listeners, which answer once Run runs. It
 // connects to the database and refuses one that does not fit this program.
 func New(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry(), reserve: make([]byte, heapReserve)}
+	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry(), reserve: make([]byte, heapReserve),
+		memory: notify.NewMemory()}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -91,6 +99,9 @@ func (s *Server) build(ctx context.Context) error {
 	}
 	s.guard = api.NewGuard(s.tokens, rules, s.store)
 	if s.authority, err = sshca.New(s.authorityConfig(keyring)); err != nil {
+		return err
+	}
+	if err := s.buildListener(); err != nil {
 		return err
 	}
 	if s.described, err = description.New(buildVersion()); err != nil {
@@ -267,7 +278,8 @@ func (s *Server) faces(listener *config.Listener) []api.Face {
 		case "instance":
 			faces = append(faces, instances)
 		case "operator":
-			faces = append(faces, operator.New(operator.Config{Guard: s.guard, Authority: s.authority, Records: s.store, Sessions: sessions{s}}))
+			faces = append(faces, operator.New(operator.Config{Guard: s.guard, Authority: s.authority, Records: s.store, Sessions: sessions{s},
+				Events: events{s}}))
 		case "health":
 			faces = append(faces, health.New(s.logger, s.checks()...))
 		case "metrics":
@@ -331,6 +343,9 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	group.Go(func() error { return s.authority.Feed().Run(running) })
 	group.Go(func() error { return s.prune(running) })
+	if s.listener != nil {
+		group.Go(func() error { return s.listener.Run(running) })
+	}
 	err := group.Wait()
 	stopWriting()
 	return errors.Join(err, writer.Wait(), s.store.Close())

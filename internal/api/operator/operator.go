@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/notify"
 	"github.com/muster-cloud/muster/internal/policy"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/sshca"
@@ -42,12 +43,18 @@ type Sessions interface {
 	ForgetUser(id string)
 }
 
+// Events are the notifications that came to this replica.
+type Events interface {
+	Events(limit int) []notify.Event
+}
+
 // Config is what the face is made of.
 type Config struct {
 	Guard     *api.Guard
 	Authority Authority
 	Records   Records
 	Sessions  Sessions
+	Events    Events
 }
 
 // Face answers operators and administrators of projects.
@@ -71,6 +78,7 @@ func (f *Face) Register(router *api.Router) {
 	handle("GET /v1/authorities/{auth_id}/generations", f.listGenerations)
 	handle("DELETE /v1/hosts/{host_id}", f.deleteHost)
 	handle("GET /v1/audit", f.listAudit)
+	handle("GET /v1/events", f.listEvents)
 }
 
 // order is the body of POST /v1/revocations: a project, and one of the rest.

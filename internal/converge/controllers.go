@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -138,7 +137,7 @@ func New(cfg Config) (*Controllers, error) {
 func (c *Controllers) Forget(key Key) {
 	switch key.Kind {
 	case Grant:
-		user, _, _ := strings.Cut(key.ID, "/")
+		user, _ := key.Grant()
 		c.cfg.Caches.ForgetUser(user)
 	case User:
 		c.cfg.Caches.ForgetUser(key.ID)
@@ -159,10 +158,7 @@ func (c *Controllers) Converge(ctx context.Context, hint Hint) (further []Key, e
 	case User:
 		return c.user(ctx, id)
 	case Grant:
-		user, project, ok := strings.Cut(id, "/")
-		if !ok {
-			return nil, nil
-		}
+		user, project := hint.Key.Grant()
 		return nil, c.grant(ctx, user, project)
 	case Group:
 		return c.group(ctx, id)

@@ -8,7 +8,10 @@
 // is true is asked of the service that owns the entity.
 package converge
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // A Kind says what sort of entity a key names, and so which controller works
 // on it.
@@ -40,6 +43,12 @@ type Key struct {
 // GrantKey names a user's roles in a project.
 func GrantKey(userID, projectID string) Key {
 	return Key{Kind: Grant, ID: userID + "/" + projectID}
+}
+
+// Grant returns the user and the project of a grant's key.
+func (k Key) Grant() (userID, projectID string) {
+	userID, projectID, _ = strings.Cut(k.ID, "/")
+	return userID, projectID
 }
 
 // String gives the key as people read it, "instance 0f…".

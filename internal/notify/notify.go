@@ -131,6 +131,27 @@ func (c *Config) fillIn() {
 	}
 }
 
+// Check connects to the broker and hangs up; to one host of a cluster at least.
+// It needs only the transport_url of the configuration and what [oslo_messaging_rabbit] has.
+func Check(ctx context.Context, cfg Config) error {
+	cfg.Offer = func(context.Context, []converge.Hint) <-chan error { return nil }
+	cfg.Memory = NewMemory()
+	l, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, host := range l.transport.Hosts {
+		connection, err := l.connect(ctx, host)
+		if err == nil {
+			l.close(connection)
+			return nil
+		}
+		problems = append(problems, fmt.Errorf("%s: %w", host.Address(), explain(err)))
+	}
+	return errors.Join(problems...)
+}
+
 // Events are the last messages that came to this replica, newest first, at most
 // limit: up to 100 of each outcome are remembered.
 func (l *Listener) Events(limit int) []Event { return l.journal.events(limit) }

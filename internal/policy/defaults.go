@@ -36,6 +36,7 @@ const (
 	Reconcile                 = "reconcile"
 	AuditList                 = "audit:list"
 	AuditListAll              = "audit:list_all"
+	EventList                 = "event:list"
 	AllProjects               = "all_projects"
 	SudoProject               = "sudo_project"
 )
@@ -265,6 +266,11 @@ func operatorDefaults() []Default {
 			Name: AuditListAll, Check: adminRequired,
 			Description: "Read the audit records of all projects.",
 			Operations:  []Operation{{"GET", "/v1/audit"}},
+		},
+		{
+			Name: EventList, Check: adminRequired,
+			Description: "See which notifications have come from the other services lately.",
+			Operations:  []Operation{{"GET", "/v1/events"}},
 		},
 		{
 			Name: AllProjects, Check: adminRequired,

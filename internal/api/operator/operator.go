@@ -17,6 +17,7 @@ import (
 
 	"github.com/muster-cloud/muster/internal/api"
 	"github.com/muster-cloud/muster/internal/enroll"
+	"github.com/muster-cloud/muster/internal/notify"
 	"github.com/muster-cloud/muster/internal/policy"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/sshca"
@@ -48,12 +49,18 @@ type Sessions interface {
 	ForgetUser(id string)
 }
 
+// Events are the notifications that came to this replica.
+type Events interface {
+	Events(limit int) []notify.Event
+}
+
 // Config is what the face is made of.
 type Config struct {
 	Guard      *api.Guard
 	Authority  Authority
 	Records    Records
 	Sessions   Sessions
+	Events     Events
 	Enrolments Enrolments // nil: instances are not enrolled
 	Comparison Comparison // nil: nothing follows the cloud
 }
@@ -85,6 +92,7 @@ func (f *Face) Register(router *api.Router) {
 	if f.cfg.Comparison != nil {
 		f.registerConvergence(handle)
 	}
+	handle("GET /v1/events", f.listEvents)
 }
 
 // order is the body of POST /v1/revocations: a project, and one of the rest.

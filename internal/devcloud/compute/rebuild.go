@@ -4,7 +4,6 @@
 package compute
 
 import (
-	"cmp"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -20,22 +19,6 @@ type action struct {
 	at   time.Time
 }
 
-// Rebuild gives the instance a new disk, from imageID unless that is empty. As
-// with the real Nova, its ID, name and metadata stay.
-func (s *Service) Rebuild(id, imageID string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	found, ok := s.servers[dashed(id)]
-	if !ok {
-		return ErrNoServer
-	}
-	now := s.cfg.Now().UTC()
-	found.ImageID = cmp.Or(imageID, found.ImageID)
-	found.updated, found.launched = now, now
-	found.actions = append(slices.Clone(found.actions), action{"rebuild", now})
-	return nil
-}
-
 // act is POST /servers/ID/action, of which rebuild is known.
 func (s *Service) act(w http.ResponseWriter, r *http.Request, found server) {
 	var body struct {
@@ -46,7 +29,7 @@ func (s *Service) act(w http.ResponseWriter, r *http.Request, found server) {
 		refuse(w, http.StatusBadRequest, "badRequest", "There is no such action: only rebuild is known here.")
 		return
 	}
-	if s.Rebuild(found.id, body.Rebuild.ImageRef) != nil {
+	if s.rebuild(found.id, body.Rebuild.ImageRef) != nil {
 		refuse(w, http.StatusNotFound, "itemNotFound", "Instance "+found.id+" could not be found.")
 		return
 	}

@@ -110,7 +110,7 @@ func (s *Service) createServer(w http.ResponseWriter, r *http.Request, caller id
 		return
 	}
 	s.builds.Go(func() {
-		if err := s.readConfigDrive(s.building, id); err != nil {
+		if err := s.build(s.building, id); err != nil {
 			s.cfg.Logger.Warn("the config drive was not finished", "instance", id, "error", err)
 		}
 	})

@@ -211,7 +211,7 @@ func TestRefusedLoginsPause(t *testing.T) {
 	if n := logins.Load(); n != 1 {
 		t.Errorf("%d log-ins, want 1", n)
 	}
-	now = now.Add(loginPause)
+	now = now.Add(openstack.LoginPause)
 	_, _ = images.Properties(t.Context(), anImage)
 	if n := logins.Load(); n != 2 {
 		t.Errorf("%d log-ins after the pause, want 2", n)

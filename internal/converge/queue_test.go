@@ -227,7 +227,9 @@ func TestNotRecorded(t *testing.T) {
 	inQueue(t, converge.QueueConfig{}, func(t *testing.T, q *converge.Queue, c *controller, m *memory) {
 		down := errors.New("database is down")
 		m.err = down
-		c.do = func(context.Context, converge.Hint) ([]converge.Key, error) { return nil, errors.New("Keystone is down") }
+		c.do = func(context.Context, converge.Hint) ([]converge.Key, error) {
+			return nil, errors.New("Keystone is down")
+		}
 		if err := <-q.Offer(t.Context(), []converge.Hint{user("a"), user("b")}); !errors.Is(err, down) {
 			t.Errorf("error %v", err)
 		}
@@ -310,7 +312,10 @@ func TestSlowKind(t *testing.T) {
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, m := &controller{}, newMemory()
-		c.do = func(ctx context.Context, _ converge.Hint) ([]converge.Key, error) { <-ctx.Done(); return nil, ctx.Err() }
+		c.do = func(ctx context.Context, _ converge.Hint) ([]converge.Key, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
 		q, err := converge.NewQueue(converge.QueueConfig{Controller: c, Pending: m, Workers: 2})
 		if err != nil {
 			t.Fatal(err)

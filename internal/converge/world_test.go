@@ -18,7 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gophercloud/gophercloud/v2"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-cloud/muster/internal/converge"
@@ -27,7 +26,6 @@ import (
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/devcloud/devcloudtest"
 	"github.com/muster-cloud/muster/internal/keystone"
-	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/sshca"
 	"github.com/muster-cloud/muster/internal/store"
 	"github.com/muster-cloud/muster/internal/uuid"
@@ -109,16 +107,8 @@ func newWorld(t testing.TB) *world {
 		t.Fatal(err)
 	}
 	w.buildAuthority()
-	nova, err := openstack.NewServers(openstack.Config{
-		Auth: gophercloud.AuthOptions{IdentityEndpoint: w.cloud.AuthURL(), Username: "muster", Password: musterPassword, DomainID: "default",
-			Scope: &gophercloud.AuthScope{ProjectName: "service", DomainID: "default"}},
-		Transport: http.DefaultTransport,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	w.cfg = converge.Config{
-		Keystone: w.keystone, Caches: w.keystone, Nova: nova, Authority: w.ca, Records: w.store, Enrolments: w.enrolled,
+		Keystone: w.keystone, Caches: w.keystone, Nova: w.newNova(), Authority: w.ca, Records: w.store, Enrolments: w.enrolled,
 		CallsPerSecond: 100_000, Now: w.clock.Now,
 	}
 	w.rebuildControllers()
@@ -245,20 +235,26 @@ func (w *world) role(name string) string {
 	return w.create("role", map[string]any{"name": name})
 }
 
-// issue gives the person a certificate for a new key.
-func (w *world) issue(p person) store.UserCert {
-	w.t.Helper()
+// newKey is a public key as a line.
+func newKey(t testing.TB) string {
+	t.Helper()
 	public, _, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
 	key, err := ssh.NewPublicKey(public)
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
+	return string(ssh.MarshalAuthorizedKey(key))
+}
+
+// issue gives the person a certificate for a new key.
+func (w *world) issue(p person) store.UserCert {
+	w.t.Helper()
 	w.keystone.ForgetUser(p.user)
 	cert, err := w.ca.IssueUser(w.t.Context(), sshca.Actor{UserID: p.user}, sshca.UserRequest{
-		ProjectID: p.project, UserID: p.user, UserName: "somebody", PublicKey: string(ssh.MarshalAuthorizedKey(key)),
+		ProjectID: p.project, UserID: p.user, UserName: "somebody", PublicKey: newKey(w.t),
 	})
 	if err != nil {
 		w.t.Fatal(err)

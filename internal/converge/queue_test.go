@@ -298,6 +298,7 @@ func TestSlowKind(t *testing.T) {
 			slow = append(slow, converge.Hint{Key: converge.Key{Kind: converge.Instance, ID: fmt.Sprint(n)}})
 		}
 		hung := q.Offer(t.Context(), slow)
+		synctest.Wait()
 		if err, ok := settled(q.Offer(t.Context(), []converge.Hint{user("a")})); !ok || err != nil {
 			t.Error("a user waits for instances", err)
 		}

@@ -19,7 +19,9 @@ import (
 const maxEvents = 1000
 
 func newEvents(p *program) *cobra.Command {
-	return group("events", "See what the other services announce", "", newEventsTail(p))
+	return group("events", "See what the other services announce",
+		`Keystone, Nova and Neutron announce what changes in them by notifications, which
+Muster listens to.`, newEventsTail(p))
 }
 
 func newEventsTail(p *program) *cobra.Command {

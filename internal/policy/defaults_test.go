@@ -64,7 +64,7 @@ func TestDefaultsByCaller(t *testing.T) {
 		HostList: members, HostShow: members, HostDelete: admins + "," + services,
 		HostTokenCreate: admins + "," + services, HostCertCreate: everyone, HostCertList: members, HostCertShow: members,
 		VendordataCreate: admins + "," + services, JoinCreate: admins + "," + services, PATList: everyone,
-		AuditList: managers, AuditListAll: admins, AllProjects: admins, SudoProject: admins,
+		AuditList: managers, AuditListAll: admins, EventList: admins, AllProjects: admins, SudoProject: admins,
 	}
 	e := mustLoad(t, "", Defaults())
 	target := Target{"user_id": "owner", "project_id": "p"}

@@ -20,7 +20,8 @@ const maxEvents = 1000
 
 func newEvents(p *program) *cobra.Command {
 	return group("events", "See what the other services announce",
-		`See what Keystone, Nova and Neutron announce, and what Muster makes of it.`, newEventsTail(p))
+		`Keystone, Nova and Neutron announce what changes in them by notifications, which
+Muster listens to.`, newEventsTail(p))
 }
 
 func newEventsTail(p *program) *cobra.Command {

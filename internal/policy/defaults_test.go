@@ -66,7 +66,7 @@ func TestDefaultsByCaller(t *testing.T) {
 		VendordataCreate: admins + "," + services, JoinCreate: admins + "," + services, PATList: everyone,
 		EnrolmentList: members, EnrolmentShow: members, EnrolmentRetry: managers, EnrolmentRebuild: managers, EnrolmentAdopt: admins,
 		QueueList: admins, Reconcile: admins,
-		AuditList: managers, AuditListAll: admins, AllProjects: admins, SudoProject: admins,
+		AuditList: managers, AuditListAll: admins, EventList: admins, AllProjects: admins, SudoProject: admins,
 	}
 	e := mustLoad(t, "", Defaults())
 	target := Target{"user_id": "owner", "project_id": "p"}

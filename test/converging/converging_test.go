@@ -20,18 +20,23 @@ import (
 
 // world is a Muster whose cloud has alice, a member of the project demo.
 type world struct {
-	t             testing.TB
-	d             *deployment.Deployment
-	url           string
-	alice, demo   string
-	tokens        map[string]string
-	authorizedKey string
+	t           testing.TB
+	d           *deployment.Deployment
+	url         string
+	replica     *deployment.Replica
+	alice, demo string
+	tokens      map[string]string
 }
 
 func newWorld(t testing.TB) *world {
+	return newWorldWith(t, deployment.Settings{"converge": {"enabled": "true"}})
+}
+
+func newWorldWith(t testing.TB, settings deployment.Settings) *world {
 	t.Helper()
-	d := deployment.New(t, deployment.Options{Settings: deployment.Settings{"converge": {"enabled": "true"}}})
-	w := &world{t: t, d: d, url: d.Start(t).URL, tokens: map[string]string{}}
+	d := deployment.New(t, deployment.Options{Settings: settings})
+	w := &world{t: t, d: d, replica: d.Start(t), tokens: map[string]string{}}
+	w.url = w.replica.URL
 	identity := d.Cloud.Identity
 	w.demo = identity.ProjectID("demo")
 	var err error
@@ -41,11 +46,24 @@ func newWorld(t testing.TB) *world {
 	if err := identity.Grant(w.alice, w.demo, "member"); err != nil {
 		t.Fatal(err)
 	}
+	w.login()
+	return w
+}
+
+// login gives alice and the administrator new tokens.
+func (w *world) login() {
+	w.t.Helper()
+	identity := w.d.Cloud.Identity
 	for user, login := range map[string][2]string{"alice": {"secret", "demo"}, "admin": {identity.Password("admin"), "admin"}} {
+		var err error
 		if w.tokens[user], err = identity.Token(user, login[0], login[1]); err != nil {
-			t.Fatal(err)
+			w.t.Fatal(err)
 		}
 	}
+}
+
+func newKey(t testing.TB) string {
+	t.Helper()
 	public, _, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -54,8 +72,7 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.authorizedKey = string(ssh.MarshalAuthorizedKey(key))
-	return w
+	return string(ssh.MarshalAuthorizedKey(key))
 }
 
 // do asks Muster and reads the answer into a value.
@@ -113,7 +130,7 @@ func (r report) gone(kind string) int {
 func TestReconcile(t *testing.T) {
 	w := newWorld(t)
 	var cert struct{ Serial uint64 }
-	if status := w.do("alice", "POST", "/v1/usercerts", object{"user_id": w.alice, "auth_id": w.demo, "pub_key": w.authorizedKey}, &cert); status != 201 {
+	if status := w.do("alice", "POST", "/v1/usercerts", object{"user_id": w.alice, "auth_id": w.demo, "pub_key": newKey(t)}, &cert); status != 201 {
 		t.Fatal(status)
 	}
 	for _, body := range []object{{"dry_run": true}, {"dry_run": false}} {

@@ -206,6 +206,8 @@ func (r *RabbitMQ) command(ctx context.Context, name string, args ...string) *ex
 		"RABBITMQ_CONF_ENV_FILE=" + r.path("env.conf"), "RABBITMQ_ENABLED_PLUGINS_FILE=" + r.path("plugins"),
 		"RABBITMQ_MNESIA_BASE=" + r.path("mnesia"), "RABBITMQ_LOG_BASE=" + r.folder, "RABBITMQ_LOGS=-",
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", r.dist), fmt.Sprintf("ERL_EPMD_PORT=%d", r.mapped), "ERL_EPMD_ADDRESS=127.0.0.1",
+		// Then the script becomes the broker, and does not outlive a test that is killed.
+		"RUNNING_UNDER_SYSTEMD=true",
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none"}
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	return c

@@ -33,7 +33,7 @@ func (s *Service) notify(kind, action string, payload object) {
 		event := s.cadfEvent(kind, action, payload["resource_info"], "data/security/"+kind)
 		event["resource_info"] = payload["resource_info"]
 		payload = event
-	} else {
+	} else if kind != "user" || action != "deleted" { // Keystone forgets the request then
 		payload["request_id"] = "req-" + uuid.Dashed(newID())
 	}
 	s.notifier.Notify(exchange, publisherID, "identity."+kind+"."+action, payload)

@@ -31,6 +31,8 @@ mariadb-server-core the records, on MariaDB
 mariadb-client-core mariadb-install-db and the command line client
 krb5-kdc            a real Kerberos realm, the judge of log-ins to FreeIPA
 krb5-admin-server   kadmin.local, which fills it
+rabbitmq-server     the broker that notifications come through
+python3-oslo.messaging the original sender of notifications, the judge of ours
 python3-keystone    a real Keystone, the judge of tokens and roles
 python3-oslo.policy the original policy language, the judge of ours
 python3-oslo.config the original configuration reader, the judge of ours

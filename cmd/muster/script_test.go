@@ -149,6 +149,9 @@ max_retries = 1
 retry_interval = 1
 [custody]
 master_key_file = master.key
+[converge]
+enabled = false
+
 [keystone_authtoken]
 auth_url = %s
 username = muster

@@ -161,6 +161,7 @@ var calls = []struct {
 
 	{"listAudit", at("GET", "/v1/audit"), "401 401 401 403 200 403 403 200 403 200 403", nil},
 	{"listAudit of all", at("GET", "/v1/audit", "X-Auth-All-Projects: True"), "401 401 401 403 403 403 403 403 403 200 200", nil},
+	{"listEvents", at("GET", "/v1/events"), "401 401 401 403 403 403 403 403 403 200 200", nil},
 	{"listAudit of demo", inDemo("GET", "/v1/audit"), "401 401 401 403 403 403 403 403 403 200 200", nil},
 }
 

@@ -16,6 +16,7 @@ import (
 	"iter"
 	"net/http"
 	"net/url"
+	"strconv"
 	"time"
 )
 
@@ -206,6 +207,38 @@ func pages[T any](ctx context.Context, c *Client, path string, query url.Values,
 			query.Set("marker", next.Query().Get("marker"))
 		}
 	}
+}
+
+// Event is a notification of another service that came to a replica of Muster.
+type Event struct {
+	At             string `json:"at"` // UTC, as in 2006-01-02T15:04:05.000000
+	Queue          string `json:"queue"`
+	Outcome        string `json:"outcome"` // hinted, ignored or unreadable
+	MessageID      string `json:"message_id"`
+	Publisher      string `json:"publisher"`
+	Type           string `json:"type"`
+	SentAt         string `json:"sent_at"`
+	Hints          []Hint `json:"hints"`
+	Problem        string `json:"problem"`
+	Size           int    `json:"size"` // bytes
+	AcknowledgedAt string `json:"acknowledged_at"`
+}
+
+// Hint names an entity that may have changed.
+type Hint struct {
+	Kind    string `json:"kind"`
+	ID      string `json:"id"`
+	Rebuilt bool   `json:"rebuilt"`
+}
+
+// Events returns the last notifications, newest first, of the replica that
+// happens to answer.
+func (c *Client) Events(ctx context.Context, limit int) ([]Event, error) {
+	var answer struct {
+		Events []Event `json:"events"`
+	}
+	err := c.do(ctx, http.MethodGet, "/v1/events?limit="+strconv.Itoa(limit), nil, nil, &answer)
+	return answer.Events, err
 }
 
 // Revocation orders that certificates end. One of the fields between ProjectID

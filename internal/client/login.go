@@ -29,6 +29,9 @@ const serviceType = "ssh"
 // requestTimeout is for each request to Keystone or Muster.
 const requestTimeout = time.Minute
 
+// reconcileTimeout is for a whole comparison; Muster itself gives up before.
+const reconcileTimeout = 16 * time.Minute
+
 // Login asks Keystone for a token, as python-openstackclient does: by the
 // cloud of clouds.yaml that cfg.Cloud or OS_CLOUD names, or else by the OS_*
 // variables. Muster's address is cfg.URL, or stands in the catalogue.

@@ -39,6 +39,7 @@ type Config struct {
 	LogFile         string     // empty: standard error
 	Host            string     // this replica's name
 	ShutdownTimeout time.Duration
+	TransportURL    Secret // of oslo.messaging; empty: no notifications are listened to
 
 	Database           Database
 	KeystoneAuthToken  KeystoneAuthToken
@@ -52,6 +53,10 @@ type Config struct {
 	Enroll             Enroll
 	Projects           []*Project // sorted by name
 	Glance             Glance
+	Converge           Converge
+	Nova               Nova
+	Notifications      Notifications
+	Rabbit             Rabbit
 	API                API
 	Listeners          []*Listener // sorted by name, never empty
 	Audit              Audit
@@ -205,6 +210,49 @@ type Glance struct {
 	EndpointOverride *url.URL // nil: from the catalog
 	Interface        string   // "public", "internal" or "admin"
 	CacheTime        time.Duration
+}
+
+// Converge is [converge]: how Muster follows what changes in the cloud.
+type Converge struct {
+	Enabled           bool
+	CreateAuthorities bool          // for every project, before anybody asks
+	Grace             time.Duration // from a project's end to its authority's
+	Interval          time.Duration // from one whole comparison to the next
+	GuardPercent      int           // a comparison takes away no more than this share of a kind
+	GuardCount        int           // unless it is less than this many
+	CallsPerSecond    int           // to Keystone and Nova
+	Workers           int
+}
+
+// Nova is [nova]: how instances are asked for.
+type Nova struct {
+	EndpointOverride *url.URL // nil: from the catalog
+	Interface        string   // "public", "internal" or "admin"
+	Timeout          time.Duration
+}
+
+// Notifications is [notifications]: what Muster listens to.
+type Notifications struct {
+	Topics     []string
+	Priorities []string
+	Exchanges  []string
+	Prefetch   int
+}
+
+// Rabbit is [oslo_messaging_rabbit], with the option names of oslo.messaging.
+// What transport_url says behind its question mark goes before it.
+type Rabbit struct {
+	DurableQueues  bool
+	AutoDelete     bool
+	QuorumQueue    bool
+	SSL            bool
+	CAFile         string
+	CertFile       string
+	KeyFile        string
+	VerifyHostname bool
+	Heartbeat      time.Duration
+	RetryInterval  time.Duration
+	MaxInterval    time.Duration
 }
 
 // API is [api]: limits and links of the HTTP server.

@@ -32,6 +32,7 @@ func (r *rules) check(problems *Problems) {
 	r.database()
 	r.files()
 	r.enrolment()
+	r.messaging()
 	r.listeners()
 }
 
@@ -156,6 +157,9 @@ func (r *rules) files() {
 	c := r.cfg
 	r.readable("keystone_authtoken", "cafile", c.KeystoneAuthToken.CAFile)
 	r.readable("service_credentials", "cafile", c.ServiceCredentials.CAFile)
+	r.readable("oslo_messaging_rabbit", "ssl_ca_file", c.Rabbit.CAFile)
+	r.readable("oslo_messaging_rabbit", "ssl_cert_file", c.Rabbit.CertFile)
+	r.readable("oslo_messaging_rabbit", "ssl_key_file", c.Rabbit.KeyFile)
 	if c.Policy.Optional = !c.isSet("oslo_policy", "policy_file"); !c.Policy.Optional {
 		r.readable("oslo_policy", "policy_file", c.Policy.PolicyFile)
 	}
@@ -164,6 +168,17 @@ func (r *rules) files() {
 	}
 	if info, err := os.Stat(filepath.Dir(c.LogFile)); err != nil || !info.IsDir() {
 		r.refuse("DEFAULT", []string{"log_file"}, "its folder is not there", "create it, or correct the path")
+	}
+}
+
+func (r *rules) messaging() {
+	rabbit := r.cfg.Rabbit
+	if (rabbit.CertFile == "") != (rabbit.KeyFile == "") {
+		r.refuse("oslo_messaging_rabbit", []string{"ssl_cert_file", "ssl_key_file"}, "ssl_cert_file and ssl_key_file belong together",
+			"set both or none")
+	}
+	if r.cfg.TransportURL != "" && len(r.cfg.Notifications.Topics) == 0 {
+		r.refuse("notifications", []string{"topics"}, "no topic to listen to", "name one, or remove [DEFAULT] transport_url")
 	}
 }
 

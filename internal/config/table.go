@@ -128,6 +128,19 @@ func table() []section {
 		{name: "glance", help: "The image service, whose images may ask for enrolment in place of the instance.",
 			options: glanceOptions(),
 			target:  func(c *Config, _ string) any { return &c.Glance }},
+		{name: "converge", help: "How Muster follows what changes in the cloud: roles, projects, instances.",
+			options: convergeOptions(),
+			target:  func(c *Config, _ string) any { return &c.Converge }},
+		{name: "nova", help: "The compute service, which is asked whether instances are still there.",
+			options: novaOptions(),
+			target:  func(c *Config, _ string) any { return &c.Nova }},
+		{name: "notifications", help: "What Muster listens to of what the other services announce. Only with transport_url.",
+			options: notificationsOptions(),
+			target:  func(c *Config, _ string) any { return &c.Notifications }},
+		{name: "oslo_messaging_rabbit",
+			help:    "How the broker is used. The option names are those of oslo.messaging: set them as the other services have them.",
+			options: rabbitOptions(),
+			target:  func(c *Config, _ string) any { return &c.Rabbit }},
 		{name: "api", help: "Limits and links of the HTTP server.", options: apiOptions(),
 			target: func(c *Config, _ string) any { return &c.API }},
 		{name: "listen", family: true, options: listenOptions(), standing: standingListeners(),
@@ -163,6 +176,11 @@ func defaultOptions() []option {
 		{name: "shutdown_timeout", initial: "30s", max: "1h",
 			field: at(func(c *Config) any { return &c.ShutdownTimeout }),
 			help:  "How long requests that are running may go on after the process was told to stop."},
+		{name: "transport_url", field: at(func(c *Config) any { return &c.TransportURL }),
+			example: "rabbit://muster:PASSWORD@rabbit1:5672,muster:PASSWORD@rabbit2:5672/",
+			help: "The broker that Keystone, Nova and Neutron send notifications through, as oslo.messaging writes it: " +
+				"rabbit://user:password@host:port,.../virtual_host. User, password and virtual host are percent-encoded. " +
+				"Empty: Muster listens to none."},
 	}
 }
 

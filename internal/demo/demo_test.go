@@ -244,7 +244,7 @@ func TestEachSceneCanFail(t *testing.T) {
 		}, noNewList},
 		{"Muster does not learn of the end", 12, func(_ *testing.T, s *story) {
 			mislead(s, func(r *http.Request) *http.Response {
-				if r.Method != "DELETE" || !strings.Contains(r.URL.Path, "/v1/hosts/") {
+				if r.Method != "DELETE" || !strings.Contains(r.URL.Path, "/servers/") {
 					return nil
 				}
 				return answer(http.StatusNoContent, nil)

@@ -212,6 +212,7 @@ func (e *Environment) tryMuster(ctx context.Context, cfg Config, host, port stri
 		return err
 	}
 	e.MusterURL = e.muster.URL("vendordata")
+	e.Cloud.Notifier.To(e.muster.Memory())
 	e.Cloud.Identity.AddService("ssh", "tatu", e.MusterURL)
 	return e.Cloud.Compute.SetVendordataTargets("muster@" + e.MusterURL + "/v1/vendordata")
 }

@@ -26,6 +26,7 @@ var musterConf = template.Must(template.New("muster.conf").Funcs(template.FuncMa
 [DEFAULT]
 host = dev
 shutdown_timeout = 5s
+transport_url = memory://
 
 [database]
 connection = {{value .Database}}

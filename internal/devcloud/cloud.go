@@ -4,7 +4,9 @@
 // Package devcloud is a small OpenStack in one process that speaks the real
 // wire protocols on loopback: Keystone v3 (room identity), Nova with its dynamic
 // vendordata and its metadata service (room compute), Glance (room image) and,
-// if wanted, a FreeIPA (room freeipa). It is for `muster dev`, the demo and tests.
+// if wanted, a FreeIPA (room freeipa). What happens in Keystone and Nova is
+// announced by notifications (room messaging). It is for `muster dev`, the demo
+// and tests.
 //
 // It keeps everything in memory, checks no quota, starts no machine, and is
 // never used by the production rooms.
@@ -26,6 +28,7 @@ import (
 	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
 	"github.com/muster-cloud/muster/internal/devcloud/image"
+	"github.com/muster-cloud/muster/internal/devcloud/messaging"
 )
 
 // shutdownTime is how long requests under way may take to finish.
@@ -48,8 +51,12 @@ type Config struct {
 	VendordataTimeout time.Duration
 	// FreeIPA adds a FreeIPA server, which listens at an address of its own.
 	FreeIPA *freeipa.Config
-	Now     func() time.Time
-	Logger  *slog.Logger
+	// IdentityFormat is Keystone's notification_format: basic (default) or cadf.
+	IdentityFormat string
+	// ComputeFormat is Nova's: unversioned (default), versioned or both.
+	ComputeFormat string
+	Now           func() time.Time
+	Logger        *slog.Logger
 }
 
 // Cloud is the whole cloud. Its services are reached by HTTP, or directly for
@@ -59,6 +66,8 @@ type Cloud struct {
 	Compute  *compute.Service
 	Images   *image.Service
 	FreeIPA  *freeipa.Server // nil: there is none
+	// Notifier carries what the services announce; see its method To.
+	Notifier *messaging.Notifier
 
 	root     string
 	listener net.Listener
@@ -87,14 +96,16 @@ func New(cfg Config) (*Cloud, error) {
 }
 
 func (c *Cloud) addServices(cfg Config) error {
-	c.Identity = identity.New(identity.Config{URL: c.AuthURL(), Passwords: cfg.Passwords, Now: cfg.Now})
+	c.Notifier = messaging.New(cfg.Now, cfg.Logger)
+	c.Identity = identity.New(identity.Config{URL: c.AuthURL(), Passwords: cfg.Passwords, Now: cfg.Now,
+		Notifier: c.Notifier, CADF: cfg.IdentityFormat == "cadf"})
 	c.Identity.AddService("compute", "nova", c.ComputeURL())
 	c.Identity.AddService("image", "glance", c.ImageURL())
 	var err error
 	c.Compute, err = compute.New(compute.Config{
 		URL: c.ComputeURL(), Keystone: c.Identity, MetadataSecret: cmp.Or(cfg.MetadataSecret, rand.Text()),
 		VendordataTargets: cfg.VendordataTargets, VendordataTimeout: cfg.VendordataTimeout,
-		Now: cfg.Now, Logger: cfg.Logger,
+		Now: cfg.Now, Logger: cfg.Logger, Notifier: c.Notifier, NotificationFormat: cfg.ComputeFormat,
 	})
 	if err != nil {
 		return err
@@ -112,7 +123,6 @@ func (c *Cloud) addServices(cfg Config) error {
 
 // Run serves until ctx ends, then finishes the requests under way, and returns nil.
 func (c *Cloud) Run(ctx context.Context) error {
-	defer c.Compute.Close()
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.serve(running) })
 	if c.FreeIPA != nil {
@@ -124,13 +134,21 @@ func (c *Cloud) Run(ctx context.Context) error {
 func (c *Cloud) serve(ctx context.Context) error {
 	served := make(chan error, 1)
 	go func() { served <- c.server.Serve(c.listener) }()
+	notifying := make(chan error, 1)
+	untilClosed, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	go func() { notifying <- c.Notifier.Run(untilClosed) }()
+	defer func() {
+		c.Compute.Close()
+		cancel()
+		<-notifying
+	}()
 	select {
 	case err := <-served:
 		return err
 	case <-ctx.Done():
 	}
-	finish, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
-	defer cancel()
+	finish, cancelFinish := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancelFinish()
 	if c.server.Shutdown(finish) != nil {
 		_ = c.server.Close() // what is still open has had its time
 	}

@@ -49,6 +49,15 @@ func (l *ledger) forget(s subject) {
 	}
 }
 
+func (l *ledger) forgetAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.count++
+	clear(l.users)
+	clear(l.projects)
+	l.floor = l.count
+}
+
 // stale tells whether the subject was forgotten after the seen-th forgetting.
 func (l *ledger) stale(s subject, seen uint64) bool {
 	l.mu.RLock()

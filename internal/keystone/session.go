@@ -204,10 +204,14 @@ func (b boundedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 	if err != nil {
 		return nil, err
 	}
+	limit := int64(maxAnswer)
+	if request.Context().Value(streamed{}) != nil {
+		limit = maxList
+	}
 	response.Body = struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(response.Body, maxAnswer), response.Body}
+	}{io.LimitReader(response.Body, limit), response.Body}
 	return response, nil
 }
 

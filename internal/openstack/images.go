@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,7 +48,7 @@ func NewImages(cfg Config) (*Images, error) {
 		return nil, fmt.Errorf("image service: %w", err)
 	}
 	i := &Images{
-		cfg: cfg, session: &session{cfg: cfg},
+		cfg: cfg, session: &session{cfg: cfg, service: "image", open: openstack.NewImageV2},
 		slots: make(chan struct{}, cfg.MaxInFlight), kept: kept,
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "muster_glance_request_seconds",
@@ -93,13 +94,12 @@ func (i *Images) Properties(ctx context.Context, imageID string) (map[string]str
 }
 
 func (i *Images) fetch(ctx context.Context, id string) (map[string]string, error) {
-	select {
-	case i.slots <- struct{}{}:
-		defer func() { <-i.slots }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %d requests to Glance are waiting already", ErrUnavailable, cap(i.slots))
+	release, err := take(ctx, i.slots, "Glance")
+	if err != nil {
+		return nil, err
 	}
-	client, err := i.session.images(ctx)
+	defer release()
+	client, err := i.session.use(ctx)
 	if err != nil {
 		return nil, err
 	}

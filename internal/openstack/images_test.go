@@ -1,7 +1,7 @@
 // Copyright The Muster Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package openstack
+package openstack_test
 
 import (
 	"context"
@@ -22,11 +22,12 @@ import (
 	"github.com/muster-cloud/muster/internal/devcloud"
 	"github.com/muster-cloud/muster/internal/devcloud/devcloudtest"
 	"github.com/muster-cloud/muster/internal/devcloud/image"
+	"github.com/muster-cloud/muster/internal/openstack"
 )
 
 // cloudConfig is the log-in of a user of the cloud, in project service.
-func cloudConfig(cloud *devcloud.Cloud, user string) Config {
-	return Config{
+func cloudConfig(cloud *devcloud.Cloud, user string) openstack.Config {
+	return openstack.Config{
 		Auth: gophercloud.AuthOptions{
 			IdentityEndpoint: cloud.AuthURL(), Username: user, Password: cloud.Identity.Password(user), DomainName: "Default",
 			Scope: &gophercloud.AuthScope{ProjectName: "service", DomainName: "Default"},
@@ -35,9 +36,9 @@ func cloudConfig(cloud *devcloud.Cloud, user string) Config {
 	}
 }
 
-func newImages(t *testing.T, cfg Config) *Images {
+func newImages(t *testing.T, cfg openstack.Config) *openstack.Images {
 	t.Helper()
-	images, err := NewImages(cfg)
+	images, err := openstack.NewImages(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +84,7 @@ func TestPropertiesOfWhatIsNotThere(t *testing.T) {
 	}
 	images := newImages(t, cloudConfig(cloud, "outsider"))
 	for _, id := range []string{addImage(t, cloud, "private"), "4787d9c3-9dbe-4704-a3c9-3fad9c9a0a1d", "../v2/images", ""} {
-		if _, err := images.Properties(t.Context(), id); !errors.Is(err, ErrNotFound) {
+		if _, err := images.Properties(t.Context(), id); !errors.Is(err, openstack.ErrNotFound) {
 			t.Errorf("%q: %v", id, err)
 		}
 	}
@@ -99,7 +100,7 @@ func TestPropertiesAfterTheTokenEnded(t *testing.T) {
 	if _, err := images.Properties(t.Context(), addImage(t, cloud, "public")); err != nil {
 		t.Fatal(err)
 	}
-	cloud.Identity.RevokeToken(images.session.client.Token())
+	cloud.Identity.RevokeToken(images.Token())
 	if _, err := images.Properties(t.Context(), addImage(t, cloud, "public")); err != nil {
 		t.Error(err)
 	}
@@ -121,13 +122,13 @@ func TestPropertiesAreBelievedForAWhile(t *testing.T) {
 		t.Errorf("still cached: %v", err)
 	}
 	now = now.Add(2 * time.Second)
-	if _, err := images.Properties(t.Context(), id); !errors.Is(err, ErrNotFound) {
+	if _, err := images.Properties(t.Context(), id); !errors.Is(err, openstack.ErrNotFound) {
 		t.Errorf("no longer cached: %v", err)
 	}
 }
 
 // glance answers requests for images by itself, behind the cloud's Keystone.
-func glance(t *testing.T, cfg Config, answer http.HandlerFunc) Config {
+func glance(t *testing.T, cfg openstack.Config, answer http.HandlerFunc) openstack.Config {
 	server := httptest.NewServer(answer)
 	t.Cleanup(server.Close)
 	cfg.Endpoint = server.URL
@@ -149,20 +150,20 @@ func TestFailuresOfGlance(t *testing.T) {
 		answer http.HandlerFunc
 		want   error
 	}{
-		{"not found", reply(404, "<html>"), ErrNotFound},
-		{"forbidden", reply(403, "<html>"), ErrForbidden},
-		{"ill", reply(503, ""), ErrUnavailable},
-		{"always unauthorized", reply(401, ""), ErrUnavailable},
-		{"moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, ErrUnavailable},
-		{"no JSON", reply(200, "<html>"), ErrUnavailable},
-		{"a list", reply(200, "[1]"), ErrUnavailable},
-		{"nothing", reply(200, ""), ErrUnavailable},
-		{"silent", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, ErrUnavailable},
+		{"not found", reply(404, "<html>"), openstack.ErrNotFound},
+		{"forbidden", reply(403, "<html>"), openstack.ErrForbidden},
+		{"ill", reply(503, ""), openstack.ErrUnavailable},
+		{"always unauthorized", reply(401, ""), openstack.ErrUnavailable},
+		{"moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, openstack.ErrUnavailable},
+		{"no JSON", reply(200, "<html>"), openstack.ErrUnavailable},
+		{"a list", reply(200, "[1]"), openstack.ErrUnavailable},
+		{"nothing", reply(200, ""), openstack.ErrUnavailable},
+		{"silent", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, openstack.ErrUnavailable},
 		{"cut off", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			fmt.Fprint(w, `{"id":`)
 			panic(http.ErrAbortHandler)
-		}, ErrUnavailable},
+		}, openstack.ErrUnavailable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			cfg := glance(t, cloudConfig(cloud, "muster"), test.answer)
@@ -181,9 +182,9 @@ func TestFailuresOfKeystone(t *testing.T) {
 	wrong.Auth.Password = "wrong-and-secret"
 	elsewhere := cloudConfig(cloud, "muster")
 	elsewhere.Region = "Atlantis"
-	for name, cfg := range map[string]Config{"password": wrong, "region": elsewhere} {
+	for name, cfg := range map[string]openstack.Config{"password": wrong, "region": elsewhere} {
 		_, err := newImages(t, cfg).Properties(t.Context(), anImage)
-		if !errors.Is(err, ErrUnavailable) || strings.Contains(err.Error(), "wrong-and-secret") {
+		if !errors.Is(err, openstack.ErrUnavailable) || strings.Contains(err.Error(), "wrong-and-secret") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -198,19 +199,19 @@ func TestRefusedLoginsPause(t *testing.T) {
 	}))
 	defer keystone.Close()
 	now := time.Now()
-	images := newImages(t, Config{
+	images := newImages(t, openstack.Config{
 		Auth:      gophercloud.AuthOptions{IdentityEndpoint: keystone.URL + "/v3", UserID: "u", Password: "p"},
 		Transport: http.DefaultTransport, Now: func() time.Time { return now },
 	})
 	for range 3 {
-		if _, err := images.Properties(t.Context(), anImage); !errors.Is(err, ErrUnavailable) {
+		if _, err := images.Properties(t.Context(), anImage); !errors.Is(err, openstack.ErrUnavailable) {
 			t.Fatal(err)
 		}
 	}
 	if n := logins.Load(); n != 1 {
 		t.Errorf("%d log-ins, want 1", n)
 	}
-	now = now.Add(loginPause)
+	now = now.Add(openstack.LoginPause)
 	_, _ = images.Properties(t.Context(), anImage)
 	if n := logins.Load(); n != 2 {
 		t.Errorf("%d log-ins after the pause, want 2", n)
@@ -271,7 +272,7 @@ func TestRequestsAreBounded(t *testing.T) {
 		_, _ = images.Properties(t.Context(), anImage)
 	}()
 	<-arrived
-	if _, err := images.Properties(t.Context(), "00000000-9dbe-4704-a3c9-3fad9c9a0a1d"); !errors.Is(err, ErrUnavailable) {
+	if _, err := images.Properties(t.Context(), "00000000-9dbe-4704-a3c9-3fad9c9a0a1d"); !errors.Is(err, openstack.ErrUnavailable) {
 		t.Errorf("more than the limit: %v", err)
 	}
 	close(release)
@@ -279,23 +280,23 @@ func TestRequestsAreBounded(t *testing.T) {
 }
 
 func TestNewImagesRefuses(t *testing.T) {
-	good := Config{Auth: gophercloud.AuthOptions{IdentityEndpoint: "http://k/v3"}, Transport: http.DefaultTransport}
-	for name, change := range map[string]func(*Config){
-		"no Keystone":      func(c *Config) { c.Auth.IdentityEndpoint = "" },
-		"no transport":     func(c *Config) { c.Transport = nil },
-		"negative timeout": func(c *Config) { c.Timeout = -1 },
-		"negative cache":   func(c *Config) { c.CacheSize = -1 },
+	good := openstack.Config{Auth: gophercloud.AuthOptions{IdentityEndpoint: "http://k/v3"}, Transport: http.DefaultTransport}
+	for name, change := range map[string]func(*openstack.Config){
+		"no Keystone":      func(c *openstack.Config) { c.Auth.IdentityEndpoint = "" },
+		"no transport":     func(c *openstack.Config) { c.Transport = nil },
+		"negative timeout": func(c *openstack.Config) { c.Timeout = -1 },
+		"negative cache":   func(c *openstack.Config) { c.CacheSize = -1 },
 	} {
 		cfg := good
 		change(&cfg)
-		if _, err := NewImages(cfg); err == nil {
+		if _, err := openstack.NewImages(cfg); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
 	cfg := good
 	cfg.Registerer = prometheus.NewRegistry()
 	newImages(t, cfg)
-	if _, err := NewImages(cfg); err == nil {
+	if _, err := openstack.NewImages(cfg); err == nil {
 		t.Error("the same metrics twice: accepted")
 	}
 }

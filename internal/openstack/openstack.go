@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package openstack asks OpenStack's services, Keystone apart, the few things
-// that Muster needs to know: of Glance, the properties of an image.
+// that Muster needs to know: of Glance, the properties of an image; of Nova,
+// which servers there are.
 //
 // It changes nothing there, decides nothing, and never logs a token.
 package openstack
@@ -86,7 +87,9 @@ func withDefaults(cfg Config) (Config, error) {
 
 // session is a log-in, made when first needed and kept.
 type session struct {
-	cfg Config
+	cfg     Config
+	service string // for messages
+	open    func(*gophercloud.ProviderClient, gophercloud.EndpointOpts) (*gophercloud.ServiceClient, error)
 
 	mu       sync.Mutex
 	client   *gophercloud.ServiceClient
@@ -94,9 +97,9 @@ type session struct {
 	failedAt time.Time
 }
 
-// images returns the client of the image service. Who comes while another logs
-// in waits for that one.
-func (s *session) images(ctx context.Context) (*gophercloud.ServiceClient, error) {
+// use returns the client of the service. Who comes while another logs in waits
+// for that one.
+func (s *session) use(ctx context.Context) (*gophercloud.ServiceClient, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.client != nil {
@@ -131,15 +134,25 @@ func (s *session) login(ctx context.Context) (*gophercloud.ServiceClient, error)
 		endpoint := gophercloud.NormalizeURL(s.cfg.Endpoint)
 		provider.EndpointLocator = func(gophercloud.EndpointOpts) (string, error) { return endpoint, nil }
 	}
-	client, err := openstack.NewImageV2(provider, gophercloud.EndpointOpts{
+	client, err := s.open(provider, gophercloud.EndpointOpts{
 		Region: s.cfg.Region, Availability: gophercloud.Availability(s.cfg.Interface),
 	})
 	var missing *gophercloud.ErrEndpointNotFound
 	if errors.As(err, &missing) {
-		return nil, fmt.Errorf("%w: Keystone's catalog has no %s endpoint of the image service (v2) in region %q; "+
-			"check region_name, interface and endpoint_override", ErrUnavailable, s.cfg.Interface, s.cfg.Region)
+		return nil, fmt.Errorf("%w: Keystone's catalog has no %s endpoint of the %s service in region %q; "+
+			"check region_name, interface and endpoint_override", ErrUnavailable, s.cfg.Interface, s.service, s.cfg.Region)
 	}
-	return client, explain("find the image service", err)
+	return client, explain("find the "+s.service+" service", err)
+}
+
+// take waits for one of the slots that bound the requests under way.
+func take(ctx context.Context, slots chan struct{}, service string) (release func(), err error) {
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %d requests to %s are waiting already", ErrUnavailable, cap(slots), service)
+	}
 }
 
 // explain turns an error of gophercloud into one of ours. The peer's own text

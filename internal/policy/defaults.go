@@ -32,8 +32,11 @@ const (
 	EnrolmentRebuild          = "enrolment:rebuild"
 	EnrolmentAdopt            = "enrolment:adopt"
 	PATList                   = "pat:list"
+	QueueList                 = "queue:list"
+	Reconcile                 = "reconcile"
 	AuditList                 = "audit:list"
 	AuditListAll              = "audit:list_all"
+	EventList                 = "event:list"
 	AllProjects               = "all_projects"
 	SudoProject               = "sudo_project"
 )
@@ -245,6 +248,16 @@ func enrolmentDefaults() []Default {
 func operatorDefaults() []Default {
 	return []Default{
 		{
+			Name: QueueList, Check: adminRequired,
+			Description: "List what Muster could not bring into agreement with the cloud, and tries again.",
+			Operations:  []Operation{{"GET", "/v1/queue"}},
+		},
+		{
+			Name: Reconcile, Check: adminRequired,
+			Description: "Compare everything with the cloud, also without regard to the guard.",
+			Operations:  []Operation{{"POST", "/v1/reconcile"}},
+		},
+		{
 			Name: AuditList, Check: managesProject,
 			Description: "Read the audit records of a project. Target: project_id.",
 			Operations:  []Operation{{"GET", "/v1/audit"}},
@@ -253,6 +266,11 @@ func operatorDefaults() []Default {
 			Name: AuditListAll, Check: adminRequired,
 			Description: "Read the audit records of all projects.",
 			Operations:  []Operation{{"GET", "/v1/audit"}},
+		},
+		{
+			Name: EventList, Check: adminRequired,
+			Description: "See which notifications have come from the other services lately.",
+			Operations:  []Operation{{"GET", "/v1/events"}},
 		},
 		{
 			Name: AllProjects, Check: adminRequired,

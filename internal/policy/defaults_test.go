@@ -65,7 +65,8 @@ func TestDefaultsByCaller(t *testing.T) {
 		HostTokenCreate: admins + "," + services, HostCertCreate: everyone, HostCertList: members, HostCertShow: members,
 		VendordataCreate: admins + "," + services, JoinCreate: admins + "," + services, PATList: everyone,
 		EnrolmentList: members, EnrolmentShow: members, EnrolmentRetry: managers, EnrolmentRebuild: managers, EnrolmentAdopt: admins,
-		AuditList: managers, AuditListAll: admins, AllProjects: admins, SudoProject: admins,
+		QueueList: admins, Reconcile: admins,
+		AuditList: managers, AuditListAll: admins, EventList: admins, AllProjects: admins, SudoProject: admins,
 	}
 	e := mustLoad(t, "", Defaults())
 	target := Target{"user_id": "owner", "project_id": "p"}

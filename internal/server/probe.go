@@ -44,6 +44,10 @@ func Probes(cfg *config.Config) []config.Probe {
 			config.Probe{Section: "glance", Option: "interface", Hint: "see that Glance runs, and that Keystone's catalog has this endpoint", Try: s.tryGlance},
 		)
 	}
+	if cfg.TransportURL != "" {
+		probes = append(probes, config.Probe{Section: "DEFAULT", Option: "transport_url",
+			Hint: "see that RabbitMQ runs, and that user, password and virtual host are right", Try: s.tryBroker})
+	}
 	for _, listener := range cfg.Listeners {
 		section := "listen:" + listener.Name
 		probes = append(probes, config.Probe{

@@ -33,6 +33,7 @@ import (
 	"github.com/muster-cloud/muster/internal/config"
 	"github.com/muster-cloud/muster/internal/custody"
 	"github.com/muster-cloud/muster/internal/keystone"
+	"github.com/muster-cloud/muster/internal/notify"
 	"github.com/muster-cloud/muster/internal/policy"
 	"github.com/muster-cloud/muster/internal/sshca"
 	"github.com/muster-cloud/muster/internal/store"
@@ -40,19 +41,22 @@ import (
 
 // Server is one replica of Muster.
 type Server struct {
-	cfg       *config.Config
-	logger    *slog.Logger
-	registry  *prometheus.Registry
-	store     *store.Store
-	custody   *custody.Sealed
-	tokens    *keystone.Client // validates callers' tokens
-	directory *keystone.Client // looks up users, projects and roles
-	authority *sshca.Service
-	guard     *api.Guard
-	enrolment *enrolment // nil: instances are not enrolled
-	described *description.Face
-	listeners []*api.Listener
-	reserve   []byte
+	cfg         *config.Config
+	logger      *slog.Logger
+	registry    *prometheus.Registry
+	store       *store.Store
+	custody     *custody.Sealed
+	tokens      *keystone.Client // validates callers' tokens
+	directory   *keystone.Client // looks up users, projects and roles
+	authority   *sshca.Service
+	guard       *api.Guard
+	enrolment   *enrolment       // nil: instances are not enrolled
+	convergence *convergence     // nil: nothing follows the cloud
+	memory      *notify.Memory   // where messages come from with memory://
+	listener    *notify.Listener // nil without transport_url
+	described   *description.Face
+	listeners   []*api.Listener
+	reserve     []byte
 }
 
 // heapReserve is address space that is never touched and so costs no memory,
@@ -64,7 +68,8 @@ const heapReserve = 32 << 20
 // New builds a server and opens its listeners, which answer once Run runs. It
 // connects to the database and refuses one that does not fit this program.
 func New(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry(), reserve: make([]byte, heapReserve)}
+	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry(), reserve: make([]byte, heapReserve),
+		memory: notify.NewMemory()}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.build(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -96,6 +101,12 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	if err := s.buildEnrolment(keyring); err != nil {
+		return err
+	}
+	if err := s.buildConvergence(); err != nil {
+		return err
+	}
+	if err := s.buildListener(); err != nil {
 		return err
 	}
 	if s.described, err = description.New(buildVersion()); err != nil {
@@ -303,9 +314,12 @@ func (s *Server) vendordataConfig() vendordata.Config {
 }
 
 func (s *Server) operatorConfig() operator.Config {
-	cfg := operator.Config{Guard: s.guard, Authority: s.authority, Records: s.store, Sessions: sessions{s}}
+	cfg := operator.Config{Guard: s.guard, Authority: s.authority, Records: s.store, Sessions: sessions{s}, Events: events{s}}
 	if s.enrolment != nil {
 		cfg.Enrolments = s.enrolment.service
+	}
+	if s.convergence != nil {
+		cfg.Comparison = s.convergence.comparison
 	}
 	return cfg
 }
@@ -371,6 +385,12 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(func() error { return s.enrolment.service.Run(running) })
 	}
 	group.Go(func() error { return s.prune(running) })
+	if s.convergence != nil {
+		s.convergence.run(running, group)
+	}
+	if s.listener != nil {
+		group.Go(func() error { return s.listener.Run(running) })
+	}
 	err := group.Wait()
 	stopWriting()
 	return errors.Join(err, writer.Wait(), s.store.Close())

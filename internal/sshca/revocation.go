@@ -4,6 +4,7 @@
 package sshca
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ func (s *Service) Revoke(ctx context.Context, by Actor, order store.RevocationOr
 	if len(order.Reason) > maxReason {
 		return store.RevocationResult{}, problem.InField("reason", "is longer than %d bytes", maxReason)
 	}
-	order.By, order.At = by.UserID, s.cfg.Now()
+	order.By, order.At = cmp.Or(by.UserID, by.UserName), s.cfg.Now()
 	entry.Reason = order.Reason
 	result, err := s.cfg.Store.Revoke(ctx, order, entry)
 	switch {
@@ -76,7 +77,7 @@ func (s *Service) DeleteInstance(ctx context.Context, by Actor, instanceID, reas
 		return err
 	}
 	now := s.cfg.Now()
-	order := store.RevocationOrder{ProjectID: instance.ProjectID, Reason: reason, By: by.UserID, At: now}
+	order := store.RevocationOrder{ProjectID: instance.ProjectID, Reason: reason, By: cmp.Or(by.UserID, by.UserName), At: now}
 	entry := s.audit(by, "instance.delete", instance.ProjectID, "instance", instanceID)
 	entry.Reason = reason
 	err = s.cfg.Store.DeleteInstance(ctx, instanceID, now, order, entry)
@@ -92,8 +93,12 @@ func ordered(order store.RevocationOrder) (kind, object string) {
 	switch {
 	case order.Serial != 0:
 		return "serial", fmt.Sprint(order.Serial)
+	case len(order.Serials) > 0:
+		return "serials", fmt.Sprint(order.Serials[0])
 	case order.UserID != "":
 		return "user", order.UserID
+	case order.AllUsers:
+		return "project", order.ProjectID
 	case order.Fingerprint != "":
 		return "key", order.Fingerprint
 	case order.KeyID != "":

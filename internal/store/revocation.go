@@ -39,11 +39,15 @@ type Revocation struct {
 	By             string // user ID, or the name of the part of Muster that did it
 }
 
-// RevocationOrder says what to revoke in a project. Exactly one of Serial, UserID, Fingerprint, KeyID and AuthorityKeyID is set.
+// RevocationOrder says what to revoke in a project. Exactly one of Serial, Serials, UserID, AllUsers, Fingerprint, KeyID and
+// AuthorityKeyID is set.
 type RevocationOrder struct {
-	ProjectID      string
-	Serial         uint64 // a user or host certificate
+	ProjectID string
+	Serial    uint64 // a user or host certificate
+	// Serials are user certificates, at most MaxSerials. Those that are unknown, expired or revoked are passed over.
+	Serials        []uint64
 	UserID         string // all the user's certificates that have not expired
+	AllUsers       bool   // all users' certificates that have not expired
 	Fingerprint    string // SHA256:... of a user's or host's key
 	KeyID          string
 	AuthorityKeyID string
@@ -62,6 +66,9 @@ type RevocationResult struct {
 // maxMarked is how many certificates one transaction marks, so that none is long.
 const maxMarked = 500
 
+// MaxSerials is how many certificates one order may name.
+const MaxSerials = maxMarked
+
 // revokedName is a key or key ID that a project's log names for ever.
 type revokedName struct {
 	project string
@@ -79,12 +86,13 @@ func (o RevocationOrder) check() error {
 	var c check
 	c.id("project ID", o.ProjectID)
 	n := 0
-	for _, set := range []bool{o.Serial != 0, o.UserID != "", o.Fingerprint != "", o.KeyID != "", o.AuthorityKeyID != ""} {
+	for _, set := range []bool{o.Serial != 0, len(o.Serials) > 0, o.UserID != "", o.AllUsers, o.Fingerprint != "", o.KeyID != "", o.AuthorityKeyID != ""} {
 		if set {
 			n++
 		}
 	}
-	c.that(n == 1, "say exactly one of serial, user, fingerprint, key ID and authority's key")
+	c.that(n == 1, "say exactly one of serial, serials, user, all users, fingerprint, key ID and authority's key")
+	c.that(len(o.Serials) <= MaxSerials, "there are too many serials for one order")
 	c.that(o.Serial <= maxSerial, "the serial is above 2^53-1")
 	c.ascii("user ID", o.UserID)
 	c.that(o.Fingerprint == "" || strings.HasPrefix(o.Fingerprint, "SHA256:"), "the fingerprint doesn't begin with SHA256:")
@@ -277,8 +285,12 @@ func (r *revoking) step(t *tx) error {
 	switch o := r.order; {
 	case o.Serial != 0:
 		err = log.revokeSerial(t, o.Serial)
+	case len(o.Serials) > 0:
+		err = log.revokeAll(t, o.Serials)
 	case o.UserID != "":
 		err = r.markSome(t, "user_id = ?", o.UserID)
+	case o.AllUsers:
+		err = r.markSome(t, "project_id = ?", o.ProjectID)
 	case o.Fingerprint != "":
 		if err = log.addName(t, RevokedKey, o.Fingerprint); err == nil {
 			err = r.markSome(t, "fingerprint = ?", o.Fingerprint)
@@ -320,7 +332,7 @@ func (r *revoking) markSome(t *tx, condition, value string) error {
 	if n := len(certs); n > 0 {
 		r.next.user, r.more = certs[n-1].serial, n == maxMarked
 	}
-	if r.order.UserID != "" {
+	if r.order.UserID != "" || r.order.AllUsers {
 		r.log.addSerials(certs)
 		return nil
 	}
@@ -335,6 +347,26 @@ func (r *revoking) markSome(t *tx, condition, value string) error {
 		r.next.host, r.more = certs[n-1].serial, n == maxMarked
 	}
 	return r.log.mark(t, hostSerials, certs)
+}
+
+// revokeAll marks those of the named user certificates that are still good.
+func (l *revocationLog) revokeAll(t *tx, serials []uint64) error {
+	values := make([]any, len(serials))
+	for i, serial := range serials {
+		values[i] = int64(serial)
+	}
+	var good []markedCert
+	err := inChunks(values, func(list string, values []any) error {
+		found, err := listTx(t, scanMarkedCert, selectMarked+string(userSerials)+" WHERE project_id = ? AND revoked_at = 0 AND expires_at > ? AND serial IN "+
+			list+" ORDER BY serial", append([]any{l.order.ProjectID, micros(l.order.At)}, values...)...)
+		good = append(good, found...)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	l.addSerials(good)
+	return l.mark(t, userSerials, good)
 }
 
 // revokeSerial finds the certificate among the users' and the hosts'.

@@ -20,6 +20,7 @@ var (
 		"reason request_id remote details")
 	enrolmentTable = newTable("enrolment", "instance_id project_id project_name fqdn state otp_state otp_sealed want last_error attempts "+
 		"next_at claimed_by claimed_till created_at updated_at gone_at version")
-	ownerTable  = newTable("fqdn_owner", "fqdn instance_id created_at")
-	objectTable = newTable("external_object", "kind name instance_id state leaving created_at")
+	ownerTable      = newTable("fqdn_owner", "fqdn instance_id created_at")
+	objectTable     = newTable("external_object", "kind name instance_id state leaving created_at")
+	pendingKeyTable = newTable("converge_key", "kind id rebuilt attempts next_at since last_error")
 )

@@ -189,6 +189,9 @@ func (s *site) configure(ctx context.Context) error {
 log_file = %[1]s/muster.log
 [database]
 connection = %[2]s
+[converge]
+enabled = false
+
 [keystone_authtoken]
 auth_url = %[3]s
 username = muster

@@ -95,7 +95,9 @@ func Prepare(t testing.TB, o Options) *Deployment {
 			"auth_url": "http://" + d.Keystone.Address() + "/identity/v3", "username": "muster", "user_domain_id": "default",
 			"password": d.Cloud.Identity.Password("muster"), "project_name": "service", "project_domain_id": "default",
 		},
-		"custody":    {"master_key_file": keys},
+		"custody": {"master_key_file": keys},
+		// The tests' instances are not Nova's, and would be gone.
+		"converge":   {"enabled": "false"},
 		"vendordata": {"api_endpoint": "http://127.0.0.1"},
 		"listen:main": {
 			"address": "127.0.0.1:0", "faces": "tatu, vendordata, instance, operator, health, metrics", "rate_limit": "0",

@@ -17,6 +17,7 @@ import (
 
 	"github.com/muster-cloud/muster/internal/api"
 	"github.com/muster-cloud/muster/internal/enroll"
+	"github.com/muster-cloud/muster/internal/notify"
 	"github.com/muster-cloud/muster/internal/policy"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/sshca"
@@ -39,11 +40,18 @@ type Records interface {
 	Audits(ctx context.Context, filter store.AuditFilter, page store.Page) ([]store.Audit, error)
 	Enrolment(ctx context.Context, instanceID string) (store.Enrolment, error)
 	Enrolments(ctx context.Context, filter store.EnrolmentFilter, page store.Page) ([]store.Enrolment, error)
+	PendingKeys(ctx context.Context, page store.Page) ([]store.PendingKey, error)
+	AppendAudit(ctx context.Context, entry store.Audit) error
 }
 
 // Sessions are the tokens that were validated before and are believed for a while.
 type Sessions interface {
 	ForgetUser(id string)
+}
+
+// Events are the notifications that came to this replica.
+type Events interface {
+	Events(limit int) []notify.Event
 }
 
 // Config is what the face is made of.
@@ -52,7 +60,9 @@ type Config struct {
 	Authority  Authority
 	Records    Records
 	Sessions   Sessions
+	Events     Events
 	Enrolments Enrolments // nil: instances are not enrolled
+	Comparison Comparison // nil: nothing follows the cloud
 }
 
 // Face answers operators and administrators of projects.
@@ -79,6 +89,10 @@ func (f *Face) Register(router *api.Router) {
 	if f.cfg.Enrolments != nil {
 		f.registerEnrolments(handle)
 	}
+	if f.cfg.Comparison != nil {
+		f.registerConvergence(handle)
+	}
+	handle("GET /v1/events", f.listEvents)
 }
 
 // order is the body of POST /v1/revocations: a project, and one of the rest.

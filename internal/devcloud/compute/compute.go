@@ -8,6 +8,7 @@
 package compute
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -22,6 +23,7 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
+	"github.com/muster-cloud/muster/internal/devcloud/messaging"
 	"github.com/muster-cloud/muster/internal/uuid"
 )
 
@@ -56,6 +58,10 @@ type Config struct {
 	Now func() time.Time
 	// Logger gets Nova's warnings about targets. Default: discarded.
 	Logger *slog.Logger
+	// Notifier announces what happens to instances; nil: nothing is announced.
+	Notifier *messaging.Notifier
+	// NotificationFormat is Unversioned (default), Versioned or Both.
+	NotificationFormat string
 }
 
 // Service is a Nova. It is an http.Handler for the paths below /v2.1 and for
@@ -95,6 +101,8 @@ type server struct {
 	id, hostname     string
 	bootRoles        []string
 	created, updated time.Time
+	launched         time.Time
+	actions          []action
 }
 
 // New returns a Service without servers.
@@ -111,6 +119,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.VendordataTimeout == 0 {
 		cfg.VendordataTimeout = 5 * time.Second
 	}
+	cfg.NotificationFormat = cmp.Or(cfg.NotificationFormat, Unversioned)
 	s := &Service{cfg: cfg, client: &http.Client{}, servers: map[string]*server{}}
 	s.building, s.stop = context.WithCancel(context.Background())
 	s.routes()
@@ -137,7 +146,18 @@ func (s *Service) Boot(ctx context.Context, wanted Server) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return id, s.readConfigDrive(ctx, id)
+	return id, s.build(ctx, id)
+}
+
+// build is what a boot takes, and tells of its end.
+func (s *Service) build(ctx context.Context, id string) error {
+	if err := s.readConfigDrive(ctx, id); err != nil {
+		return err
+	}
+	if built, ok := s.find(id); ok {
+		s.announce("create.end", built, active)
+	}
+	return nil
 }
 
 func (s *Service) create(wanted Server) (string, error) {
@@ -145,7 +165,8 @@ func (s *Service) create(wanted Server) (string, error) {
 		return "", errors.New("a server needs a name, a project and a user")
 	}
 	now := s.cfg.Now().UTC()
-	made := &server{Server: wanted, id: newID(), created: now, updated: now,
+	made := &server{Server: wanted, id: newID(), created: now, updated: now, launched: now,
+		actions:   []action{{"create", now}},
 		bootRoles: s.cfg.Keystone.RoleNames(wanted.UserID, wanted.ProjectID)}
 	made.Metadata = maps.Clone(wanted.Metadata)
 	made.hostname = hostname(wanted.Name)
@@ -156,6 +177,7 @@ func (s *Service) create(wanted Server) (string, error) {
 	defer s.mu.Unlock()
 	s.servers[made.id] = made
 	s.order = append(s.order, made.id)
+	s.announce("update", *made, building)
 	return made.id, nil
 }
 
@@ -172,11 +194,46 @@ func (s *Service) readConfigDrive(ctx context.Context, id string) error {
 func (s *Service) Delete(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.servers[dashed(id)]; !ok {
+	gone, ok := s.servers[dashed(id)]
+	if !ok {
 		return ErrNoServer
 	}
+	s.announce("update", *gone, deleting)
+	s.announce("delete.end", *gone, deleted)
 	delete(s.servers, dashed(id))
 	s.order = slices.DeleteFunc(s.order, func(other string) bool { return other == dashed(id) })
+	return nil
+}
+
+// Rebuild gives the instance a new disk, of the image it has: its host key is
+// gone.
+func (s *Service) Rebuild(id string) error {
+	return s.rebuild(id, "")
+}
+
+func (s *Service) rebuild(id, imageID string) error {
+	return s.change(id, "rebuild.end", func(one *server) {
+		one.launched = s.cfg.Now().UTC()
+		one.ImageID = cmp.Or(imageID, one.ImageID)
+		one.actions = append(slices.Clone(one.actions), action{"rebuild", one.launched})
+	})
+}
+
+// SetMetadata replaces the instance's metadata.
+func (s *Service) SetMetadata(id string, metadata map[string]string) error {
+	return s.change(id, "update", func(one *server) { one.Metadata = maps.Clone(metadata) })
+}
+
+func (s *Service) change(id, event string, apply func(*server)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, ok := s.servers[dashed(id)]
+	if !ok {
+		return ErrNoServer
+	}
+	apply(one)
+	one.updated = s.cfg.Now().UTC()
+	s.announce(event, *one, active)
 	return nil
 }
 

@@ -44,6 +44,8 @@ func (s *Service) routes() {
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})))
+	s.mux.HandleFunc("POST /v2.1/servers/{id}/action", s.known(s.owned(s.act)))
+	s.mux.HandleFunc("GET /v2.1/servers/{id}/os-instance-actions", s.known(s.owned(s.listActions)))
 	s.mux.HandleFunc("GET /openstack/latest/vendor_data2.json", s.readMetadata)
 }
 
@@ -108,7 +110,7 @@ func (s *Service) createServer(w http.ResponseWriter, r *http.Request, caller id
 		return
 	}
 	s.builds.Go(func() {
-		if err := s.readConfigDrive(s.building, id); err != nil {
+		if err := s.build(s.building, id); err != nil {
 			s.cfg.Logger.Warn("the config drive was not finished", "instance", id, "error", err)
 		}
 	})
@@ -129,9 +131,14 @@ func (s *Service) listServers(view func(*Service, server) object) func(http.Resp
 			return
 		}
 		limit = min(limit, pageSize)
-		everybody := query.Has("all_tenants") && query.Get("all_tenants") != "0" && isAdmin(caller)
+		everybody := query.Has("all_tenants") && query.Get("all_tenants") != "0"
+		if everybody && !isAdmin(caller) {
+			refuse(w, http.StatusForbidden, "forbidden", "Policy doesn't allow os_compute_api:servers:index:get_all_tenants to be performed.")
+			return
+		}
+		only := dashed(query.Get("uuid"))
 		servers, more, ok := s.page(query.Get("marker"), limit, func(one *server) bool {
-			return (everybody || one.ProjectID == caller.ProjectID) && strings.Contains(one.Name, query.Get("name"))
+			return (everybody || one.ProjectID == caller.ProjectID) && (!query.Has("uuid") || one.id == only) && strings.Contains(one.Name, query.Get("name"))
 		})
 		if !ok {
 			refuse(w, http.StatusBadRequest, "badRequest", "marker ["+query.Get("marker")+"] not found")
@@ -190,6 +197,7 @@ func fullView(s *Service, one server) object {
 	}
 	view["flavor"] = object{"id": one.FlavorID}
 	view["OS-EXT-STS:vm_state"], view["OS-EXT-STS:task_state"], view["OS-EXT-STS:power_state"] = "active", nil, 1
+	view["OS-SRV-USG:launched_at"] = one.launched.Format(novaTime)
 	view["OS-EXT-SRV-ATTR:hostname"] = one.hostname
 	return view
 }

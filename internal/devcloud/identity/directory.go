@@ -77,10 +77,11 @@ func serve[T any](s *Service, k kind[T]) {
 			return nil, fail
 		}
 		k.fill(thing, body[k.name])
+		s.announce(k.name, "updated", c.PathValue("id"))
 		return present(s, k, c.PathValue("id"))
 	})
 	s.route("DELETE "+path+"/{id}", "delete_"+k.name, http.StatusNoContent, (*call).isAdmin,
-		func(c *call) (any, *failure) { return nil, destroy(k, c.PathValue("id")) })
+		func(c *call) (any, *failure) { return nil, destroy(s, k, c.PathValue("id")) })
 }
 
 func create[T any](s *Service, k kind[T], id string, given attributes) *failure {
@@ -100,10 +101,11 @@ func create[T any](s *Service, k kind[T], id string, given attributes) *failure 
 		}
 	}
 	k.things.add(id, thing)
+	s.announce(k.name, "created", id)
 	return nil
 }
 
-func destroy[T any](k kind[T], id string) *failure {
+func destroy[T any](s *Service, k kind[T], id string) *failure {
 	if _, ok := k.things.get(id); !ok {
 		return notFound(k.name, id)
 	}
@@ -111,6 +113,7 @@ func destroy[T any](k kind[T], id string) *failure {
 		k.remove(id)
 	}
 	k.things.remove(id)
+	s.announce(k.name, "deleted", id)
 	return nil
 }
 

@@ -53,11 +53,13 @@ func (s *Service) grantPath(path string, inherited bool) {
 	}
 	s.route("PUT "+path, "create_grant", http.StatusNoContent, (*call).isAdmin, handle(func(g grant) *failure {
 		s.addGrant(g)
+		s.announceGrant("created", g)
 		return nil
 	}))
 	s.route("GET "+path, "check_grant", http.StatusNoContent, (*call).isAdmin, handle(existing(func(grant) {})))
 	s.route("DELETE "+path, "revoke_grant", http.StatusNoContent, (*call).isAdmin, handle(existing(func(g grant) {
 		s.dropGrants(func(other grant) bool { return other == g })
+		s.announceGrant("deleted", g)
 	})))
 }
 

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/muster-cloud/muster/internal/devcloud/messaging"
 )
 
 const defaultDomain = "default"
@@ -30,6 +32,10 @@ type Config struct {
 	TokenTime time.Duration
 	// Now tells the time. Default time.Now.
 	Now func() time.Time
+	// Notifier announces changes; nil: they are not announced.
+	Notifier *messaging.Notifier
+	// CADF is notification_format = cadf. Default: basic.
+	CADF bool
 }
 
 // Service is a Keystone. It is an http.Handler for the paths below /v3, and for
@@ -39,6 +45,7 @@ type Service struct {
 	tokenTime time.Duration
 	now       func() time.Time
 	mux       *http.ServeMux
+	notifications
 
 	mu        sync.Mutex
 	domains   table[domain]
@@ -71,6 +78,7 @@ func New(cfg Config) *Service {
 	}
 	s.routes()
 	s.seed(cfg.Passwords)
+	s.notifications = notifications{notifier: cfg.Notifier, cadf: cfg.CADF, observer: newID()}
 	return s
 }
 

@@ -84,7 +84,9 @@ func (s *Service) Grant(userID, projectID, roleName string) error {
 		id = newID()
 		s.roles.add(id, &role{Name: roleName})
 	}
-	s.addGrant(grant{user: userID, project: projectID, role: id})
+	given := grant{user: userID, project: projectID, role: id}
+	s.addGrant(given)
+	s.announceGrant("created", given)
 	return nil
 }
 
@@ -98,6 +100,7 @@ func (s *Service) Ungrant(userID, projectID, roleName string) error {
 	if len(s.grants) == before {
 		return fmt.Errorf("the user does not have role %q in the project", roleName)
 	}
+	s.announceGrant("deleted", gone)
 	return nil
 }
 
@@ -141,6 +144,7 @@ func (s *Service) EnableUser(id string, enabled bool) error {
 		return notFound("user", id)
 	}
 	s.userKind().fill(u, attributes{Enabled: &enabled})
+	s.announce("user", "updated", id)
 	return nil
 }
 
@@ -153,6 +157,7 @@ func (s *Service) EnableProject(id string, enabled bool) error {
 		return notFound("project", id)
 	}
 	p.Enabled = enabled
+	s.announce("project", "updated", id)
 	return nil
 }
 
@@ -160,14 +165,14 @@ func (s *Service) EnableProject(id string, enabled bool) error {
 func (s *Service) DeleteUser(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return asError(destroy(s.userKind(), id))
+	return asError(destroy(s, s.userKind(), id))
 }
 
 // DeleteProject removes the project and what was granted in it.
 func (s *Service) DeleteProject(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return asError(destroy(s.projectKind(), id))
+	return asError(destroy(s, s.projectKind(), id))
 }
 
 // Caller is who holds a token, for the other services of the cloud.

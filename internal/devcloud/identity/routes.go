@@ -85,8 +85,9 @@ func (s *Service) memberRoutes() {
 	member := "/v3/groups/{group}/users/{user}"
 	s.route("GET "+member, "check_user_in_group", http.StatusNoContent, (*call).isAdmin, s.member(nil))
 	s.route("DELETE "+member, "remove_user_from_group", http.StatusNoContent, (*call).isAdmin,
-		s.member(func(g *group, userID string) {
+		s.member(func(g *group, groupID, userID string) {
 			g.members = slices.DeleteFunc(g.members, func(m string) bool { return m == userID })
+			s.announceMember(groupID, userID, "removed")
 		}))
 	s.route("PUT "+member, "add_user_to_group", http.StatusNoContent, (*call).isAdmin,
 		func(c *call) (any, *failure) {
@@ -100,19 +101,20 @@ func (s *Service) memberRoutes() {
 			if !slices.Contains(g.members, c.PathValue("user")) {
 				g.members = append(g.members, c.PathValue("user"))
 			}
+			s.announceMember(c.PathValue("group"), c.PathValue("user"), "added")
 			return nil, nil
 		})
 }
 
 // member finds a member of a group and does something about it.
-func (s *Service) member(act func(*group, string)) func(*call) (any, *failure) {
+func (s *Service) member(act func(g *group, groupID, userID string)) func(*call) (any, *failure) {
 	return func(c *call) (any, *failure) {
 		g, ok := s.groups.get(c.PathValue("group"))
 		if !ok || !slices.Contains(g.members, c.PathValue("user")) {
 			return nil, notFound("user", c.PathValue("user"))
 		}
 		if act != nil {
-			act(g, c.PathValue("user"))
+			act(g, c.PathValue("group"), c.PathValue("user"))
 		}
 		return nil, nil
 	}

@@ -1,0 +1,44 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+func convergeOptions() []option {
+	at := of[Converge]
+	return []option{
+		{name: "enabled", initial: "true", field: at(func(c *Converge) any { return &c.Enabled }),
+			help: "Follow the cloud: revoke certificates whose roles are gone, end instances that are deleted. Without " +
+				"it, nothing is taken away unless somebody orders it."},
+		{name: "create_authorities", initial: "true", field: at(func(c *Converge) any { return &c.CreateAuthorities }),
+			help: "Make an authority for every project of Keystone, before anybody asks for one."},
+		{name: "grace", initial: "7d", min: "1m", field: at(func(c *Converge) any { return &c.Grace }),
+			help: "How long a project is deleted or disabled before its authority is retired. Its users' certificates are " +
+				"revoked at once. A retired authority issues again when the project is enabled again."},
+		{name: "interval", initial: "1h", min: "1m", max: "7d", field: at(func(c *Converge) any { return &c.Interval }),
+			help: "How often everything is compared with the cloud, by one replica at a time, to find what no " +
+				"notification told."},
+		{name: "guard_percent", initial: "10", min: "1", max: "100", field: at(func(c *Converge) any { return &c.GuardPercent }),
+			help: "A comparison by which more than this share of all projects, grants or instances would be gone takes none " +
+				"of them away: see muster reconcile."},
+		{name: "guard_count", initial: "20", min: "1", max: "1000000", field: at(func(c *Converge) any { return &c.GuardCount }),
+			help: "Up to this many may be gone whatever their share is."},
+		{name: "calls_per_second", initial: "100", min: "1", max: "10000",
+			field: at(func(c *Converge) any { return &c.CallsPerSecond }),
+			help:  "How many questions Keystone and Nova are asked in a second at most, on behalf of [converge]."},
+		{name: "workers", initial: "16", min: "2", max: "256", field: at(func(c *Converge) any { return &c.Workers }),
+			help: "How many changes are worked on at once; half of them may be of one kind."},
+	}
+}
+
+func novaOptions() []option {
+	at := of[Nova]
+	return []option{
+		{name: "endpoint_override", field: at(func(n *Nova) any { return &n.EndpointOverride }),
+			example: "https://nova.example.com:8774/v2.1",
+			help:    "Nova's URL, with version. Empty: from Keystone's catalog."},
+		{name: "interface", initial: "internal", choices: []string{"public", "internal", "admin"},
+			field: at(func(n *Nova) any { return &n.Interface }), help: "Which of the catalog's endpoints is used."},
+		{name: "timeout", initial: "30s", min: "1s", max: "5m", field: at(func(n *Nova) any { return &n.Timeout }),
+			help: "How long one request may take. A page of 1,000 instances takes seconds."},
+	}
+}

@@ -1,0 +1,149 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package converge
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/openstack"
+	"github.com/muster-cloud/muster/internal/problem"
+	"github.com/muster-cloud/muster/internal/store"
+)
+
+// kept is what Muster keeps of an instance.
+type kept struct {
+	id       string
+	instance store.Instance // zero: it has no SSH identity
+	enrolled bool
+	since    time.Time // when Muster first heard of it
+}
+
+// instance: one that Nova no longer has loses its identity; one that was
+// rebuilt gets a new one-time token, and a new password in FreeIPA. Most
+// hints concern instances that Muster has nothing of, and cost a look-up.
+func (c *Controllers) instance(ctx context.Context, hint Hint) error {
+	k, err := c.kept(ctx, hint.Key.ID)
+	if err != nil || k.since.IsZero() {
+		return err
+	}
+	if err := c.pace.Wait(ctx); err != nil {
+		return err
+	}
+	server, err := c.cfg.Nova.Server(ctx, k.id)
+	if errors.Is(err, openstack.ErrNotFound) {
+		return c.remove(ctx, k)
+	}
+	if err != nil {
+		return err
+	}
+	return c.rebuilt(ctx, k, server, hint.Rebuilt)
+}
+
+func (c *Controllers) kept(ctx context.Context, id string) (kept, error) {
+	k := kept{id: id}
+	var err error
+	k.instance, err = c.cfg.Records.Instance(ctx, id)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return k, err
+	}
+	k.since = k.instance.CreatedAt
+	if c.cfg.Enrolments == nil {
+		return k, nil
+	}
+	enrolment, err := c.cfg.Records.Enrolment(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		return k, nil
+	}
+	if err == nil && stays(enrolment) {
+		k.enrolled = true
+		if k.since.IsZero() || enrolment.CreatedAt.Before(k.since) {
+			k.since = enrolment.CreatedAt
+		}
+	}
+	return k, err
+}
+
+// stays tells that nobody has ordered yet that the enrolment ends.
+func stays(e store.Enrolment) bool {
+	return e.State != store.EnrolmentLeaving && e.State != store.EnrolmentGone
+}
+
+// remove ends the enrolment first: what is left after a failure is found again
+// as long as either is there.
+func (c *Controllers) remove(ctx context.Context, k kept) error {
+	if k.enrolled {
+		if err := c.cfg.Enrolments.Leave(ctx, k.id); err != nil {
+			return err
+		}
+	}
+	if err := c.cfg.Records.ForgetRebuild(ctx, k.id); err != nil {
+		return err
+	}
+	if k.instance.ID == "" {
+		return nil
+	}
+	err := c.cfg.Authority.DeleteInstance(ctx, actor, k.id, "Nova has no such instance any more")
+	if refusal, ok := errors.AsType[*problem.Problem](err); ok && refusal.Kind == problem.NotFound {
+		return nil
+	}
+	if err == nil {
+		c.cfg.Logger.InfoContext(ctx, "Ended the identity of an instance that Nova has no more", "instance", k.id, "project", k.instance.ProjectID)
+	}
+	return err
+}
+
+// rebuilt sees to a rebuild once. That there was one, and when, is asked of
+// Nova: to do this to an instance that was not rebuilt, or twice, would cut a
+// living host off. Nova's times are compared with Nova's only, but for the
+// first rebuild, which must be later than what Muster keeps.
+func (c *Controllers) rebuilt(ctx context.Context, k kept, server openstack.Server, hinted bool) error {
+	if !hinted && !maybeRebuilt(k, server) {
+		return nil
+	}
+	seen, err := c.cfg.Records.RebuildSeen(ctx, k.id)
+	if err != nil || !hinted && !server.LaunchedAt.After(seen) {
+		return err
+	}
+	if err := c.pace.Wait(ctx); err != nil {
+		return err
+	}
+	at, err := c.cfg.Nova.RebuiltAt(ctx, k.id)
+	if err != nil {
+		return err
+	}
+	if at.After(seen) && at.After(k.since) {
+		if err := c.renew(ctx, k); err != nil {
+			return err
+		}
+	}
+	latest := server.LaunchedAt
+	if at.After(latest) {
+		latest = at
+	}
+	return c.cfg.Records.SeeRebuild(ctx, k.id, latest)
+}
+
+// maybeRebuilt tells, of an instance that nobody hinted as rebuilt, whether it
+// got a new disk (or was only moved) after it had used what Muster gave it.
+func maybeRebuilt(k kept, server openstack.Server) bool {
+	used := k.instance.Token.UsedAt
+	return !used.IsZero() && server.LaunchedAt.After(used)
+}
+
+func (c *Controllers) renew(ctx context.Context, k kept) error {
+	if k.enrolled {
+		if err := c.cfg.Enrolments.Rebuild(ctx, k.id); err != nil {
+			return err
+		}
+	}
+	if k.instance.ID != "" {
+		if err := c.cfg.Authority.RenewForRebuild(ctx, actor, k.id); err != nil {
+			return err
+		}
+	}
+	c.cfg.Logger.InfoContext(ctx, "An instance was rebuilt and gets a new identity", "instance", k.id, "enrolled", k.enrolled)
+	return nil
+}

@@ -1,0 +1,254 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package converge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/muster-cloud/muster/internal/store"
+)
+
+// project: one that is there and enabled has an authority; one that is not has
+// no user certificates, and after a while its authority issues none.
+func (c *Controllers) project(ctx context.Context, id string) error {
+	reason, err := c.projectGone(ctx, id)
+	if err != nil {
+		return err
+	}
+	if reason != "" {
+		_, err := c.cfg.Records.AuthorityLife(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := c.checkRights(ctx); err != nil {
+			return err
+		}
+		return c.cfg.Authority.ProjectGone(ctx, actor, id, string(reason), c.cfg.Grace)
+	}
+	if c.cfg.CreateAuthorities {
+		if _, _, err := c.cfg.Authority.EnsureAuthority(ctx, actor, id); err != nil {
+			return err
+		}
+	}
+	return c.cfg.Authority.ProjectBack(ctx, actor, id)
+}
+
+func (c *Controllers) projectGone(ctx context.Context, id string) (gone, error) {
+	if err := c.pace.Wait(ctx); err != nil {
+		return "", err
+	}
+	project, err := c.cfg.Keystone.Project(ctx, id)
+	if reason, err := whether("the project", project.Enabled, err); err != nil || reason != "" {
+		return reason, err
+	}
+	return c.domainGone(ctx, "project", project.DomainID)
+}
+
+// user: one that is gone or disabled has no certificates; for all others, every
+// project is looked at in which there are some.
+func (c *Controllers) user(ctx context.Context, id string) (further []Key, err error) {
+	projects, err := c.cfg.Records.UserProjects(ctx, id)
+	if err != nil || len(projects) == 0 {
+		return nil, err
+	}
+	reason, err := c.userGone(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if reason != "" {
+		if err := c.checkRights(ctx); err != nil {
+			return nil, err
+		}
+		n, err := c.cfg.Authority.RevokeUser(ctx, actor, id, string(reason))
+		c.cfg.Logger.InfoContext(ctx, "Revoked a user's certificates", "user", id, "certificates", n, "reason", string(reason))
+		return nil, err
+	}
+	for _, project := range projects {
+		further = append(further, GrantKey(id, project))
+	}
+	return further, nil
+}
+
+func (c *Controllers) userGone(ctx context.Context, id string) (gone, error) {
+	if err := c.pace.Wait(ctx); err != nil {
+		return "", err
+	}
+	user, err := c.cfg.Keystone.User(ctx, id)
+	if reason, err := whether("the user", user.Enabled, err); err != nil || reason != "" {
+		return reason, err
+	}
+	return c.domainGone(ctx, "user", user.DomainID)
+}
+
+// grant: no certificate of the user in the project has a principal that the
+// user's roles there no longer give.
+func (c *Controllers) grant(ctx context.Context, userID, projectID string) error {
+	filter := store.Filter{UserID: userID, ProjectID: projectID}
+	var accounts []string
+	for page := (store.Page{Limit: store.MaxSerials}); ; {
+		certs, err := c.cfg.Records.LiveUserCerts(ctx, filter, page)
+		if err != nil || len(certs) == 0 {
+			return err
+		}
+		if page.After == "" {
+			if accounts, err = c.accounts(ctx, userID, projectID); err != nil {
+				return err
+			}
+		}
+		if err := c.revokeUncovered(ctx, projectID, certs, accounts); err != nil {
+			return err
+		}
+		page.After = fmt.Sprint(certs[len(certs)-1].Serial)
+	}
+}
+
+// accounts are the principals that the user's roles give now.
+func (c *Controllers) accounts(ctx context.Context, userID, projectID string) ([]string, error) {
+	if err := c.pace.WaitN(ctx, min(3, c.pace.Burst())); err != nil {
+		return nil, err
+	}
+	roles, err := c.cfg.Keystone.EffectiveRoles(ctx, userID, projectID)
+	if err != nil {
+		return nil, err
+	}
+	accounts, _ := c.cfg.Authority.Accounts(roles)
+	return accounts, nil
+}
+
+func (c *Controllers) revokeUncovered(ctx context.Context, projectID string, certs []store.LiveCert, accounts []string) error {
+	var serials []uint64
+	var lost []string
+	for _, cert := range certs {
+		if missing := uncovered(cert.Principals, accounts); len(missing) > 0 {
+			serials = append(serials, cert.Serial)
+			lost = append(lost, missing...)
+		}
+	}
+	if len(serials) == 0 {
+		return nil
+	}
+	if err := c.checkRights(ctx); err != nil {
+		return err
+	}
+	slices.Sort(lost)
+	reason := "no role gives these accounts any more: " + strings.Join(slices.Compact(lost), ", ")
+	result, err := c.cfg.Authority.Revoke(ctx, actor, store.RevocationOrder{ProjectID: projectID, Serials: serials, Reason: brief(reason)})
+	if err == nil {
+		c.cfg.Logger.InfoContext(ctx, "Revoked certificates", "user", certs[0].UserID, "project", projectID, "certificates", result.Certificates, "reason", reason)
+	}
+	return err
+}
+
+func uncovered(principals, accounts []string) (missing []string) {
+	for _, principal := range principals {
+		if !slices.Contains(accounts, principal) {
+			missing = append(missing, principal)
+		}
+	}
+	return missing
+}
+
+// maxReason is what fits the records.
+const maxReason = 500
+
+func brief(reason string) string {
+	if len(reason) <= maxReason {
+		return reason
+	}
+	return reason[:maxReason-3] + "..." // account names are ASCII
+}
+
+// group: somebody may have left it, and Keystone does not say who. Its grants
+// say in which projects that matters; a group that is gone has none any more.
+func (c *Controllers) group(ctx context.Context, id string) ([]Key, error) {
+	if err := c.pace.Wait(ctx); err != nil {
+		return nil, err
+	}
+	projects, everywhere, err := c.cfg.Keystone.GroupProjects(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if everywhere || len(projects) == 0 {
+		return c.liveGrants(ctx, nil)
+	}
+	return c.liveGrants(ctx, projects)
+}
+
+// domain: its users and projects may be gone, and with the domain it is gone
+// too who they were. Domains change rarely, so all are looked at.
+func (c *Controllers) domain(ctx context.Context) (further []Key, err error) {
+	grants, err := c.liveGrants(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	further = append(further, grants...)
+	for page := (store.Page{}); ; {
+		lives, err := c.cfg.Records.AuthorityLives(ctx, page)
+		if err != nil || len(lives) == 0 {
+			return further, err
+		}
+		for _, life := range lives {
+			further = append(further, Key{Project, life.ProjectID})
+		}
+		page.After = lives[len(lives)-1].ProjectID
+	}
+}
+
+// liveGrants are the users and projects between which there are certificates
+// that are good now: in these projects, or (nil) in all.
+func (c *Controllers) liveGrants(ctx context.Context, projects []string) ([]Key, error) {
+	seen := make(map[Key]bool)
+	add := func(cert store.LiveCert) error {
+		seen[GrantKey(cert.UserID, cert.ProjectID)] = true
+		return nil
+	}
+	if projects == nil {
+		if err := c.eachLiveCert(ctx, add); err != nil {
+			return nil, err
+		}
+	}
+	for _, project := range projects {
+		for page := (store.Page{}); ; {
+			certs, err := c.cfg.Records.LiveUserCerts(ctx, store.Filter{ProjectID: project}, page)
+			if err != nil {
+				return nil, err
+			}
+			if len(certs) == 0 {
+				break
+			}
+			for _, cert := range certs {
+				_ = add(cert)
+			}
+			page.After = fmt.Sprint(certs[len(certs)-1].Serial)
+		}
+	}
+	keys := make([]Key, 0, len(seen))
+	for key := range seen {
+		keys = append(keys, key)
+	}
+	return keys, nil
+}
+
+// eachLiveCert calls do with every user certificate that is good now.
+func (c *Controllers) eachLiveCert(ctx context.Context, do func(store.LiveCert) error) error {
+	for after := (store.LiveCert{}); ; {
+		certs, err := c.cfg.Records.AllLiveUserCerts(ctx, after, store.MaxPageLimit)
+		if err != nil || len(certs) == 0 {
+			return err
+		}
+		for _, cert := range certs {
+			if err := do(cert); err != nil {
+				return err
+			}
+		}
+		after = certs[len(certs)-1]
+	}
+}

@@ -1,0 +1,280 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package converge
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/keystone"
+	"github.com/muster-cloud/muster/internal/openstack"
+	"github.com/muster-cloud/muster/internal/store"
+	"github.com/muster-cloud/muster/internal/uuid"
+)
+
+// survey is one whole comparison. It reads each of the cloud's lists once, and
+// of those keeps no more than it needs.
+type survey struct {
+	controllers *Controllers
+	started     time.Time
+
+	domains map[string]bool // whether they are enabled
+	enabled map[string]bool // projects, with their domains taken into account
+}
+
+var (
+	errNoProjects = errors.New("Keystone lists no project at all, not even the one that Muster logs in to")
+	errNoDomains  = errors.New("Keystone lists no domain at all")
+)
+
+// projects: every authority has its project, and every project its authority.
+func (s *survey) projects(ctx context.Context) (*findings, error) {
+	cfg := s.controllers.cfg
+	found := &findings{kind: Project}
+	if err := s.listProjects(ctx); err != nil {
+		return nil, err
+	}
+	known := make(map[string]bool)
+	for page := (store.Page{Limit: store.MaxPageLimit}); ; {
+		lives, err := cfg.Records.AuthorityLives(ctx, page)
+		if err != nil {
+			return nil, err
+		}
+		if len(lives) == 0 {
+			break
+		}
+		for _, life := range lives {
+			known[life.ProjectID] = true
+			s.compareAuthority(found, life)
+		}
+		page.After = lives[len(lives)-1].ProjectID
+	}
+	if !cfg.CreateAuthorities {
+		return found, nil
+	}
+	for id, enabled := range s.enabled {
+		if canonical, err := uuid.Parse(id); enabled && err == nil && canonical == id && !known[id] {
+			found.look = append(found.look, Key{Project, id})
+		}
+	}
+	return found, nil
+}
+
+func (s *survey) compareAuthority(found *findings, life store.AuthorityLife) {
+	enabled, there := s.enabled[life.ProjectID]
+	late := !life.GoneAt.IsZero() && life.RetiredAt.IsZero() && !s.started.Before(life.GoneAt.Add(s.controllers.cfg.Grace))
+	if life.GoneAt.IsZero() {
+		found.total++
+	}
+	switch {
+	case enabled && life.GoneAt.IsZero(), !enabled && !life.GoneAt.IsZero() && !late:
+	case enabled, late:
+		found.look = append(found.look, Key{Project, life.ProjectID})
+	case there:
+		found.suspect(life.ProjectID, "the project or its domain is disabled")
+	default:
+		found.suspect(life.ProjectID, "the project is not in Keystone's list")
+	}
+}
+
+func (s *survey) listProjects(ctx context.Context) error {
+	cfg := s.controllers.cfg
+	if err := s.controllers.pace.Wait(ctx); err != nil {
+		return err
+	}
+	domains, err := cfg.Keystone.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	if len(domains) == 0 {
+		return errNoDomains
+	}
+	s.domains = make(map[string]bool, len(domains))
+	for _, domain := range domains {
+		s.domains[domain.ID] = domain.Enabled
+	}
+	s.enabled = make(map[string]bool)
+	if err := cfg.Keystone.EachProject(ctx, func(p keystone.Project) error {
+		s.enabled[p.ID] = p.Enabled && s.domains[p.DomainID]
+		return nil
+	}); err != nil {
+		return err
+	}
+	if len(s.enabled) == 0 {
+		return errNoProjects
+	}
+	return nil
+}
+
+// held is what a user's good certificates in a project need, and have.
+type held struct {
+	principals []string
+	roles      []string
+}
+
+// grants: the roles cover the principals of all certificates that are good.
+// The certificates are read first, so that one whose role goes meanwhile is
+// found now or by the next comparison.
+func (s *survey) grants(ctx context.Context) (*findings, error) {
+	cfg := s.controllers.cfg
+	all := make(map[string]*held)
+	users := make(map[string]bool) // whether they are enabled
+	err := s.controllers.eachLiveCert(ctx, func(cert store.LiveCert) error {
+		key := GrantKey(cert.UserID, cert.ProjectID).ID
+		users[cert.UserID] = false
+		if all[key] == nil {
+			all[key] = &held{}
+		}
+		all[key].principals = union(all[key].principals, cert.Principals)
+		return nil
+	})
+	found := &findings{kind: Grant, total: len(all)}
+	if err != nil || len(all) == 0 {
+		return found, err
+	}
+	if err := s.listUsers(ctx, users); err != nil {
+		return nil, err
+	}
+	if err := s.controllers.pace.Wait(ctx); err != nil {
+		return nil, err
+	}
+	err = cfg.Keystone.EachAssignment(ctx, func(a keystone.Assignment) error {
+		if h := all[GrantKey(a.UserID, a.ProjectID).ID]; h != nil {
+			h.roles = union(h.roles, []string{a.Role})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for key, h := range all {
+		user, project, _ := strings.Cut(key, "/")
+		accounts, _ := cfg.Authority.Accounts(h.roles)
+		switch missing := uncovered(h.principals, accounts); {
+		case !users[user]:
+			found.suspect(key, "the user or the user's domain is disabled, or not in Keystone's list")
+		case !s.enabled[project]:
+			found.suspect(key, "the project or its domain is disabled, or not in Keystone's list")
+		case len(missing) > 0:
+			found.suspect(key, "no role gives these accounts any more: "+strings.Join(missing, ", "))
+		}
+	}
+	return found, nil
+}
+
+// listUsers notes of the given users who is enabled. Users are listed domain by
+// domain: where each has a directory of its own, Keystone has no common list.
+func (s *survey) listUsers(ctx context.Context, users map[string]bool) error {
+	for domain, enabled := range s.domains {
+		if !enabled {
+			continue
+		}
+		if err := s.controllers.pace.Wait(ctx); err != nil {
+			return err
+		}
+		err := s.controllers.cfg.Keystone.EachUser(ctx, domain, func(u keystone.User) error {
+			if _, ok := users[u.ID]; ok {
+				users[u.ID] = u.Enabled
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func union(a, b []string) []string {
+	for _, text := range b {
+		if !slices.Contains(a, text) {
+			a = append(a, text)
+		}
+	}
+	return a
+}
+
+// compact is an instance's ID in a fifth of the memory.
+type compact [16]byte
+
+func compactID(id string) (c compact, ok bool) {
+	n, err := hex.Decode(c[:], []byte(id[:min(len(id), 32)]))
+	return c, err == nil && n == len(c)
+}
+
+// instances: Nova has every instance that Muster keeps anything of, and none
+// was rebuilt without Muster's knowledge.
+func (s *survey) instances(ctx context.Context) (*findings, error) {
+	launched := make(map[compact]int64)
+	if err := s.controllers.pace.Wait(ctx); err != nil {
+		return nil, err
+	}
+	err := s.controllers.cfg.Nova.EachServer(ctx, func(server openstack.Server) error {
+		if id, ok := compactID(server.ID); ok {
+			launched[id] = server.LaunchedAt.UnixMicro()
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := &findings{kind: Instance}
+	counted := make(map[compact]bool)
+	if err := s.compareInstances(ctx, found, launched, counted); err != nil {
+		return nil, err
+	}
+	return found, s.compareEnrolments(ctx, found, launched, counted)
+}
+
+const notListed = "the instance is not in Nova's list"
+
+func (s *survey) compareInstances(ctx context.Context, found *findings, launched map[compact]int64, counted map[compact]bool) error {
+	for page := (store.Page{Limit: store.MaxPageLimit}); ; {
+		instances, err := s.controllers.cfg.Records.Instances(ctx, store.Filter{}, page)
+		if err != nil || len(instances) == 0 {
+			return err
+		}
+		for _, instance := range instances {
+			id, _ := compactID(instance.ID)
+			at, there := launched[id]
+			counted[id] = true
+			found.total++
+			switch used := instance.Token.UsedAt; {
+			case there && !used.IsZero() && time.UnixMicro(at).After(used):
+				found.look = append(found.look, Key{Instance, instance.ID})
+			case !there && instance.CreatedAt.Before(s.started):
+				found.suspect(instance.ID, notListed)
+			}
+		}
+		page.After = instances[len(instances)-1].ID
+	}
+}
+
+// compareEnrolments finds what has an enrolment and no SSH identity.
+func (s *survey) compareEnrolments(ctx context.Context, found *findings, launched map[compact]int64, counted map[compact]bool) error {
+	if s.controllers.cfg.Enrolments == nil {
+		return nil
+	}
+	for page := (store.Page{Limit: store.MaxPageLimit}); ; {
+		enrolments, err := s.controllers.cfg.Records.Enrolments(ctx, store.EnrolmentFilter{}, page)
+		if err != nil || len(enrolments) == 0 {
+			return err
+		}
+		for _, enrolment := range enrolments {
+			id, _ := compactID(enrolment.InstanceID)
+			if counted[id] || !stays(enrolment) {
+				continue
+			}
+			found.total++
+			if _, there := launched[id]; !there && enrolment.CreatedAt.Before(s.started) {
+				found.suspect(enrolment.InstanceID, notListed)
+			}
+		}
+		page.After = enrolments[len(enrolments)-1].InstanceID
+	}
+}

@@ -1,0 +1,508 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package notify
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rabbitmq/amqp091-go"
+
+	"github.com/muster-cloud/muster/test/services"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 15 * time.Second
+
+const queueName = "muster_notifications.info"
+
+// broker is the one that the tests share, each on a virtual host of its own.
+var broker struct {
+	once   sync.Once
+	server *services.RabbitMQ
+	err    error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if broker.server != nil {
+		if err := broker.server.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stop RabbitMQ:", err)
+			code = max(code, 1)
+		}
+	}
+	os.Exit(code)
+}
+
+// site is a virtual host, a listener's part and a service's part.
+type site struct {
+	t        *testing.T
+	broker   *services.RabbitMQ
+	vhost    string
+	queue    *queue
+	log      *log
+	registry *prometheus.Registry
+	listener *Listener
+	stop     func()
+	// connections are those of the services.
+	connections []*amqp091.Connection
+}
+
+func sharedBroker(t *testing.T) *services.RabbitMQ {
+	t.Helper()
+	broker.once.Do(func() { broker.server, broker.err = services.StartRabbitMQ(context.Background()) })
+	services.Need(t, broker.err)
+	return broker.server
+}
+
+func newSite(t *testing.T, server *services.RabbitMQ) *site {
+	return &site{t: t, broker: server, vhost: server.VirtualHost(t), queue: newQueue(), log: &log{}, registry: prometheus.NewRegistry()}
+}
+
+// listen runs a listener until the test ends, or stop is called.
+func (s *site) listen(change func(*Config)) {
+	s.t.Helper()
+	cfg := Config{TransportURL: s.broker.URL(s.vhost), Topics: []string{"muster_notifications"}, Offer: s.queue.offer,
+		Rabbit: Rabbit{RetryInterval: 20 * time.Millisecond, MaxInterval: 200 * time.Millisecond, Heartbeat: 5 * time.Second},
+		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Registerer: s.registry}
+	if change != nil {
+		change(&cfg)
+	}
+	l, err := New(cfg)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.listener = l
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	s.stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				s.t.Errorf("Run: %v", err)
+			}
+		case <-time.After(patience):
+			s.t.Error("Run does not end")
+		}
+	})
+	s.t.Cleanup(func() {
+		s.stop()
+		if s.t.Failed() {
+			s.t.Log(s.log.String())
+		}
+		if strings.Contains(s.log.String(), "p@ss") {
+			s.t.Error("the log holds the password")
+		}
+	})
+}
+
+// expect waits for the first keys of the next offers, in any order.
+func (s *site) expect(keys ...string) {
+	s.t.Helper()
+	missing := map[string]bool{}
+	for _, key := range keys {
+		missing[key] = true
+	}
+	timeout := time.After(patience)
+	for len(missing) > 0 {
+		select {
+		case key := <-s.queue.news:
+			if !missing[key] {
+				s.t.Fatalf("%s came, which was not expected", key)
+			}
+			delete(missing, key)
+		case <-timeout:
+			s.t.Fatalf("%d did not come, such as %v", len(missing), keys[0])
+		}
+	}
+}
+
+// channel connects to the broker as a service does.
+func (s *site) channel() *amqp091.Channel {
+	s.t.Helper()
+	url, err := ParseTransportURL(s.broker.URL(s.vhost))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	host := url.Hosts[0]
+	uri := amqp091.URI{Scheme: "amqp", Host: host.Name, Port: host.Port, Username: host.Username, Password: host.Password, Vhost: s.vhost}
+	connection, err := amqp091.DialConfig(uri.String(), amqp091.Config{Vhost: s.vhost})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.connections = append(s.connections, connection)
+	// A broker that takes nothing does not answer either.
+	s.t.Cleanup(func() { _ = connection.CloseDeadline(time.Now().Add(time.Second)) })
+	channel, err := connection.Channel()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return channel
+}
+
+// kind is how a service declares exchange and queue.
+type kind struct {
+	durable, autoDelete bool
+	arguments           amqp091.Table
+}
+
+func (s *site) declare(c *amqp091.Channel, k kind) {
+	s.t.Helper()
+	_, err := c.QueueDeclare(queueName, k.durable, k.autoDelete, false, false, k.arguments)
+	err = errors.Join(c.ExchangeDeclare("keystone", "topic", k.durable, k.autoDelete, false, false, nil), err,
+		c.QueueBind(queueName, queueName, "keystone", false, nil))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// send publishes as oslo.messaging does, and returns when the broker has it.
+func (s *site) send(c *amqp091.Channel, bodies ...string) {
+	s.t.Helper()
+	if err := c.Confirm(false); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, body := range bodies {
+		confirmation, err := c.PublishWithDeferredConfirm("keystone", queueName, true, false, amqp091.Publishing{
+			ContentType: "application/json", ContentEncoding: "utf-8", DeliveryMode: 2, Body: []byte(body)})
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+		if ok, err := confirmation.WaitContext(ctx); !ok || err != nil {
+			s.t.Fatalf("publish: %v, %v", ok, err)
+		}
+		cancel()
+	}
+}
+
+// until waits for what the broker or the listener comes to.
+func (s *site) until(what string, isSo func() bool) {
+	s.t.Helper()
+	deadline := time.Now().Add(patience)
+	for !isSo() {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s: does not come true", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func (s *site) subscribed() {
+	s.t.Helper()
+	s.until("subscribed", func() bool { return strings.Contains(s.log.String(), "Subscribed to a queue") })
+}
+
+// remaining is how many messages the queue holds for whoever comes next.
+func (s *site) remaining(c *amqp091.Channel) int {
+	s.t.Helper()
+	q, err := c.QueueDeclarePassive(queueName, false, false, false, false, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return q.Messages
+}
+
+// log is where the listener's log goes.
+type log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// TestPublisherFirst: what was sent before there was a listener is received,
+// however the service declared its queue, and the flags that we would choose
+// are others.
+func TestPublisherFirst(t *testing.T) {
+	for name, k := range map[string]kind{
+		"not durable": {}, "durable": {durable: true}, "auto-delete": {autoDelete: true},
+		"quorum": {durable: true, arguments: amqp091.Table{"x-queue-type": "quorum"}},
+	} {
+		for _, ours := range []Rabbit{{}, {DurableQueues: true}, {QuorumQueue: true}} {
+			t.Run(fmt.Sprintf("%s/durable=%v,quorum=%v", name, ours.DurableQueues, ours.QuorumQueue), func(t *testing.T) {
+				s := newSite(t, sharedBroker(t))
+				c := s.channel()
+				s.declare(c, k)
+				s.send(c, userDeleted(1))
+				s.listen(func(cfg *Config) {
+					cfg.Rabbit.DurableQueues, cfg.Rabbit.QuorumQueue = ours.DurableQueues, ours.QuorumQueue
+				})
+				s.expect(user(1))
+				s.send(c, userDeleted(2))
+				s.expect(user(2))
+				if strings.Contains(s.log.String(), "level=WARN") {
+					t.Error("a warning about nothing")
+				}
+			})
+		}
+	}
+}
+
+// TestListenerFirst: the service makes its exchange and queue while we wait.
+func TestListenerFirst(t *testing.T) {
+	s := newSite(t, sharedBroker(t))
+	s.listen(nil)
+	s.until("waiting", func() bool { return strings.Contains(s.log.String(), "Waiting until a service") })
+	c := s.channel()
+	s.declare(c, kind{durable: true})
+	s.send(c, userDeleted(1))
+	s.expect(user(1))
+}
+
+// TestQueueMissing: a queue that is made beside exchanges that are there
+// has the flags that the services will declare it with.
+func TestQueueMissing(t *testing.T) {
+	for _, durable := range []bool{false, true} {
+		for _, ours := range []bool{false, true} {
+			t.Run(fmt.Sprintf("theirs=%v,ours=%v", durable, ours), func(t *testing.T) {
+				s := newSite(t, sharedBroker(t))
+				c := s.channel()
+				if err := c.ExchangeDeclare("keystone", "topic", durable, false, false, false, nil); err != nil {
+					t.Fatal(err)
+				}
+				s.listen(func(cfg *Config) { cfg.Rabbit.DurableQueues = ours })
+				s.subscribed()
+				s.declare(c, kind{durable: durable})
+				s.send(c, userDeleted(1))
+				s.expect(user(1))
+				if warned := strings.Contains(s.log.String(), "declared otherwise"); warned != (durable != ours) {
+					t.Errorf("warned: %v", warned)
+				}
+			})
+		}
+	}
+}
+
+// TestQueueDeleted: the broker cancels our subscription. The queue comes back,
+// bound, though the service believes that it is there still.
+func TestQueueDeleted(t *testing.T) {
+	s := newSite(t, sharedBroker(t))
+	c := s.channel()
+	s.declare(c, kind{})
+	s.listen(nil)
+	s.send(c, userDeleted(1))
+	s.expect(user(1))
+	if _, err := c.QueueDelete(queueName, false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	s.until("subscribed again", func() bool { return strings.Count(s.log.String(), "Subscribed to a queue") == 2 })
+	s.send(c, userDeleted(2))
+	s.expect(user(2))
+	if !strings.Contains(s.log.String(), "No longer subscribed") {
+		t.Error("nothing about it in the log")
+	}
+}
+
+// TestUnacknowledged: a message is the broker's until its hints were taken over.
+func TestUnacknowledged(t *testing.T) {
+	s := newSite(t, sharedBroker(t))
+	c := s.channel()
+	s.declare(c, kind{durable: true})
+	s.send(c, userDeleted(1), "not JSON", bare("identity.h", "identity.authenticate", "{}"), userDeleted(2))
+	hold := make(chan struct{})
+	s.queue.set(nil, hold)
+	s.listen(nil)
+	s.expect(user(1), user(2))
+	s.stop()
+	s.until("both are back", func() bool { return s.remaining(c) == 2 })
+
+	s.queue.set(nil, nil)
+	s.registry = prometheus.NewRegistry()
+	s.listen(nil)
+	s.expect(user(1), user(2))
+	s.until("acknowledged", func() bool {
+		events := s.listener.Events(10)
+		return len(events) == 2 && !events[0].Acknowledged.IsZero() && !events[1].Acknowledged.IsZero()
+	})
+	s.stop()
+	if n := s.remaining(c); n != 0 {
+		t.Errorf("%d messages remain", n)
+	}
+	if n := testutil.ToFloat64(s.listener.metrics.redelivered); n != 2 {
+		t.Errorf("%v counted as delivered again", n)
+	}
+}
+
+// TestPrefetchAtBroker: the rest stays with the broker, for other replicas.
+func TestPrefetchAtBroker(t *testing.T) {
+	s := newSite(t, sharedBroker(t))
+	c := s.channel()
+	s.declare(c, kind{})
+	var bodies, all []string
+	for i := range 20 {
+		bodies, all = append(bodies, userDeleted(i)), append(all, user(i))
+	}
+	s.send(c, bodies...)
+	hold := make(chan struct{})
+	s.queue.set(nil, hold)
+	s.listen(func(cfg *Config) { cfg.Prefetch = 5 })
+	s.expect(all[:5]...)
+	if n := s.remaining(c); n != 15 {
+		t.Errorf("%d messages remain", n)
+	}
+
+	other := newQueue()
+	second := &site{t: t, broker: s.broker, vhost: s.vhost, queue: other, log: &log{}, registry: prometheus.NewRegistry()}
+	second.listen(nil)
+	second.expect(all[5:]...)
+	close(hold)
+	s.until("acknowledged", func() bool { return testutil.ToFloat64(s.listener.metrics.unacknowledged) == 0 })
+}
+
+// TestBrokerBlocked: a broker that is short of memory takes nothing from the
+// services, and does not tell those who only listen. We stay, and go on.
+func TestBrokerBlocked(t *testing.T) {
+	s := newSite(t, ownBroker(t))
+	c := s.channel()
+	s.declare(c, kind{})
+	s.listen(nil)
+	s.send(c, userDeleted(1))
+	s.expect(user(1))
+	blocked := make(chan amqp091.Blocking, 2)
+	s.connections[0].NotifyBlocked(blocked)
+	limit := func(args ...string) {
+		if _, err := s.broker.Control(t.Context(), append([]string{"set_vm_memory_high_watermark"}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limit("absolute", "1000000")
+	if err := c.Publish("keystone", queueName, false, false, amqp091.Publishing{Body: []byte(userDeleted(2))}); err != nil {
+		t.Fatal(err)
+	}
+	if b := <-blocked; !b.Active {
+		t.Error("the broker takes messages")
+	}
+	limit("absolute", "1GB")
+	s.expect(user(2))
+	if strings.Contains(s.log.String(), "level=WARN") {
+		t.Error("the listener did not stay connected")
+	}
+}
+
+// ownBroker is for tests that harm it.
+func ownBroker(t *testing.T) *services.RabbitMQ {
+	t.Helper()
+	server, err := services.StartRabbitMQ(t.Context())
+	services.Need(t, err)
+	t.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return server
+}
+
+// TestBrokerRestarts: nothing durable is lost, and there is no spinning.
+func TestBrokerRestarts(t *testing.T) {
+	s := newSite(t, ownBroker(t))
+	c := s.channel()
+	s.declare(c, kind{durable: true})
+	hold := make(chan struct{})
+	s.queue.set(nil, hold)
+	s.listen(nil)
+	s.send(c, userDeleted(1))
+	s.expect(user(1))
+	for round, end := range []func() error{s.broker.Shutdown, s.broker.Kill} {
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		s.until("noticed", func() bool { return strings.Count(s.log.String(), "is lost; will connect again") == round+1 })
+		if err := s.broker.Start(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		s.expect(user(1)) // it was not acknowledged
+	}
+	s.queue.set(nil, nil)
+	close(hold)
+	c = s.channel()
+	s.send(c, userDeleted(2))
+	s.expect(user(2))
+	s.until("acknowledged", func() bool {
+		q, err := c.QueueDeclarePassive(queueName, true, false, false, false, nil)
+		return err == nil && q.Messages == 0 && testutil.ToFloat64(s.listener.metrics.unacknowledged) == 0
+	})
+	if n := strings.Count(s.log.String(), "Cannot connect"); n > 400 {
+		t.Errorf("%d tries to connect", n)
+	}
+}
+
+// TestSeveralHosts: those that are not there are passed over.
+func TestSeveralHosts(t *testing.T) {
+	s := newSite(t, sharedBroker(t))
+	c := s.channel()
+	s.declare(c, kind{})
+	s.send(c, userDeleted(1))
+	s.listen(func(cfg *Config) {
+		cfg.TransportURL = strings.Replace(cfg.TransportURL, "rabbit://", "rabbit://u:p@127.0.0.1:1,u:p@127.0.0.1:2,", 1)
+	})
+	s.expect(user(1))
+}
+
+func TestWrongLogin(t *testing.T) {
+	server := sharedBroker(t)
+	for name, tt := range map[string]struct{ url, advice string }{
+		"password": {fmt.Sprintf("rabbit://muster:hunter2@%s/", server.Address()), "user and password"},
+		"vhost":    {server.URL("none"), "virtual host"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, server)
+			s.listen(func(cfg *Config) { cfg.TransportURL = tt.url })
+			s.until("explained", func() bool { return strings.Contains(s.log.String(), tt.advice) })
+			if strings.Contains(s.log.String(), "hunter2") {
+				t.Error("the log holds the password")
+			}
+		})
+	}
+}
+
+// TestOslo: the real library sends, first and then again while we listen.
+func TestOslo(t *testing.T) {
+	python := debianPython(t)
+	for name, options := range map[string]string{
+		"defaults": "", "durable": "amqp_durable_queues", "quorum": "rabbit_quorum_queue",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, sharedBroker(t))
+			s.oslo(python, options, 1)
+			s.listen(nil)
+			s.expect(user(1))
+			s.oslo(python, options, 2)
+			s.expect(user(2))
+		})
+	}
+}
+
+func (s *site) oslo(python, option string, number int) {
+	s.t.Helper()
+	command := exec.CommandContext(s.t.Context(), python, "testdata/oslo_sends.py", s.broker.URL(s.vhost), option,
+		fmt.Sprintf("%032x", number))
+	command.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8"}
+	if out, err := command.CombinedOutput(); err != nil {
+		s.t.Fatalf("%v\n%s", err, out)
+	}
+}

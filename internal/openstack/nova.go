@@ -1,0 +1,222 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package openstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/instanceactions"
+	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/muster-cloud/muster/internal/uuid"
+)
+
+// serverPage is Nova's max_limit. A Nova that is set to less gives less.
+const serverPage = 1000
+
+// Server is what Muster wants to know of an instance.
+type Server struct {
+	ID, ProjectID string // 32 hex digits
+	Name          string
+	Metadata      map[string]string
+	// LaunchedAt is when its disk was last made or moved: by a boot, a rebuild,
+	// a resize or an unshelving. Zero while it has none.
+	LaunchedAt time.Time
+}
+
+// Servers asks Nova. It caches nothing, and is safe for simultaneous use.
+type Servers struct {
+	cfg     Config
+	session *session
+	slots   chan struct{}
+	seconds *prometheus.HistogramVec
+}
+
+// NewServers checks cfg and returns a Servers. It does not connect: it logs in
+// when it is first asked something.
+func NewServers(cfg Config) (*Servers, error) {
+	cfg, err := withDefaults(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("compute service: %w", err)
+	}
+	s := &Servers{
+		cfg: cfg, session: &session{cfg: cfg, service: "compute", open: openstack.NewComputeV2},
+		slots: make(chan struct{}, cfg.MaxInFlight),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "muster_nova_request_seconds",
+			Help:    "Requests to Nova, by HTTP status (error: no answer).",
+			Buckets: prometheus.ExponentialBuckets(0.001, 3, 9),
+		}, []string{"status"}),
+	}
+	if cfg.Registerer != nil {
+		err = cfg.Registerer.Register(s.seconds)
+	}
+	return s, err
+}
+
+// Server returns an instance. ErrNotFound is certain: Nova says that there is
+// none, and that it shows this caller the instances of all projects.
+//
+// Nova answers 404 also to those who may not see an instance, so it is asked
+// again by a list of all projects, which it gives only to those who may see
+// them (os_compute_api:servers:detail:get_all_tenants). The list alone would
+// not do either: it leaves out the instances of cells that do not answer.
+//
+// Errors: ErrNotFound, ErrForbidden, ErrUnavailable, that of ctx.
+func (s *Servers) Server(ctx context.Context, id string) (Server, error) {
+	canonical, err := uuid.Parse(id)
+	if err != nil {
+		return Server{}, fmt.Errorf("instance: %w", ErrNotFound)
+	}
+	var found *servers.Server
+	err = s.ask(ctx, "show a server", func(ctx context.Context, client *gophercloud.ServiceClient) (err error) {
+		found, err = servers.Get(ctx, client, uuid.Dashed(canonical)).Extract()
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return Server{}, s.confirmMissing(ctx, canonical)
+	}
+	if err != nil {
+		return Server{}, err
+	}
+	return newServer(*found)
+}
+
+func (s *Servers) confirmMissing(ctx context.Context, id string) error {
+	query := url.Values{"all_tenants": {"1"}, "uuid": {uuid.Dashed(id)}}
+	there, err := s.list(ctx, query)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return fmt.Errorf("%w: the list of servers is not where Nova has it", ErrUnavailable)
+	case err != nil:
+		return err
+	case len(there) > 0:
+		return fmt.Errorf("%w: show a server: it is in the list and not found", ErrUnavailable)
+	}
+	return fmt.Errorf("instance %s: %w", id, ErrNotFound)
+}
+
+// EachServer calls do with every instance of every project, in pages. That the
+// list was whole is known only when it returns nil; even then instances can be
+// missing in it, for Nova leaves out those of cells that do not answer.
+//
+// Errors: that of do, ErrForbidden, ErrUnavailable, that of ctx.
+func (s *Servers) EachServer(ctx context.Context, do func(Server) error) error {
+	marker := ""
+	for {
+		query := url.Values{"all_tenants": {"1"}, "limit": {strconv.Itoa(serverPage)}}
+		if marker != "" {
+			query.Set("marker", marker)
+		}
+		page, err := s.list(ctx, query)
+		if errors.Is(err, ErrNotFound) {
+			err = fmt.Errorf("%w: the list of servers is not where Nova has it", ErrUnavailable)
+		}
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, one := range page {
+			server, err := newServer(one)
+			if err != nil {
+				return err
+			}
+			if err := do(server); err != nil {
+				return err
+			}
+		}
+		if next := page[len(page)-1].ID; next != marker {
+			marker = next
+			continue
+		}
+		return fmt.Errorf("%w: list servers: the same page again", ErrUnavailable)
+	}
+}
+
+// list returns one page.
+func (s *Servers) list(ctx context.Context, query url.Values) ([]servers.Server, error) {
+	var body struct {
+		Servers *[]servers.Server `json:"servers"`
+	}
+	err := s.ask(ctx, "list servers", func(ctx context.Context, client *gophercloud.ServiceClient) error {
+		_, err := client.Get(ctx, client.ServiceURL("servers", "detail")+"?"+query.Encode(), &body,
+			&gophercloud.RequestOpts{OkCodes: []int{http.StatusOK}})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if body.Servers == nil {
+		return nil, fmt.Errorf("%w: list servers: the answer holds no list", ErrUnavailable)
+	}
+	return *body.Servers, nil
+}
+
+// RebuiltAt returns when an instance was last rebuilt, as Nova's log of its
+// actions says; the zero time if it never was.
+//
+// Errors: ErrNotFound, ErrForbidden, ErrUnavailable, that of ctx.
+func (s *Servers) RebuiltAt(ctx context.Context, id string) (time.Time, error) {
+	var last time.Time
+	err := s.ask(ctx, "list a server's actions", func(ctx context.Context, client *gophercloud.ServiceClient) error {
+		pages, err := instanceactions.List(client, uuid.Dashed(id), nil).AllPages(ctx)
+		if err != nil {
+			return err
+		}
+		actions, err := instanceactions.ExtractInstanceActions(pages)
+		for _, action := range actions {
+			if action.Action == "rebuild" && action.StartTime.After(last) {
+				last = action.StartTime
+			}
+		}
+		return err
+	})
+	return last, err
+}
+
+// ask makes one request, with a deadline, in one of the slots.
+func (s *Servers) ask(ctx context.Context, call string, request func(context.Context, *gophercloud.ServiceClient) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	release, err := take(ctx, s.slots, "Nova")
+	if err != nil {
+		return err
+	}
+	defer release()
+	client, err := s.session.use(ctx)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	err = request(ctx, client)
+	s.seconds.WithLabelValues(statusOf(err)).Observe(time.Since(start).Seconds())
+	switch {
+	case gophercloud.ResponseCodeIs(err, http.StatusNotFound):
+		return fmt.Errorf("%s: %w", call, ErrNotFound)
+	case gophercloud.ResponseCodeIs(err, http.StatusForbidden):
+		return fmt.Errorf("%s: %w: give it the role admin", call, ErrForbidden)
+	default:
+		return explain(call, err)
+	}
+}
+
+func newServer(one servers.Server) (Server, error) {
+	id, err := uuid.Parse(one.ID)
+	if err != nil {
+		return Server{}, fmt.Errorf("%w: a server's ID is no UUID", ErrUnavailable)
+	}
+	project, err := uuid.Parse(one.TenantID)
+	if err != nil {
+		return Server{}, fmt.Errorf("%w: the ID of a server's project is no UUID", ErrUnavailable)
+	}
+	return Server{ID: id, ProjectID: project, Name: one.Name, Metadata: one.Metadata, LaunchedAt: one.LaunchedAt.UTC()}, nil
+}

@@ -1,0 +1,130 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// PendingKey is an entity of the cloud that is to be looked at (again): after a failure, or at a later time.
+type PendingKey struct {
+	Kind, ID  string
+	Rebuilt   bool // hinted as rebuilt
+	Attempts  int  // failed ones in a row
+	NextAt    time.Time
+	Since     time.Time // when it was first put off
+	LastError string    // cut if too long
+}
+
+// maxKeyID is the width of the column: a user's and a project's ID with a slash between them.
+const maxKeyID = 2*maxID + 1
+
+func (k PendingKey) check() error {
+	var c check
+	c.id("kind", k.Kind)
+	c.that(k.ID != "" && len(k.ID) <= maxKeyID && asciiOnly(k.ID) == k.ID, "the ID of the key is missing, too long, or not ASCII")
+	c.that(k.Attempts >= 0 && k.Attempts < 1<<31, "the attempts are out of range")
+	c.that(!k.NextAt.IsZero(), "the key has no time")
+	return c.err
+}
+
+// DeferKey records that a key is to be worked on at its time. A record that is there already gets the new attempts, time and error; that it was
+// hinted as rebuilt, and since when it waits, stay.
+func (s *Store) DeferKey(ctx context.Context, k PendingKey) error {
+	if err := k.check(); err != nil {
+		return fmt.Errorf("pending key: %w", err)
+	}
+	if k.Since.IsZero() {
+		k.Since = s.now()
+	}
+	rebuilt := 0
+	if k.Rebuilt {
+		rebuilt = 1
+	}
+	write := func(t *tx) error {
+		n, err := t.exec(`UPDATE converge_key SET rebuilt = CASE WHEN rebuilt = 1 THEN 1 ELSE ? END, attempts = ?, next_at = ?, last_error = ?
+			WHERE kind = ? AND id = ?`, rebuilt, k.Attempts, micros(k.NextAt), cut(k.LastError, maxText), k.Kind, k.ID)
+		if err != nil || n > 0 {
+			return err
+		}
+		return t.insert(pendingKeyTable, [][]any{{k.Kind, k.ID, rebuilt, k.Attempts, micros(k.NextAt), micros(k.Since), cut(k.LastError, maxText)}})
+	}
+	err := s.transact(ctx, write)
+	if errors.Is(err, ErrExists) {
+		// Another replica recorded it between the two statements.
+		err = s.transact(ctx, write)
+	}
+	if err != nil {
+		return fmt.Errorf("pending key: %w", err)
+	}
+	return nil
+}
+
+var selectPendingKey = "SELECT " + pendingKeyTable.list("") + " FROM converge_key"
+
+func scanPendingKey(r scanner) (PendingKey, error) {
+	var k PendingKey
+	var rebuilt, attempts, next, since int64
+	err := r.Scan(&k.Kind, &k.ID, &rebuilt, &attempts, &next, &since, &k.LastError)
+	k.Rebuilt, k.Attempts, k.NextAt, k.Since = rebuilt != 0, int(attempts), fromMicros(next), fromMicros(since)
+	return k, err
+}
+
+// DueKeys returns keys whose time has come, at most limit, the most overdue first.
+func (s *Store) DueKeys(ctx context.Context, limit int) ([]PendingKey, error) {
+	if limit < 1 || limit > MaxPageLimit {
+		return nil, fmt.Errorf("due keys: %w: the limit is from 1 to %d", ErrInvalid, MaxPageLimit)
+	}
+	all, err := list(ctx, s, scanPendingKey, selectPendingKey+" WHERE next_at <= ? ORDER BY next_at LIMIT ?", micros(s.now()), limit)
+	if err != nil {
+		return nil, fmt.Errorf("due keys: %w", err)
+	}
+	return all, nil
+}
+
+// ClaimKey takes a due key for one replica until a time, when it is due again unless it was settled. It returns false if another was faster.
+func (s *Store) ClaimKey(ctx context.Context, k PendingKey, until time.Time) (claimed bool, err error) {
+	err = s.transact(ctx, func(t *tx) error {
+		n, err := t.exec("UPDATE converge_key SET next_at = ? WHERE kind = ? AND id = ? AND next_at = ?", micros(until), k.Kind, k.ID, micros(k.NextAt))
+		claimed = n > 0
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("claim a key: %w", err)
+	}
+	return claimed, nil
+}
+
+// SettleKey forgets a key that has converged, unless it was put off anew since it was claimed, until the time of the claim.
+func (s *Store) SettleKey(ctx context.Context, k PendingKey, until time.Time) error {
+	err := s.transact(ctx, func(t *tx) error {
+		_, err := t.exec("DELETE FROM converge_key WHERE kind = ? AND id = ? AND next_at = ?", k.Kind, k.ID, micros(until))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("settle a key: %w", err)
+	}
+	return nil
+}
+
+// PendingKeys lists keys by kind and ID. The page's After is a kind and an ID with a blank between them.
+func (s *Store) PendingKeys(ctx context.Context, page Page) ([]PendingKey, error) {
+	limit, err := Page{Limit: page.Limit}.limit()
+	if err != nil {
+		return nil, err
+	}
+	kind, id, ok := strings.Cut(page.After, " ")
+	if !ok && page.After != "" || len(id) > maxKeyID || asciiOnly(page.After) != page.After {
+		return nil, fmt.Errorf("list keys: %w: the marker is not a kind and an ID", ErrInvalid)
+	}
+	all, err := list(ctx, s, scanPendingKey, selectPendingKey+" WHERE kind > ? OR (kind = ? AND id > ?) ORDER BY kind, id LIMIT ?", kind, kind, id, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list keys: %w", err)
+	}
+	return all, nil
+}

@@ -30,7 +30,7 @@ unit: ## Run the fast tests, without services and installing nothing
 	$(GO) test -short ./...
 
 .PHONY: bench
-bench: deps-test ## Measure what docs/performance.md reports (BENCH_FLAGS="-rows user-cert" for some rows)
+bench: deps-test ## Measure what docs/performance.md reports (BENCH_FLAGS="-rows usercert" for some rows)
 	$(GO) run ./test/bench $(BENCH_FLAGS)
 
 .PHONY: lint

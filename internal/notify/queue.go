@@ -150,17 +150,12 @@ func (l *Listener) exchanges(connection *amqp091.Connection) ([]string, error) {
 func (l *Listener) declare(connection *amqp091.Connection, queue, exchange string) error {
 	rabbit := l.cfg.Rabbit
 	durable := rabbit.DurableQueues || rabbit.QuorumQueue
-	// To declare an exchange that is there changes nothing, and fails if its
-	// flags are others.
-	err := onChannel(connection, func(c *amqp091.Channel) error {
-		return c.ExchangeDeclare(exchange, amqp091.ExchangeTopic, durable, rabbit.AutoDelete, false, false, nil)
-	})
-	if hasCode(err, amqp091.PreconditionFailed) && !rabbit.QuorumQueue {
+	if !rabbit.QuorumQueue && l.matches(connection, exchange, !durable) {
 		durable = !durable
 		l.cfg.Logger.Warn("The services' exchanges are declared otherwise than [oslo_messaging_rabbit] says; following them",
-			"exchange", exchange, "amqp_durable_queues", durable, "error", err)
+			"exchange", exchange, "amqp_durable_queues", durable)
 	}
-	err = onChannel(connection, func(c *amqp091.Channel) error {
+	err := onChannel(connection, func(c *amqp091.Channel) error {
 		var arguments amqp091.Table
 		if rabbit.QuorumQueue {
 			arguments = amqp091.Table{"x-queue-type": "quorum"}
@@ -175,6 +170,14 @@ func (l *Listener) declare(connection *amqp091.Connection, queue, exchange strin
 		l.cfg.Logger.Info("Made a queue", "queue", queue, "durable", durable, "quorum", rabbit.QuorumQueue)
 	}
 	return err
+}
+
+// matches tells whether an exchange that is there is durable or not, as asked:
+// to declare it once more changes nothing, and fails if its flags are others.
+func (l *Listener) matches(connection *amqp091.Connection, exchange string, durable bool) bool {
+	return onChannel(connection, func(c *amqp091.Channel) error {
+		return c.ExchangeDeclare(exchange, amqp091.ExchangeTopic, durable, l.cfg.Rabbit.AutoDelete, false, false, nil)
+	}) == nil
 }
 
 // exists tells whether a passive declaration finds its object. One whose type

@@ -506,3 +506,34 @@ func (s *site) oslo(python, option string, number int) {
 		s.t.Fatalf("%v\n%s", err, out)
 	}
 }
+
+// TestCheck is what muster config check does.
+func TestCheck(t *testing.T) {
+	server := sharedBroker(t)
+	cfg := Config{TransportURL: server.URL("/"), Topics: []string{"t"}}
+	if err := Check(t.Context(), cfg); err != nil {
+		t.Error(err)
+	}
+	cfg.TransportURL = fmt.Sprintf("rabbit://muster:hunter2@%s/", server.Address())
+	if err := Check(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "user and password") || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestNotAllowedToBind: a login that may only read what the services have set
+// up is enough.
+func TestNotAllowedToBind(t *testing.T) {
+	s := newSite(t, ownBroker(t))
+	c := s.channel()
+	s.declare(c, kind{durable: true})
+	if _, err := s.broker.Control(t.Context(), "set_permissions", "-p", s.vhost, "muster", "^$", "^$", ".*"); err != nil {
+		t.Fatal(err)
+	}
+	s.listen(nil)
+	s.subscribed()
+	if _, err := s.broker.Control(t.Context(), "set_permissions", "-p", s.vhost, "muster", ".*", ".*", ".*"); err != nil {
+		t.Fatal(err)
+	}
+	s.send(s.channel(), userDeleted(1))
+	s.expect(user(1))
+}

@@ -114,6 +114,9 @@ func (s *Store) Run(ctx context.Context) error {
 	for _, queue := range s.queues {
 		wg.Go(func() { s.commitAll(ctx, queue) })
 	}
+	if s.location.engine == engineSQLite {
+		wg.Go(func() { s.checkpointAll(ctx) })
+	}
 	wg.Wait()
 	return nil
 }
@@ -169,6 +172,7 @@ func (s *Store) commit(ctx context.Context, writes []*write) {
 	s.metrics.batch.Observe(float64(len(writes)))
 	err := s.transact(ctx, func(t *tx) error { return s.runBatch(t, writes) })
 	s.metrics.commit.Observe(time.Since(begin).Seconds())
+	s.committed.Add(1)
 	if err == nil {
 		return
 	}

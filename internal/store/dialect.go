@@ -113,11 +113,11 @@ func (l location) connectSQLite(mustExist bool) (writer, reader *sql.DB, err err
 		return (&url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}).String()
 	}
 	w, err := sqlite.NewConnector(dsn(url.Values{"_txlock": {"immediate"}},
-		"journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(4000)", "journal_size_limit(67108864)"))
+		"journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(12000)", "journal_size_limit(67108864)"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	r, err := sqlite.NewConnector(dsn(url.Values{}, "query_only(1)"))
+	r, err := sqlite.NewConnector(dsn(url.Values{}, "query_only(1)", "synchronous(FULL)"))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}

@@ -53,7 +53,9 @@ type Store struct {
 	queues   []chan *write
 	seed     maphash.Seed // spreads projects over the queues
 	running  atomic.Bool
-	serials  serials
+	// committed counts shared transactions.
+	committed atomic.Int64
+	serials   serials
 }
 
 // Open connects to the database and checks that it answers. It doesn't look at the schema; see CheckSchema. Grouped writes wait for Run.

@@ -49,6 +49,9 @@ type serialEncoder struct {
 	compact int  // bytes of all ranges and bitmaps
 
 	choices []uint16 // of the cluster at hand, in descending order of runs
+	planned []uint64 // that cluster
+	mayList bool     // whether it was planned with a list
+	cost    int      // of the plan
 	windows [8]window
 }
 
@@ -71,10 +74,11 @@ func (e *serialEncoder) measure(serials []uint64) {
 	}
 	withList := compact + listed*serialCost + sectionCost
 	if listed == 0 || withoutList <= withList {
-		*e = serialEncoder{noList: true, compact: withoutList, choices: e.choices}
+		// Where nothing was listed, the plans are the same with and without.
+		e.noList, e.listed, e.compact = listed > 0, 0, withoutList
 		return
 	}
-	e.listed, e.compact = listed, compact
+	e.noList, e.listed, e.compact = false, listed, compact
 }
 
 // size returns the number of bytes that append will write.
@@ -152,7 +156,19 @@ func (e *serialEncoder) countListed(cluster []uint64) int {
 //
 // It goes from the last run to the first, so that the choices can be
 // followed from the first to the last while the runs are found again.
+//
+// A cluster that was just planned is not planned again: one of a million
+// serials is common, since Muster's are dense.
 func (e *serialEncoder) plan(cluster []uint64, useList bool) int {
+	if len(e.planned) == len(cluster) && &e.planned[0] == &cluster[0] && e.mayList == useList {
+		return e.cost
+	}
+	e.planned, e.mayList = cluster, useList
+	e.cost = e.planAnew(cluster, useList)
+	return e.cost
+}
+
+func (e *serialEncoder) planAnew(cluster []uint64, useList bool) int {
 	e.choices = e.choices[:0]
 	if len(cluster) == 1 && useList {
 		e.choices = append(e.choices, byList)

@@ -15,6 +15,7 @@ import (
 func wholeLists(t *testing.T, w *world) {
 	ctx := t.Context()
 	w.grant(t, "tester")
+	w.withoutRights(t)
 	group := w.create(t, "group", object{"name": "listed-" + w.user, "domain_id": "default"})
 	w.do(t, "PUT", "/groups/"+group+"/users/"+w.user)
 	w.do(t, "PUT", "/projects/"+w.project+"/groups/"+group+"/roles/"+w.roles["member"])
@@ -66,7 +67,6 @@ func wholeLists(t *testing.T, w *world) {
 	if projects, everywhere, err := w.client.GroupProjects(ctx, group); err != nil || everywhere || len(projects) != 0 {
 		t.Errorf("projects of a group that is gone: %v, %v, %v", projects, everywhere, err)
 	}
-	w.withoutRights(t)
 }
 
 // withoutRights logs in as the scenario's user, who administers nothing.

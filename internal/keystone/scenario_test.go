@@ -197,6 +197,7 @@ var scenarioTable = []struct {
 	name string
 	play func(t *testing.T, w *world)
 }{
+	{"whole lists", wholeLists},
 	{"token without scope", func(t *testing.T, w *world) {
 		token := w.wantValid(t, w.login(t, byPassword(w.user, "secret"), nil))
 		if token.UserID != w.user || token.ProjectID != "" || token.SystemScope {

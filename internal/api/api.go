@@ -48,6 +48,7 @@ type Request struct {
 	Remote string  // the client's address, without port
 	Caller *Caller // nil on endpoints without authentication
 
+	secure     bool // the client used HTTPS
 	record     *record
 	writer     http.ResponseWriter
 	connection context.Context // the request's own, without the time limit
@@ -81,11 +82,10 @@ func (r *Request) BaseURL() string {
 	if r.settings.PublicURL != "" {
 		return r.settings.PublicURL
 	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
+	if r.secure {
+		return "https://" + r.Host
 	}
-	return scheme + "://" + r.Host
+	return "http://" + r.Host
 }
 
 // statusOf maps every error to a status, a reason for the caller, and how long

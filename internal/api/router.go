@@ -95,7 +95,7 @@ type requestKey struct{}
 // record about it.
 func (ro *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	request := &Request{ID: newRequestID(), Remote: ro.remote(r), record: &record{}, writer: w, settings: &ro.cfg}
+	request := &Request{ID: newRequestID(), Remote: ro.remote(r), secure: ro.secure(r), record: &record{}, writer: w, settings: &ro.cfg}
 	a := &answer{ResponseWriter: w}
 	w.Header().Set("X-Openstack-Request-Id", request.ID)
 	trimSlashes(r.URL)
@@ -209,6 +209,15 @@ func (ro *Router) remote(r *http.Request) string {
 		}
 	}
 	return address.String()
+}
+
+// secure tells whether the client used HTTPS, to us or to a trusted proxy.
+func (ro *Router) secure(r *http.Request) bool {
+	if r.TLS != nil {
+		return true
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && ro.trusted(peer.Addr().Unmap()) && strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
 }
 
 func (ro *Router) trusted(address netip.Addr) bool {

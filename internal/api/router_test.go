@@ -216,6 +216,21 @@ func TestRemoteAddress(t *testing.T) {
 	}
 }
 
+func TestLinksFollowTheClientsScheme(t *testing.T) {
+	router := newRouter(io.Discard, face{"GET /x": func(r *Request) (Response, error) { return Response{Body: r.BaseURL()}, nil }},
+		func(c *RouterConfig) { c.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} })
+	for peer, want := range map[string]string{"10.0.0.1:9": `"https://muster.example"`, "192.0.2.1:9": `"http://muster.example"`} {
+		r := httptest.NewRequest("GET", "http://muster.example/x", nil)
+		r.RemoteAddr = peer
+		r.Header.Set("X-Forwarded-Proto", "https")
+		recorder := httptest.NewRecorder()
+		router.ServeHTTP(recorder, r)
+		if got := recorder.Body.String(); got != want {
+			t.Errorf("behind %s: %s, want %s", peer, got, want)
+		}
+	}
+}
+
 func TestRateLimitIsPerAddress(t *testing.T) {
 	limiter := NewRateLimiter(0.001, 2)
 	router := newRouter(io.Discard, face{"GET /x": limiter.Limited(func(*Request) (Response, error) { return Response{Body: "ok"}, nil })})

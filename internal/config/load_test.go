@@ -443,7 +443,7 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		const secret = "hunter2-is-the-password"
 		if strings.Contains(text, "_file") || strings.Contains(text, "cafile") || len(text) > 1<<14 {
-			t.Skip("would open foreign files")
+			return // it would open foreign files
 		}
 		l := newLoader("/nowhere/muster.conf")
 		l.readText("muster.conf", text+"\n[keystone_authtoken]\npassword = "+secret+"$x\n", 0o600)

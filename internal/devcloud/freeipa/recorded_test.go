@@ -48,6 +48,9 @@ func TestRecorded(t *testing.T) {
 		"nova":  passwordLogin(t, handler, novaPrincipal, "nova-password"),
 	}
 	for _, sample := range readRecorded(t) {
+		if sample.Path == "/ipa/session/login_kerberos" {
+			continue // needs a key distribution centre, which the Kerberos tests of internal/ipa have
+		}
 		t.Run(sample.N+"-"+sample.Name, func(t *testing.T) {
 			if sample.Command != "" {
 				replayCommand(t, s, sample)
@@ -59,9 +62,6 @@ func TestRecorded(t *testing.T) {
 }
 
 func replay(t *testing.T, handler http.Handler, sample recorded, cookies map[string]string) {
-	if sample.Path == "/ipa/session/login_kerberos" {
-		t.Skip("needs a key distribution centre: see the Kerberos tests")
-	}
 	r := httptest.NewRequest(sample.Method, "https://ipa.example.test"+sample.Path, strings.NewReader(sample.Request))
 	for name, value := range sample.Headers {
 		r.Header.Set(name, value)

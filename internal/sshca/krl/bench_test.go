@@ -16,10 +16,17 @@ func benchmarkSets(n int) map[string][]uint64 {
 	for i := range odd {
 		odd[i] = uint64(2*i + 1)
 	}
+	third := make([]uint64, 0, n)
+	for serial := uint64(1); len(third) < n; serial++ {
+		if r.IntN(3) == 0 {
+			third = append(third, serial)
+		}
+	}
 	return map[string][]uint64{
 		"random":      pick(n, r.Uint64),
 		"half":        pick(n, func() uint64 { return 1 + r.Uint64N(uint64(n)) }),
 		"odd":         odd,
+		"third":       third,
 		"consecutive": runs(1, uint64(n)),
 	}
 }

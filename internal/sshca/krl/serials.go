@@ -5,6 +5,7 @@ package krl
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 )
 
@@ -52,7 +53,7 @@ type serialEncoder struct {
 	planned []uint64 // that cluster
 	mayList bool     // whether it was planned with a list
 	cost    int      // of the plan
-	windows [8]window
+	ends    ends
 }
 
 // measure decides whether a list section pays at all and computes sizes.
@@ -174,9 +175,7 @@ func (e *serialEncoder) planAnew(cluster []uint64, useList bool) int {
 		e.choices = append(e.choices, byList)
 		return serialCost
 	}
-	for i := range e.windows {
-		e.windows[i].reset()
-	}
+	e.ends.reset()
 	base := cluster[0]
 	cost := 0 // of everything above the run at hand
 	for run := 0; len(cluster) > 0; run++ {
@@ -184,23 +183,13 @@ func (e *serialEncoder) planAnew(cluster []uint64, useList bool) int {
 		last := len(cluster) - n
 		begin, end := cluster[last]-base, cluster[len(cluster)-1]-base+1
 
-		e.windows[end%8].push(candidate{cost: cost + int(end/8), end: end, run: run})
+		e.ends.push(candidate{cost: cost + int(end/8), end: end, run: run})
 		best, choice := cost+rangeCost, uint16(byRange)
 		if listCost := cost + n*serialCost; useList && listCost <= best {
 			best, choice = listCost, byList
 		}
-		for class := range e.windows {
-			c, ok := e.windows[class].best(begin)
-			if !ok {
-				continue
-			}
-			bitmap := bitmapCost + c.cost - int(begin/8)
-			if uint64(class) < begin%8 {
-				bitmap-- // floor((end-begin)/8) borrows
-			}
-			if bitmap < best {
-				best, choice = bitmap, uint16(byBitmap+run-c.run)
-			}
+		if endRun, bitmap := e.ends.best(begin); bitmapCost+bitmap < best {
+			best, choice = bitmapCost+bitmap, uint16(byBitmap+run-endRun)
 		}
 		e.choices = append(e.choices, choice)
 		cost = best
@@ -237,14 +226,76 @@ func (w *window) push(c candidate) {
 	w.count++
 }
 
-// best returns the cheapest candidate that a bitmap from begin can reach, and
-// forgets those which this and all lower beginnings cannot.
-func (w *window) best(begin uint64) (candidate, bool) {
+// forget drops the candidates that a bitmap from begin cannot reach.
+func (w *window) forget(begin uint64) {
 	for w.count > 0 && w.ring[w.head].end-begin > maxBitmapBits {
 		w.head = (w.head + 1) % 32
 		w.count--
 	}
-	return w.ring[w.head], w.count > 0
+}
+
+// ends keeps the candidates, one window for each remainder modulo 8. The best
+// of each window stands in a row of its own, since they are compared for every run.
+type ends struct {
+	windows  [8]window
+	cheapest [8]int // cost of the window's best candidate, or unreachable; times 8, plus the window's place
+	farthest uint64 // the end of one of these, or more
+}
+
+// unreachable is more than any plan costs.
+const unreachable = math.MaxInt / 16
+
+func (e *ends) reset() {
+	for class := range e.windows {
+		e.windows[class].reset()
+		e.look(class)
+	}
+	e.farthest = 0
+}
+
+func (e *ends) push(c candidate) {
+	class := int(c.end % 8)
+	e.windows[class].push(c)
+	e.look(class)
+	e.farthest = max(e.farthest, c.end)
+}
+
+func (e *ends) look(class int) {
+	cost := unreachable
+	if w := &e.windows[class]; w.count > 0 {
+		cost = w.ring[w.head%32].cost
+	}
+	e.cheapest[class] = 8*cost + class
+}
+
+// best returns the end of the cheapest bitmap from begin, and what it and all
+// that follows cost, without the bitmap's header. It forgets what this and all
+// lower beginnings cannot reach.
+func (e *ends) best(begin uint64) (run, cost int) {
+	if e.farthest-begin > maxBitmapBits {
+		e.forget(begin)
+	}
+	least := 8 * unreachable
+	for class, cheapest := range &e.cheapest {
+		// Where the remainder of begin is higher, floor((end-begin)/8) borrows
+		// one. No branch: it would be guessed wrong half of the time.
+		borrowed := int((uint64(class) - begin%8) >> 63)
+		least = min(least, cheapest-8*borrowed)
+	}
+	w := &e.windows[least%8]
+	return w.ring[w.head%32].run, least/8 - int(begin/8)
+}
+
+func (e *ends) forget(begin uint64) {
+	e.farthest = 0
+	for class := range e.windows {
+		w := &e.windows[class]
+		w.forget(begin)
+		e.look(class)
+		if w.count > 0 {
+			e.farthest = max(e.farthest, w.ring[w.head].end)
+		}
+	}
 }
 
 // clusterLen returns how many of the serials, from the first, lie close enough

@@ -25,8 +25,9 @@ type Entry struct {
 // for each entry and up to a quarter more in reserve. The zero value is empty
 // and ready. A Set is not safe for use by several goroutines at once.
 type Set struct {
-	serials []uint64
-	expires []int64 // of the serial at the same place
+	serials  []uint64
+	expires  []int64 // of the serial at the same place
+	earliest int64   // none expires before it
 }
 
 // Len returns the number of serials.
@@ -61,6 +62,12 @@ func (s *Set) Insert(entries ...Entry) int {
 			}
 			return 1
 		})
+	}
+	if len(s.serials) == 0 {
+		s.earliest = Never
+	}
+	for _, e := range batch {
+		s.earliest = min(s.earliest, e.Expires)
 	}
 	return s.merge(batch[:above]) + s.push(batch[above:])
 }
@@ -113,10 +120,15 @@ func (s *Set) merge(batch []Entry) int {
 // time, and returns how many there were.
 func (s *Set) Expire(before time.Time) int {
 	limit := before.Unix()
+	if limit <= s.earliest {
+		return 0
+	}
 	kept := 0
+	s.earliest = Never
 	for i, expires := range s.expires {
 		if expires >= limit {
 			s.serials[kept], s.expires[kept] = s.serials[i], expires
+			s.earliest = min(s.earliest, expires)
 			kept++
 		}
 	}

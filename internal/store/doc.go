@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package store keeps Muster's records in SQLite, PostgreSQL or MariaDB: authorities, instances with their host tokens,
-// user and host certificates, revocations, enrolments with the objects made for them, the audit trail and leases.
+// user and host certificates, revocations, enrolments with the objects made for them, addresses of instances, the audit trail and leases.
 //
 // A call that writes returns nil only after the database has committed, durably. Writes of simultaneous requests share
 // one transaction. The package never decides who may do what, never signs, and never sees a private key or a host token in clear:

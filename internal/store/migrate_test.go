@@ -17,7 +17,7 @@ func TestUpgrade(t *testing.T) {
 			isError(t, s.CheckSchema(ctx), ErrSchemaOld)
 			_, err := s.Instance(ctx, id(1))
 			isError(t, err, ErrSchemaOld)
-			equal(t, must(s.Upgrade(ctx))(t), []string{"0001_records.sql", "0002_enrolment.sql", "0003_converge.sql"})
+			equal(t, must(s.Upgrade(ctx))(t), []string{"0001_records.sql", "0002_enrolment.sql", "0003_converge.sql", "0004_address.sql"})
 			equal(t, len(must(s.Upgrade(ctx))(t)), 0)
 			if err := s.CheckSchema(ctx); err != nil {
 				t.Fatal(err)
@@ -52,7 +52,7 @@ func TestUpgradesAtOnce(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			equal(t, applied, 3)
+			equal(t, applied, 4)
 		})
 	}
 }
@@ -74,7 +74,7 @@ func TestUpgradeAfterDeath(t *testing.T) {
 			}
 			f.step(upgradeLease)
 			s := open(t, Config{URL: url, Now: f.Now})
-			equal(t, len(must(s.Upgrade(t.Context()))(t)), 3)
+			equal(t, len(must(s.Upgrade(t.Context()))(t)), 4)
 		})
 	}
 }

@@ -1,0 +1,90 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package address
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/muster-cloud/muster/internal/store"
+)
+
+// records are what a test says they are.
+type records struct {
+	enrolment store.Enrolment
+	addresses []store.Address
+	err       error
+}
+
+func (r records) Enrolment(context.Context, string) (store.Enrolment, error) {
+	if r.enrolment.State == "" {
+		return r.enrolment, store.ErrNotFound
+	}
+	return r.enrolment, nil
+}
+
+func (r records) Addresses(context.Context, string) ([]store.Address, error) {
+	return r.addresses, r.err
+}
+
+func addresses(texts ...string) (all []store.Address) {
+	for _, text := range texts {
+		all = append(all, store.Address{IP: netip.MustParseAddr(text)})
+	}
+	return all
+}
+
+func TestNames(t *testing.T) {
+	enrolled := func(state store.EnrolmentState) store.Enrolment {
+		return store.Enrolment{FQDN: "web.example.test", State: state}
+	}
+	for name, tt := range map[string]struct {
+		instance store.Instance
+		records  records
+		want     []string
+	}{
+		"host name": {store.Instance{Hostname: "Web"}, records{}, []string{"web"}},
+		"all": {store.Instance{Hostname: "web"}, records{enrolment: enrolled(store.EnrolmentEnrolled), addresses: addresses("203.0.113.5", "10.0.0.5", "fd00::5")},
+			[]string{"web", "web.example.test", "203.0.113.5", "10.0.0.5", "fd00::5"}},
+		"twice":   {store.Instance{Hostname: "web"}, records{addresses: addresses("10.0.0.5", "10.0.0.5")}, []string{"web", "10.0.0.5"}},
+		"no name": {store.Instance{}, records{addresses: addresses("10.0.0.5")}, []string{"10.0.0.5"}},
+		"created": {store.Instance{Hostname: "web"}, records{enrolment: enrolled(store.EnrolmentCreated)}, []string{"web", "web.example.test"}},
+		// The name may be somebody else's.
+		"failed":  {store.Instance{Hostname: "web"}, records{enrolment: enrolled(store.EnrolmentFailed)}, []string{"web"}},
+		"leaving": {store.Instance{Hostname: "web"}, records{enrolment: enrolled(store.EnrolmentLeaving)}, []string{"web"}},
+		"deleted": {store.Instance{Hostname: "web", State: store.InstanceDeleted}, records{addresses: addresses("10.0.0.5")}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := NewBook(tt.records).Names(t.Context(), tt.instance)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestNamesAreBounded(t *testing.T) {
+	var many []store.Address
+	for n := range 1000 {
+		many = append(many, store.Address{IP: netip.AddrFrom4([4]byte{10, 0, byte(n / 256), byte(n % 256)})})
+	}
+	names, err := NewBook(records{addresses: many}).Names(t.Context(), store.Instance{Hostname: "web"})
+	if err != nil || len(names) != MaxNames || names[0] != "web" {
+		t.Error(len(names), err)
+	}
+}
+
+func TestNamesNeedTheRecords(t *testing.T) {
+	broken := errors.New("broken")
+	if _, err := NewBook(records{err: broken}).Names(t.Context(), store.Instance{Hostname: "web"}); !errors.Is(err, broken) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,363 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package files
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+const stateFolder = "/var/lib/agent"
+
+// machine is a small tree as it was before Muster.
+func machine(t *testing.T, root string) {
+	t.Helper()
+	for path, content := range map[string]string{
+		"etc/ssh/sshd_config": "UsePAM yes\n", "etc/pam.d/sudo": "#%PAM-1.0\nauth required x\n",
+	} {
+		name := filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(content), 0o640); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func open(t *testing.T, root string) *Tree {
+	t.Helper()
+	tree, err := OpenTree(t.Context(), Config{Root: root, State: stateFolder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tree.Close() })
+	return tree
+}
+
+// snapshot describes everything but the state folder: type, mode, owner, content.
+func snapshot(t *testing.T, root string) map[string]string {
+	t.Helper()
+	seen := map[string]string{}
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || name == filepath.Join(root, "var") {
+			return errors.Join(err, fs.SkipDir)
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		uid, gid := owner(info)
+		text := info.Mode().String() + " " + strconv.Itoa(uid) + ":" + strconv.Itoa(gid)
+		if info.Mode().IsRegular() {
+			content, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			text += " " + string(content)
+		}
+		seen[strings.TrimPrefix(name, root)] = text
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.SkipDir) {
+		t.Fatal(err)
+	}
+	return seen
+}
+
+// setUp is what an agent does to the small machine.
+func setUp(t *testing.T, tree *Tree) *Change {
+	t.Helper()
+	change := tree.Begin()
+	block := append([]byte("#%PAM-1.0\n"), Block("auth sufficient y")...)
+	err := errors.Join(
+		change.Folder("/etc/ssh/muster", Folder),
+		change.Write("/etc/ssh/muster/ca", []byte("ca\n"), Public),
+		change.Write("/etc/ssh/sshd_config", []byte("replaced\n"), Attr{Mode: 0o600}),
+		change.Edit("/etc/pam.d/sudo", append(block, "auth required x\n"...)),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return change
+}
+
+func TestUndoGivesTheTreeBack(t *testing.T) {
+	root := t.TempDir()
+	machine(t, root)
+	before := snapshot(t, root)
+	tree := open(t, root)
+	if changed, err := setUp(t, tree).Do(t.Context()); err != nil || !changed {
+		t.Fatal(changed, err)
+	}
+	if _, err := tree.Write(t.Context(), "/etc/ssh/muster/ca", []byte("other\n"), Public); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tree.Read("/etc/ssh/muster/ca"); err != nil || string(got) != "other\n" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if changed, err := tree.Write(t.Context(), "/etc/ssh/muster/ca", []byte("other\n"), Public); err != nil || changed {
+		t.Fatal("the same again is a change", changed, err)
+	}
+	if err := tree.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+func TestUndoKeepsWhatOthersWrote(t *testing.T) {
+	root := t.TempDir()
+	machine(t, root)
+	tree := open(t, root)
+	if _, err := setUp(t, tree).Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pam := filepath.Join(root, "etc/pam.d/sudo")
+	content, err := os.ReadFile(pam)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pam, append(content, "session optional z\n"...), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "etc/ssh/muster/others"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	content, err = os.ReadFile(pam)
+	if err != nil || string(content) != "#%PAM-1.0\nauth required x\nsession optional z\n" {
+		t.Fatalf("%q, %v", content, err)
+	}
+	if names, err := tree.List("/etc/ssh/muster"); err != nil || !cmp.Equal(names, []string{"others"}) {
+		t.Fatal(names, err)
+	}
+}
+
+func TestRollback(t *testing.T) {
+	root := t.TempDir()
+	machine(t, root)
+	before := snapshot(t, root)
+	tree := open(t, root)
+	change := setUp(t, tree)
+	if _, err := change.Apply(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if cmp.Equal(before, snapshot(t, root)) {
+		t.Fatal("Apply changed nothing")
+	}
+	if err := change.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+func TestOneProcessAtATime(t *testing.T) {
+	root := t.TempDir()
+	tree := open(t, root)
+	if _, err := OpenTree(t.Context(), Config{Root: root, State: stateFolder}); !errors.Is(err, ErrBusy) {
+		t.Fatal(err)
+	}
+	if err := tree.Close(); err != nil {
+		t.Fatal(err)
+	}
+	open(t, root)
+}
+
+func TestDamagedJournal(t *testing.T) {
+	root := t.TempDir()
+	if err := open(t, root).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, stateFolder, journalName), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenTree(t.Context(), Config{Root: root, State: stateFolder}); !errors.Is(err, ErrJournal) {
+		t.Fatal(err)
+	}
+}
+
+func TestLinksStayInsideTheRoot(t *testing.T) {
+	root, outside := t.TempDir(), t.TempDir()
+	machine(t, root)
+	tree := open(t, root)
+	for link, target := range map[string]string{
+		"etc/absolute": "/opt/conf", "etc/up": "../../../../../../opt/conf", "etc/loop": "loop", "etc/dir": outside,
+	} {
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(root, "opt"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/etc/absolute", "/etc/up"} {
+		if _, err := tree.Write(t.Context(), path, []byte(path), Public); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(filepath.Join(root, "opt/conf")); err != nil || string(got) != path {
+			t.Fatalf("%q, %v", got, err)
+		}
+		if info, err := os.Lstat(filepath.Join(root, path)); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+			t.Fatal("the link itself was replaced", err)
+		}
+	}
+	for _, path := range []string{"/etc/loop", "relative"} {
+		if _, err := tree.Write(t.Context(), path, nil, Public); !errors.Is(err, ErrEscapes) {
+			t.Error(path, err)
+		}
+	}
+	if _, err := tree.Write(t.Context(), "/etc/dir/x", nil, Public); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(outside); err != nil || len(left) > 0 {
+		t.Fatal("it wrote outside of the root", left, err)
+	}
+}
+
+// crashVariable makes the test program an agent that is killed at a point.
+const crashVariable = "FILES_TEST_CRASH"
+
+// TestCrash kills a process at every point of setting up and of Undo, and at
+// every point of the recovery after a kill. After one more start the tree is
+// wholly as before or wholly as after.
+func TestCrash(t *testing.T) {
+	if instruction := os.Getenv(crashVariable); instruction != "" {
+		crashing(t, instruction)
+		return
+	}
+	pristine, finished := snapshots(t)
+	for _, what := range []string{"set up", "undo"} {
+		for first := 1; ; first++ {
+			ended := false
+			// The second process is killed while it recovers.
+			for second := 1; ; second++ {
+				root := t.TempDir()
+				machine(t, root)
+				if what == "undo" {
+					run(t, root, "set up", 0)
+				}
+				ended = run(t, root, what, first)
+				recovered := ended || run(t, root, "open", second)
+				if err := open(t, root).Close(); err != nil {
+					t.Fatal(err)
+				}
+				got := snapshot(t, root)
+				if !cmp.Equal(got, pristine) && !cmp.Equal(got, finished) {
+					t.Fatalf("%s, killed at %d and %d: %s", what, first, second, cmp.Diff(pristine, got))
+				}
+				run(t, root, "set up", 0)
+				if diff := cmp.Diff(finished, snapshot(t, root)); diff != "" {
+					t.Fatalf("%s, killed at %d and %d, then finished: %s", what, first, second, diff)
+				}
+				if recovered || testing.Short() {
+					break
+				}
+			}
+			if ended {
+				t.Logf("%s has %d points", what, first-1)
+				break
+			}
+		}
+	}
+}
+
+func snapshots(t *testing.T) (pristine, finished map[string]string) {
+	t.Helper()
+	root := t.TempDir()
+	machine(t, root)
+	pristine = snapshot(t, root)
+	run(t, root, "set up", 0)
+	return pristine, snapshot(t, root)
+}
+
+// run starts a process that does something and is killed at the point; it
+// tells whether the process came to its end.
+func run(t *testing.T, root, what string, point int) bool {
+	t.Helper()
+	command := exec.Command(os.Args[0], "-test.run=^TestCrash$")
+	command.Env = append(os.Environ(), crashVariable+"="+strings.Join([]string{what, strconv.Itoa(point), root}, "|"))
+	output, err := command.CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+		return false
+	}
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", what, err, output)
+	}
+	return true
+}
+
+func crashing(t *testing.T, instruction string) {
+	parts := strings.Split(instruction, "|")
+	last, err := strconv.Atoi(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	points := 0
+	tree, err := OpenTree(t.Context(), Config{Root: parts[2], State: stateFolder, Crash: func(string) {
+		if points++; points == last {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch parts[0] {
+	case "set up":
+		_, err = setUp(t, tree).Do(t.Context())
+	case "undo":
+		err = tree.Undo(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStrip(t *testing.T) {
+	for name, test := range map[string]struct{ content, want string }{
+		"none":     {"a\nb\n", "a\nb\n"},
+		"first":    {string(Block("x")) + "a\n", "a\n"},
+		"last":     {"a\n" + string(Block("x", "y")), "a\n"},
+		"two":      {string(Block("x")) + "a\n" + string(Block("y")), "a\n"},
+		"no end":   {"a\n" + blockBegin + "\nb\n", "a\n" + blockBegin + "\nb\n"},
+		"end only": {blockEnd + "\nb\n", blockEnd + "\nb\n"},
+		"in words": {"# " + blockBegin + "\n" + blockEnd + "\n", "# " + blockBegin + "\n" + blockEnd + "\n"},
+	} {
+		if got := string(Strip([]byte(test.content))); got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+func FuzzStrip(f *testing.F) {
+	f.Add("a\n", "b\n")
+	f.Add("a", "")
+	f.Fuzz(func(t *testing.T, head, tail string) {
+		if strings.Contains(head+tail, "muster-agent") {
+			t.Skip()
+		}
+		if head != "" && !strings.HasSuffix(head, "\n") {
+			head += "\n"
+		}
+		if got := string(Strip([]byte(head + string(Block("x", "y")) + tail))); got != head+tail {
+			t.Fatalf("%q", got)
+		}
+	})
+}

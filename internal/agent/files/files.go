@@ -28,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -281,4 +282,17 @@ func explain(what string, err error) error {
 	default:
 		return fmt.Errorf("%s: %w", what, err)
 	}
+}
+
+// MakeVolatile makes a folder below /run, which is gone after the next start
+// of the machine and so is nothing to undo.
+func (t *Tree) MakeVolatile(path string, attr Attr) error {
+	real, err := t.resolve(path)
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(real, "/run/") {
+		return fmt.Errorf("%s: %w: it is not below /run", path, ErrEscapes)
+	}
+	return explain("making "+path, makeFolder(t.host(real), attr))
 }

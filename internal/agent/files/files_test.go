@@ -258,12 +258,17 @@ func TestCrash(t *testing.T) {
 					t.Fatal(err)
 				}
 				got := snapshot(t, root)
+				if _, whole := got["/etc/ssh/muster/ca"]; !whole {
+					delete(got, "/etc/ssh/muster") // an empty folder may be left to the next Undo
+				}
 				if !cmp.Equal(got, pristine) && !cmp.Equal(got, finished) {
 					t.Fatalf("%s, killed at %d and %d: %s", what, first, second, cmp.Diff(pristine, got))
 				}
-				run(t, root, "set up", 0)
-				if diff := cmp.Diff(finished, snapshot(t, root)); diff != "" {
-					t.Fatalf("%s, killed at %d and %d, then finished: %s", what, first, second, diff)
+				for again, want := range map[string]map[string]string{"set up": finished, "undo": pristine} {
+					run(t, root, again, 0)
+					if diff := cmp.Diff(want, snapshot(t, root)); diff != "" {
+						t.Fatalf("%s, killed at %d and %d, then %s: %s", what, first, second, again, diff)
+					}
 				}
 				if recovered || testing.Short() {
 					break

@@ -1,0 +1,151 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agenttest gives tests a machine to change: this machine's own tree
+// with everything written kept in memory, so that the real sshd, useradd and
+// sudo work on real files. It needs root for its mounts, which only the test's
+// own processes see. Nothing of the machine itself changes.
+package agenttest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/muster-cloud/muster/internal/agent/files"
+)
+
+// inside marks the process that has mounts of its own.
+const inside = "MUSTER_AGENTTEST_INSIDE"
+
+// Main runs the tests of a package in a process with mounts of its own, so
+// that even a killed test leaves none behind. Use it as
+//
+//	func TestMain(m *testing.M) { os.Exit(agenttest.Main(m)) }
+func Main(m *testing.M) int {
+	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
+		return m.Run()
+	}
+	runtime.LockOSThread() // Pdeathsig is about the thread that starts the process
+	command := exec.Command(os.Args[0], os.Args[1:]...)
+	command.Env = append(os.Environ(), inside+"=1")
+	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
+	command.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err := command.Run()
+	if command.ProcessState == nil {
+		// No mounts here, as in many containers: the tests that need them say so.
+		fmt.Fprintln(os.Stderr, "agenttest: no mounts of its own:", err)
+		return m.Run()
+	}
+	return command.ProcessState.ExitCode()
+}
+
+// Machine returns the root of a fresh machine that has the programs. If that
+// cannot be had the test is skipped, or fails where nothing may be skipped.
+func Machine(t testing.TB, programs ...string) string {
+	t.Helper()
+	root, err := mount(t)
+	if err != nil {
+		missing(t, "a machine of its own needs root and the right to mount: "+err.Error())
+	}
+	for _, name := range programs {
+		if _, err := (files.Programs{Root: root}).Find(name); err != nil {
+			missing(t, err.Error())
+		}
+	}
+	return root
+}
+
+func missing(t testing.TB, reason string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" || os.Getenv("MUSTER_TEST_REQUIRE") == "1" {
+		t.Fatal(reason)
+	}
+	t.Skip("SKIPPED, nothing was tested: ", reason)
+}
+
+func mount(t testing.TB) (string, error) {
+	if os.Getenv(inside) == "" {
+		return "", os.ErrPermission
+	}
+	base := t.TempDir()
+	if err := syscall.Mount("tmpfs", base, "tmpfs", 0, "mode=0755"); err != nil {
+		return "", fmt.Errorf("tmpfs: %w", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(base, syscall.MNT_DETACH) })
+	for _, name := range []string{"upper", "work", "root"} {
+		if err := os.Mkdir(filepath.Join(base, name), 0o755); err != nil {
+			return "", err
+		}
+	}
+	root := filepath.Join(base, "root")
+	options := "lowerdir=/,upperdir=" + base + "/upper,workdir=" + base + "/work"
+	if err := syscall.Mount("overlay", root, "overlay", 0, options); err != nil {
+		return "", fmt.Errorf("overlay: %w", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(root, syscall.MNT_DETACH) })
+	for _, name := range []string{"proc", "dev"} {
+		target := filepath.Join(root, name)
+		if err := syscall.Mount("/"+name, target, "", syscall.MS_BIND|syscall.MS_REC, ""); err != nil {
+			return "", fmt.Errorf("%s: %w", target, err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(target, syscall.MNT_DETACH) })
+	}
+	for _, name := range []string{"run", "tmp"} {
+		target := filepath.Join(root, name)
+		if err := syscall.Mount("tmpfs", target, "tmpfs", 0, "mode=0755"); err != nil {
+			return "", fmt.Errorf("%s: %w", target, err)
+		}
+		t.Cleanup(func() { _ = syscall.Unmount(target, syscall.MNT_DETACH) })
+	}
+	return root, tidy(root)
+}
+
+// tidy takes away what this machine's own services and settings have left in
+// the folders that tests look at.
+func tidy(root string) error {
+	for _, name := range []string{"etc/ssh/sshd_config.d", "etc/sudoers.d", "etc/ssh/muster", "var/lib/muster-agent"} {
+		if err := os.RemoveAll(filepath.Join(root, name)); err != nil {
+			return err
+		}
+	}
+	for name, mode := range map[string]os.FileMode{
+		"run/sshd": 0o755, "tmp": 0o777 | os.ModeSticky, "etc/ssh/sshd_config.d": 0o755, "etc/sudoers.d": 0o750,
+	} {
+		if err := os.MkdirAll(filepath.Join(root, name), mode.Perm()); err != nil {
+			return err
+		}
+		if err := os.Chmod(filepath.Join(root, name), mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Write makes a file of the machine.
+func Write(t testing.TB, root, path, content string) {
+	t.Helper()
+	name := filepath.Join(root, path)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Run runs a program of the machine, which must succeed, and returns what it
+// wrote.
+func Run(t testing.TB, root, name string, args ...string) string {
+	t.Helper()
+	output, err := files.Programs{Root: root}.Run(t.Context(), nil, name, args...)
+	if err != nil {
+		t.Fatal(name, " ", strings.Join(args, " "), ": ", err)
+	}
+	return string(output)
+}

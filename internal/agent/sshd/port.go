@@ -1,0 +1,125 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sshd
+
+import (
+	"context"
+	"encoding/json"
+)
+
+// portState is the state file about what was opened for the second port.
+const portState = "port.json"
+
+// opened is what was done to let the second port through.
+type opened struct {
+	Port      string `json:"port"`
+	SELinux   bool   `json:"selinux"`
+	Firewall  bool   `json:"firewall"`
+	Permanent bool   `json:"permanent"`
+}
+
+// openPort labels the port for SELinux and opens it in firewalld, where they
+// run, and closes the one that was opened before; no port: nothing is opened.
+// What does not succeed is a warning, since sshd's first port works anyway,
+// and is tried again at the next call.
+func (c *SSHD) openPort(ctx context.Context, port string) {
+	if c.portDone == port {
+		return
+	}
+	var done opened
+	if content, err := c.tree.LoadState(portState); err == nil && json.Unmarshal(content, &done) != nil {
+		done = opened{}
+	}
+	before, whole := done, true
+	if done.Port != port {
+		c.closePort(ctx, done)
+		done = opened{Port: port}
+	}
+	if port != "" {
+		labelled := c.labelPort(ctx, &done)
+		whole = c.openFirewall(ctx, &done) && labelled
+	}
+	if done != before {
+		content, err := json.Marshal(done)
+		if err == nil {
+			err = c.tree.SaveState(portState, content)
+		}
+		if err != nil {
+			c.log.Warn("what was opened for the second port could not be noted", "error", err)
+			return
+		}
+	}
+	if whole {
+		c.portDone = port
+	}
+}
+
+// labelPort lets sshd bind the port under SELinux. Only a label that it added
+// itself is noted: one of the distribution's or the operator's stays.
+func (c *SSHD) labelPort(ctx context.Context, done *opened) bool {
+	if done.SELinux || !c.tree.Exists("/sys/fs/selinux/enforce") {
+		return true
+	}
+	_, err := c.runner.Run(ctx, nil, "semanage", "port", "-a", "-t", "ssh_port_t", "-p", "tcp", done.Port)
+	if err == nil {
+		done.SELinux = true
+		return true
+	}
+	if _, again := c.runner.Run(ctx, nil, "semanage", "port", "-m", "-t", "ssh_port_t", "-p", "tcp", done.Port); again != nil {
+		c.log.Warn("SELinux may keep sshd from its second port; install semanage (policycoreutils-python-utils) "+
+			"and allow it: semanage port -a -t ssh_port_t -p tcp PORT", "port", done.Port, "error", err)
+		return false
+	}
+	return true
+}
+
+// openFirewall opens the port now and for good, and notes what was not open
+// before.
+func (c *SSHD) openFirewall(ctx context.Context, done *opened) bool {
+	if !c.firewallRuns(ctx) {
+		return true
+	}
+	whole := true
+	rule := done.Port + "/tcp"
+	for permanently, is := range map[bool]*bool{false: &done.Firewall, true: &done.Permanent} {
+		if *is || c.firewall(ctx, permanently, "--query-port="+rule) == nil {
+			continue
+		}
+		err := c.firewall(ctx, permanently, "--add-port="+rule)
+		if *is = err == nil; err != nil {
+			c.log.Warn("firewalld does not let the second port of sshd through", "port", done.Port, "error", err)
+			whole = false
+		}
+	}
+	return whole
+}
+
+func (c *SSHD) closePort(ctx context.Context, done opened) {
+	if done.SELinux {
+		if _, err := c.runner.Run(ctx, nil, "semanage", "port", "-d", "-p", "tcp", done.Port); err != nil {
+			c.log.Warn("the SELinux label of sshd's former second port stays", "port", done.Port, "error", err)
+		}
+	}
+	for permanently, was := range map[bool]bool{false: done.Firewall, true: done.Permanent} {
+		if !was {
+			continue
+		}
+		if err := c.firewall(ctx, permanently, "--remove-port="+done.Port+"/tcp"); err != nil {
+			c.log.Warn("the former second port of sshd stays open in firewalld", "port", done.Port, "error", err)
+		}
+	}
+}
+
+func (c *SSHD) firewallRuns(ctx context.Context) bool {
+	_, err := c.runner.Run(ctx, nil, "firewall-cmd", "--state")
+	return err == nil
+}
+
+func (c *SSHD) firewall(ctx context.Context, permanently bool, args ...string) error {
+	if permanently {
+		args = append([]string{"--permanent"}, args...)
+	}
+	_, err := c.runner.Run(ctx, nil, "firewall-cmd", args...)
+	return err
+}

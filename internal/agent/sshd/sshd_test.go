@@ -1,0 +1,421 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sshd
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-cloud/muster/internal/agent/agenttest"
+	"github.com/muster-cloud/muster/internal/agent/files"
+)
+
+func TestMain(m *testing.M) { os.Exit(agenttest.Main(m)) }
+
+const stateFolder = "/var/lib/muster-agent"
+
+// debian is the configuration that Debian and Ubuntu ship.
+const debian = "Include /etc/ssh/sshd_config.d/*.conf\nKbdInteractiveAuthentication no\nUsePAM yes\nAcceptEnv LANG LC_*\n"
+
+// host is a machine with an sshd that Muster configures.
+type host struct {
+	testing.TB
+	root string
+	tree *files.Tree
+	*SSHD
+	ca ssh.Signer
+}
+
+func newHost(t testing.TB, config string) *host {
+	t.Helper()
+	h := &host{TB: t, root: agenttest.Machine(t, "sshd", "ssh-keygen"), ca: newSigner(t)}
+	agenttest.Write(t, h.root, mainFile, config)
+	agenttest.Run(t, h.root, "ssh-keygen", "-A")
+	h.open(nil)
+	t.Cleanup(func() { _ = h.tree.Close() })
+	return h
+}
+
+func (h *host) open(crash func(string)) {
+	h.Helper()
+	programs := files.Programs{Root: h.root}
+	tree, err := files.OpenTree(h.Context(), files.Config{Root: h.root, State: stateFolder, Runner: programs, Crash: crash})
+	if err != nil {
+		h.Fatal(err)
+	}
+	if h.SSHD, err = New(Config{Tree: tree, Runner: programs}); err != nil {
+		h.Fatal(err)
+	}
+	h.tree = tree
+}
+
+func newSigner(t testing.TB) ssh.Signer {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
+// line is a public key as a line of authorized_keys.
+func line(key ssh.PublicKey) string { return string(ssh.MarshalAuthorizedKey(key)) }
+
+// want is all that Muster may want, with certificates for the host's own keys.
+func (h *host) want() Want {
+	h.Helper()
+	keys, err := h.HostKeys(h.Context())
+	if err != nil {
+		h.Fatal(err)
+	}
+	w := Want{HostCerts: map[string]string{}, UserCAs: []string{line(h.ca.PublicKey())}, Accounts: []string{"member", "reader"}}
+	for _, key := range keys {
+		public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key.PublicKey))
+		if err != nil {
+			h.Fatal(err)
+		}
+		w.HostCerts[key.Path] = h.sign(&ssh.Certificate{Key: public, CertType: ssh.HostCert, ValidPrincipals: []string{"host"}})
+	}
+	return w
+}
+
+func (h *host) sign(cert *ssh.Certificate) string {
+	h.Helper()
+	if cert.ValidBefore == 0 {
+		cert.ValidBefore = ssh.CertTimeInfinity
+	}
+	if err := cert.SignCert(rand.Reader, h.ca); err != nil {
+		h.Fatal(err)
+	}
+	return line(cert)
+}
+
+// snapshot describes all files below /etc/ssh.
+func (h *host) snapshot() map[string]string {
+	h.Helper()
+	seen := map[string]string{}
+	err := filepath.WalkDir(filepath.Join(h.root, "etc/ssh"), func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		text := info.Mode().String()
+		if info.Mode().IsRegular() {
+			content, err := os.ReadFile(name)
+			if err != nil {
+				return err
+			}
+			text += " " + string(content)
+		}
+		seen[strings.TrimPrefix(name, h.root)] = text
+		return nil
+	})
+	if err != nil {
+		h.Fatal(err)
+	}
+	return seen
+}
+
+func (h *host) apply(w Want) {
+	h.Helper()
+	changed, err := h.Apply(h.Context(), w)
+	if err != nil || !changed {
+		h.Fatal(changed, err)
+	}
+	if changed, err = h.Apply(h.Context(), w); err != nil || changed {
+		h.Fatal("the same again: ", changed, err)
+	}
+	agenttest.Run(h, h.root, "sshd", "-t")
+}
+
+// effective is what the real sshd says, for the connection if one is given.
+func (h *host) effective(args ...string) string {
+	h.Helper()
+	return agenttest.Run(h, h.root, "sshd", append([]string{"-T"}, args...)...)
+}
+
+func (h *host) expect(settings string, lines ...string) {
+	h.Helper()
+	has := strings.Split(settings, "\n")
+	for _, line := range lines {
+		unwanted, not := strings.CutPrefix(line, "not ")
+		if slices.Contains(has, unwanted) == not {
+			h.Errorf("sshd -T: %q", line)
+		}
+	}
+}
+
+func TestHostKeys(t *testing.T) {
+	h := newHost(t, debian)
+	keys, err := h.HostKeys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var types []string
+	for _, key := range keys {
+		kind, _, _ := strings.Cut(key.PublicKey, " ")
+		types = append(types, kind)
+	}
+	slices.Sort(types)
+	if want := []string{"ecdsa-sha2-nistp256", "ssh-ed25519", "ssh-rsa"}; !cmp.Equal(types, want) {
+		t.Fatal(types)
+	}
+	if err := os.Remove(filepath.Join(h.root, keys[0].Path+".pub")); err != nil {
+		t.Fatal(err)
+	}
+	again, err := h.HostKeys(t.Context())
+	if err != nil || !cmp.Equal(keys, again) {
+		t.Fatal("a public key from the private one: ", again, err)
+	}
+}
+
+// always holds whatever else stands in the configuration.
+var always = []string{
+	"trustedusercakeys " + UserCAsFile, "revokedkeys " + RevokedFile, "pubkeyauthentication yes",
+	"passwordauthentication no", "kbdinteractiveauthentication no",
+	"hostcertificate " + Folder + "/ssh_host_ed25519_key-cert.pub", "hostcertificate " + Folder + "/ssh_host_rsa_key-cert.pub",
+	"hostcertificate " + Folder + "/ssh_host_ecdsa_key-cert.pub",
+}
+
+func TestApply(t *testing.T) {
+	for name, test := range map[string]struct {
+		config string
+		others map[string]string // further files of the image
+		port   int
+		file   string // that holds Muster's settings
+		want   []string
+	}{
+		"as Debian has it": {config: debian, file: "/etc/ssh/sshd_config.d/00-muster.conf", want: []string{"port 22", "usepam yes"}},
+		"no Include": {
+			config: "PasswordAuthentication yes\nUsePAM yes\nMatch User x\n  PasswordAuthentication yes\n",
+			port:   2222, file: mainFile, want: []string{"port 22", "port 2222", "usepam yes"},
+		},
+		"Include too late": {
+			config: "PasswordAuthentication yes\n" + debian, file: mainFile, want: []string{"usepam yes"},
+		},
+		"Include in a Match": {
+			config: "UsePAM yes\nMatch User x\n" + "Include /etc/ssh/sshd_config.d/*.conf\n", file: mainFile, want: []string{"usepam yes"},
+		},
+		"Include of others": {config: "include \"sshd_config.d/5*.conf\"\n", file: mainFile},
+		"relative Include":  {config: "include=sshd_config.d/*.conf\n", file: "/etc/ssh/sshd_config.d/00-muster.conf"},
+		"cloud-init's file": {
+			config: debian, others: map[string]string{"/etc/ssh/sshd_config.d/50-cloud-init.conf": "PasswordAuthentication yes\n"},
+			file: "/etc/ssh/sshd_config.d/00-muster.conf",
+		},
+		"another first file": {
+			config: debian, others: map[string]string{"/etc/ssh/sshd_config.d/00-first.conf": "PasswordAuthentication yes\n"},
+			file: "/etc/ssh/sshd_config.d/0-muster.conf",
+		},
+		"an earlier one yet": {
+			config: debian, others: map[string]string{"/etc/ssh/sshd_config.d/0-a.conf": "PasswordAuthentication yes\n"},
+			file: "/etc/ssh/sshd_config.d/!muster.conf",
+		},
+		"an earlier one that says something else": {
+			config: debian, others: map[string]string{"/etc/ssh/sshd_config.d/000-a.conf": "X11Forwarding no\n"},
+			file: "/etc/ssh/sshd_config.d/00-muster.conf", want: []string{"x11forwarding no"},
+		},
+		"the first of all": {
+			config: debian, others: map[string]string{"/etc/ssh/sshd_config.d/!!.conf": "PasswordAuthentication yes\n"}, file: mainFile,
+		},
+		"second port":       {config: debian, port: 2222, file: "/etc/ssh/sshd_config.d/00-muster.conf", want: []string{"port 22", "port 2222"}},
+		"port of the image": {config: debian + "Port 2200\n", port: 2222, want: []string{"port 2200", "port 2222", "not port 22"}},
+		"there already":     {config: debian + "Port 22\nPort 2222\n", port: 2222, want: []string{"port 22", "port 2222"}},
+		"addresses with ports": {
+			config: debian + "ListenAddress 127.0.0.1:22\nListenAddress [::1]:22\n", port: 2222,
+			want: []string{"listenaddress 127.0.0.1:22", "listenaddress 127.0.0.1:2222", "listenaddress [::1]:2222"},
+		},
+		"addresses without ports": {
+			config: debian + "ListenAddress 127.0.0.1\n", port: 2222,
+			want: []string{"listenaddress 127.0.0.1:22", "listenaddress 127.0.0.1:2222"},
+		},
+		"no line end at the end": {config: strings.TrimSpace(debian) + "\nAuthorizedPrincipalsFile /etc/principals/%u"},
+		"the same without Include": {
+			config: "AuthorizedPrincipalsFile /etc/principals/%u\nMatch User x\nX11Forwarding no", file: mainFile,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, test.config)
+			for file, content := range test.others {
+				agenttest.Write(t, h.root, file, content)
+			}
+			before, effective := h.snapshot(), h.effective()
+			w := h.want()
+			w.Port = test.port
+			h.apply(w)
+			h.expect(h.effective(), append(slices.Clone(always), test.want...)...)
+			if test.file != "" && !h.tree.Made(test.file) {
+				t.Errorf("the settings are not in %s", test.file)
+			}
+			h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authorizedprincipalsfile none", "not authorizedprincipalsfile /etc/principals/%u")
+			if strings.Contains(test.config, "AuthorizedPrincipalsFile") {
+				h.expect(h.effective("-C", "user=other,host=x,addr=192.0.2.1"), "authorizedprincipalsfile /etc/principals/%u")
+			}
+			if err := h.Remove(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, h.snapshot()); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(effective, h.effective()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestApplyFollowsChanges(t *testing.T) {
+	h := newHost(t, debian)
+	w := h.want()
+	w.Port = 2222
+	h.apply(w)
+
+	// A key goes, no authority is left, the port goes, passwords come back.
+	delete(w.HostCerts, "/etc/ssh/ssh_host_rsa_key")
+	w.UserCAs, w.Port, w.PasswordAuthentication = nil, 0, true
+	h.apply(w)
+	h.expect(h.effective(), "port 22", "not port 2222", "passwordauthentication yes", "trustedusercakeys "+UserCAsFile,
+		"not hostcertificate "+Folder+"/ssh_host_rsa_key-cert.pub")
+	if h.tree.Exists(Folder + "/ssh_host_rsa_key-cert.pub") {
+		t.Error("the certificate that is not used is still there")
+	}
+	if content, err := h.tree.Read(UserCAsFile); err != nil || len(content) > 0 {
+		t.Errorf("%q, %v", content, err)
+	}
+
+	// Somebody puts a file before Muster's.
+	agenttest.Write(t, h.root, dropFolder+"/00-a.conf", "RevokedKeys none\nPubkeyAuthentication no\n")
+	h.apply(w)
+	h.expect(h.effective(), "pubkeyauthentication yes", "revokedkeys "+RevokedFile)
+	if h.tree.Exists(dropFolder + "/00-muster.conf") {
+		t.Error("Muster's file is there twice")
+	}
+
+	// The Include line goes, and comes back.
+	agenttest.Write(t, h.root, mainFile, "UsePAM yes\n")
+	h.apply(w)
+	h.expect(h.effective(), "pubkeyauthentication yes", "revokedkeys "+RevokedFile)
+	main, err := h.tree.Read(mainFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	agenttest.Write(t, h.root, mainFile, debian+string(main))
+	h.apply(w)
+	if !h.tree.Exists(dropFolder + "/0-muster.conf") {
+		t.Error("Muster's file is not back")
+	}
+	if main, err := h.tree.Read(mainFile); err != nil || string(main) != debian+"UsePAM yes\n" {
+		t.Errorf("%q, %v", main, err)
+	}
+}
+
+// TestRefused changes nothing where sshd would not have it.
+func TestRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		config string
+		others map[string]string
+		want   error
+	}{
+		"broken before":            {config: debian + "Nonsense yes\n", want: ErrBroken},
+		"broken before in a block": {config: "Nonsense yes\n", want: ErrBroken},
+		"passwords needed":         {config: debian + "AuthenticationMethods password\n", want: ErrRefused},
+		"a list of its own":        {config: debian + "RevokedKeys /etc/ssh/revoked\n", want: ErrForeignRevokedKeys},
+		"set where nobody looks": {
+			config: "Include /etc/ssh/of?hers/*.conf\n" + debian,
+			others: map[string]string{"/etc/ssh/others/a.conf": "", "/etc/ssh/of-hers/a.conf": "PasswordAuthentication yes\n"}, want: ErrNotInForce,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, debian)
+			w := h.want()
+			agenttest.Write(t, h.root, mainFile, test.config)
+			for file, content := range test.others {
+				agenttest.Write(t, h.root, file, content)
+			}
+			before := h.snapshot()
+			for range 2 {
+				if changed, err := h.Apply(t.Context(), w); !errors.Is(err, test.want) || changed {
+					t.Fatal(changed, err)
+				}
+				if diff := cmp.Diff(before, h.snapshot()); diff != "" {
+					t.Fatal(diff)
+				}
+			}
+			agenttest.Write(t, h.root, mainFile, debian)
+			h.apply(w)
+		})
+	}
+}
+
+// TestMendsItsOwnPart: after an update sshd may refuse what it once took.
+func TestMendsItsOwnPart(t *testing.T) {
+	h := newHost(t, debian)
+	w := h.want()
+	h.apply(w)
+	agenttest.Write(t, h.root, dropFolder+"/00-muster.conf", "GoneOption yes\n")
+	h.apply(w)
+	h.expect(h.effective(), always...)
+}
+
+func TestKeepsTheImagesAuthorities(t *testing.T) {
+	h := newHost(t, debian+"TrustedUserCAKeys /etc/ssh/own_ca\n")
+	own := line(newSigner(t).PublicKey())
+	agenttest.Write(t, h.root, "/etc/ssh/own_ca", own)
+	w := h.want()
+	h.apply(w)
+	h.expect(h.effective(), "trustedusercakeys "+allCAsFile)
+	all, err := h.tree.Read(allCAsFile)
+	if err != nil || !strings.Contains(string(all), own) || !strings.Contains(string(all), w.UserCAs[0]) {
+		t.Fatalf("%q, %v", all, err)
+	}
+	if muster, err := h.tree.Read(UserCAsFile); err != nil || string(muster) != w.UserCAs[0] {
+		t.Fatalf("%q, %v", muster, err)
+	}
+}
+
+func TestWantIsChecked(t *testing.T) {
+	h := newHost(t, debian)
+	good := line(newSigner(t).PublicKey())
+	for name, w := range map[string]Want{
+		"port":        {Port: 65536},
+		"authority":   {UserCAs: []string{"nonsense"}},
+		"two in one":  {UserCAs: []string{good + good}},
+		"account":     {Accounts: []string{"a b"}},
+		"pattern":     {Accounts: []string{"*"}},
+		"key no cert": {HostCerts: map[string]string{"/etc/ssh/x": good}},
+		"path":        {HostCerts: map[string]string{"x\nPort 1": good}},
+	} {
+		if changed, err := h.Apply(t.Context(), w); err == nil || changed {
+			t.Errorf("%s was taken", name)
+		}
+	}
+}
+
+func FuzzSplit(f *testing.F) {
+	for _, line := range []string{"Port 22", "port=22", `Include "a b" c`, "# x", "Match", `A "`, "a = b # c"} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		key, args := split(line)
+		if key == "" && len(args) > 0 {
+			t.Fatal(args)
+		}
+	})
+}

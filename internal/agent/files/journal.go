@@ -4,6 +4,7 @@
 package files
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -148,9 +149,14 @@ func (t *Tree) putBackOne(step openStep) error {
 		}
 	case file:
 		// Without the second name the change never came to this file, or it
-		// is back already.
+		// is back already. The same goes if both names hold the same; inode
+		// numbers do not tell that on overlay file systems, which moreover
+		// refuse to rename such a file over itself.
+		if !present(oldName(name)) || alike(oldName(name), name) {
+			break
+		}
 		t.crash("put back, rename " + step.Path)
-		if err := os.Rename(oldName(name), name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(oldName(name), name); err != nil {
 			return err
 		}
 	}
@@ -164,11 +170,27 @@ func (t *Tree) putBackOne(step openStep) error {
 	return nil
 }
 
+func present(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+// alike tells whether two files have the same attributes and content.
+func alike(one, other string) bool {
+	a, errA := os.Lstat(one)
+	b, errB := os.Lstat(other)
+	if errA != nil || errB != nil || attrOf(a) != attrOf(b) {
+		return false
+	}
+	contentA, errA := os.ReadFile(one)
+	contentB, errB := os.ReadFile(other)
+	return errA == nil && errB == nil && bytes.Equal(contentA, contentB)
+}
+
 // tidy removes the helper names beside a file.
 func (t *Tree) tidy(real string) error {
 	for _, name := range []string{newName(t.host(real)), oldName(t.host(real))} {
-		_, err := os.Lstat(name)
-		if errors.Is(err, fs.ErrNotExist) {
+		if !present(name) {
 			continue
 		}
 		t.crash("tidy " + real)

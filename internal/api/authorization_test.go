@@ -201,8 +201,9 @@ func certOrder(path string) func(*world) ask {
 }
 
 // TestAuthorization tries every call as everybody.
-func TestAuthorization(t *testing.T) {
-	w := newWorld(t)
+func TestAuthorization(t *testing.T) { everywhere(t, testAuthorization) }
+
+func testAuthorization(t *testing.T, w *world) {
 	for _, project := range []string{w.demo, w.other} {
 		w.do("admin", "POST", "/v1/authorities", object("auth_id", project)).want(201)
 	}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -36,8 +37,9 @@ func shape(text string) string {
 }
 
 // TestWire compares each of Tatu's calls with its form on the wire.
-func TestWire(t *testing.T) {
-	w := newWorld(t)
+func TestWire(t *testing.T) { everywhere(t, testWire) }
+
+func testWire(t *testing.T, w *world) {
 	id, key, hostKey := newID(), line(newKey(t)), line(newKey(t))
 	const userCert = `{"user_id": "ID", "user_name": "alice", "principals": "member,reader", "fingerprint": "MD5", "auth_id": "ID", ` +
 		`"cert": "CERT", "revoked": false, "serial": N, "created_at": "TIME", "expires_at": "TIME"}`
@@ -142,8 +144,9 @@ func checkUserCert(t *testing.T, body map[string]any) {
 
 // TestFingerprints finds certificates by both forms, with the slashes that
 // base64 has, encoded and not.
-func TestFingerprints(t *testing.T) {
-	w := newWorld(t)
+func TestFingerprints(t *testing.T) { everywhere(t, testFingerprints) }
+
+func testFingerprints(t *testing.T, w *world) {
 	for slashes := 0; slashes < 3; {
 		key := newKey(t)
 		fingerprint := ssh.FingerprintSHA256(key)
@@ -158,7 +161,7 @@ func TestFingerprints(t *testing.T) {
 			for _, end := range []string{"", "/"} {
 				for _, path := range []string{"/v1/usercerts/" + w.users["alice"], "/hostcerts/" + id} {
 					// What is not encoded is no path of the description's.
-					request, err := http.NewRequest("GET", w.url+path+"/"+form+end, nil)
+					request, err := http.NewRequest("GET", w.next()+path+"/"+form+end, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -178,8 +181,9 @@ func TestFingerprints(t *testing.T) {
 }
 
 // TestRefusals are the requests that are wrong by themselves.
-func TestRefusals(t *testing.T) {
-	w := newWorld(t)
+func TestRefusals(t *testing.T) { everywhere(t, testRefusals) }
+
+func testRefusals(t *testing.T, w *world) {
 	w.do("admin", "POST", "/v1/authorities", object("auth_id", w.demo)).want(201)
 	for _, call := range []struct {
 		path   string
@@ -256,8 +260,9 @@ func TestRefusals(t *testing.T) {
 }
 
 // TestPaging follows links.next to the end.
-func TestPaging(t *testing.T) {
-	w := newWorld(t)
+func TestPaging(t *testing.T) { everywhere(t, testPaging) }
+
+func testPaging(t *testing.T, w *world) {
 	var want int
 	for range 5 {
 		w.userCert()
@@ -273,10 +278,11 @@ func TestPaging(t *testing.T) {
 			}
 			links := page["links"].(map[string]any)
 			next, _ = links["next"].(string)
-			if rest, ok := strings.CutPrefix(next, w.url); next != "" && !ok {
+			if next != "" && !slices.ContainsFunc(w.urls, func(base string) bool { return strings.HasPrefix(next, base+"/") }) {
 				t.Fatalf("links.next is %q", next)
-			} else {
-				next = rest
+			}
+			for _, base := range w.urls { // as behind a load balancer, another replica may have the next page
+				next = strings.TrimPrefix(next, base)
 			}
 			if pages > 10 {
 				t.Fatal("the list has no end")
@@ -289,8 +295,9 @@ func TestPaging(t *testing.T) {
 }
 
 // TestRevokedKeys fetches the list as agents do.
-func TestRevokedKeys(t *testing.T) {
-	w := newWorld(t)
+func TestRevokedKeys(t *testing.T) { everywhere(t, testRevokedKeys) }
+
+func testRevokedKeys(t *testing.T, w *world) {
 	serial, _ := w.userCert()
 	path := "/noauth/revokeduserkeys/" + w.demo
 	first := w.do("none", "GET", path, "").want(200)
@@ -304,13 +311,15 @@ func TestRevokedKeys(t *testing.T) {
 		t.Errorf("the raw list is not the one in base64: %v", err)
 	}
 	waited := make(chan reply, 1)
-	go func() { waited <- w.do("none", "GET", path+"?wait=60", "", etag) }()
-	w.do("owner", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", serial)).want(200)
+	go func() { waited <- w.at(0).do("none", "GET", path+"?wait=60", "", etag) }()
+	w.at(1).do("owner", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", serial)).want(200)
 	select {
 	case got := <-waited:
 		got.want(200)
-		if now := w.do("none", "GET", path, "").want(200); now.Text != got.Text {
-			t.Error("the long poll and a plain GET after the revocation differ")
+		for replica := range w.urls {
+			if now := w.at(replica).do("none", "GET", path, "").want(200); now.Text != got.Text {
+				t.Errorf("the long poll and a plain GET of replica %d after the revocation differ", replica)
+			}
 		}
 		data, err := base64.StdEncoding.DecodeString(got.json()["revoked_keys_data"].(string))
 		if err != nil {
@@ -325,8 +334,9 @@ func TestRevokedKeys(t *testing.T) {
 }
 
 // TestNova replays what a real Nova sent.
-func TestNova(t *testing.T) {
-	w := newWorld(t)
+func TestNova(t *testing.T) { everywhere(t, testNova) }
+
+func testNova(t *testing.T, w *world) {
 	text, err := os.ReadFile("testdata/nova-vendordata.json")
 	if err != nil {
 		t.Fatal(err)
@@ -359,11 +369,12 @@ func TestNova(t *testing.T) {
 
 // TestBootScript reads the answers as the boot script of Tatu's instances
 // does: with grep, from text without line feed, after posting JSON as a form.
-func TestBootScript(t *testing.T) {
+func TestBootScript(t *testing.T) { everywhere(t, testBootScript) }
+
+func testBootScript(t *testing.T, w *world) {
 	if _, err := exec.LookPath("grep"); err != nil {
 		t.Fatal("grep is needed")
 	}
-	w := newWorld(t)
 	id := newID()
 	vendordata := w.do("service", "POST", "/v1/novavendordata", object("instance-id", id, "project-id", w.demo, "hostname", "web1")).want(201)
 	grep := func(text, pattern string) string {

@@ -58,8 +58,9 @@ type Deployment struct {
 	// FreeIPA is the way from Muster to FreeIPA, if there is one.
 	FreeIPA *Gate
 
-	folder string
-	path   string // of the configuration file
+	folder  string
+	path    string // of the configuration file
+	started int    // replicas in this process, each with a name of its own
 }
 
 // New starts the cloud, writes the configuration and prepares the database.
@@ -213,6 +214,8 @@ func (d *Deployment) TryStart(t testing.TB) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.started++
+	cfg.Host = fmt.Sprintf("%s-%d", cfg.Host, d.started)
 	made, err := server.New(t.Context(), cfg, logger(cfg, t.Output()))
 	if err != nil {
 		return nil, err

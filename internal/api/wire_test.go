@@ -21,6 +21,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-cloud/muster/internal/sshca/krl"
+	"github.com/muster-cloud/muster/internal/store"
 )
 
 // shape turns what differs from answer to answer into words, so that keys,
@@ -198,6 +199,7 @@ func testRefusals(t *testing.T, w *world) {
 		{"/v1/hostcerts", []any{"token_id", newID(), "host_id", newID(), "pub_key", line(newKey(t))}},
 		{"/v1/revokeduserkeys/" + w.demo, []any{"serial", 1}},
 		{"/v1/revocations", []any{"auth_id", w.demo, "key_id", "x_1"}},
+		{"/v1/reconcile", []any{"dry_run", true}},
 	} {
 		refused := func(body string) {
 			t.Helper()
@@ -232,8 +234,8 @@ func testRefusals(t *testing.T, w *world) {
 	for _, path := range []string{
 		"/v1/authorities/x", "/v1/hosts/x", "/v1/hostcerts/x/MD5:00", "/v1/usercerts/x", "/v1/usercerts/x/MD5:00", "/v1/revokeduserkeys/x",
 		"/noauth/revokeduserkeys/x", "/v1/usercerts?limit=0", "/v1/usercerts?limit=x", "/v1/usercerts?marker=x", "/v1/hostcerts?marker=x",
-		"/v1/enrolments/x", "/v1/enrolments?state=lost", "/v1/enrolments?marker=%00", "/v1/revocations?marker=x", "/v1/audit?since=yesterday", "/v1/audit?marker=%00", "/v1/revokeduserkeys/" + w.demo + "?wait=-1",
-		"/v1/revokeduserkeys/" + w.demo + "?wait=1000000",
+		"/v1/enrolments/x", "/v1/enrolments?state=lost", "/v1/enrolments?marker=%00", "/v1/revocations?marker=x", "/v1/audit?since=yesterday", "/v1/revokeduserkeys/" + w.demo + "?wait=-1",
+		"/v1/revokeduserkeys/" + w.demo + "?wait=1000000", "/v1/queue?marker=instance", "/v1/queue?marker=%00+x", "/v1/queue?limit=0",
 	} {
 		if got := w.do("admin", "GET", path, ""); got.Status != 400 || got.json()["title"] != "Bad Request" {
 			t.Errorf("GET %s: %d %s", path, got.Status, got.Text)
@@ -257,6 +259,65 @@ func testRefusals(t *testing.T, w *world) {
 	if !strings.HasPrefix(unsigned.Header.Get("WWW-Authenticate"), "Keystone uri=") {
 		t.Errorf("WWW-Authenticate %q", unsigned.Header.Get("WWW-Authenticate"))
 	}
+}
+
+// TestAuditFilters: a value that no record can hold is refused under its name.
+func TestAuditFilters(t *testing.T) { everywhere(t, testAuditFilters) }
+
+func testAuditFilters(t *testing.T, w *world) {
+	for _, field := range []string{"actor", "action", "object", "marker", "since", "until"} {
+		for _, value := range []string{"%00", "a%00b", "%ff", "%ED%A0%80"} {
+			got := w.do("admin", "GET", "/v1/audit?"+field+"="+value, "", "X-Auth-All-Projects: True").want(400)
+			if reason, _ := got.json()["description"].(string); !strings.HasPrefix(reason, field+": ") {
+				t.Errorf("%s = %s: %s", field, value, reason)
+			}
+		}
+	}
+	w.do("admin", "GET", "/v1/audit?actor=M%C3%BCller%20%F0%9F%94%91", "", "X-Auth-All-Projects: True").want(200)
+}
+
+// TestConvergence compares the calls about convergence with their form.
+func TestConvergence(t *testing.T) { everywhere(t, testConvergence) }
+
+func testConvergence(t *testing.T, w *world) {
+	_, records := w.cloud.OpenStore(t)
+	next := time.Now().Add(time.Hour)
+	grant := w.users["alice"] + "/" + w.demo
+	for _, key := range []store.PendingKey{
+		{Kind: "instance", ID: newID(), Rebuilt: true, Attempts: 3, NextAt: next, LastError: "Nova answers with 500"},
+		{Kind: "grant", ID: grant, NextAt: next},
+	} {
+		if err := records.DeferKey(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const second = `{"kind": "instance", "id": "ID", "attempts": 3, "next_at": "TIME", "since": "TIME", "error": "Nova answers with 500"}`
+	const first = `{"kind": "grant", "id": "ID/ID", "attempts": 0, "next_at": "TIME", "since": "TIME", "error": ""}`
+	want := func(got reply, want string) {
+		t.Helper()
+		if got.want(200); shape(got.Text) != want {
+			t.Errorf("got\n%s\nwant\n%s", shape(got.Text), want)
+		}
+	}
+	marker := "?limit=1&marker=grant+" + url.QueryEscape(grant)
+	page := w.at(0).do("admin", "GET", "/v1/queue?limit=1", "")
+	want(page, `{"queue": [`+first+`], "links": {"self": "URL/v1/queue?limit=1", "next": "URL/v1/queue?limit=1&marker=grant+ID%2FID"}}`)
+	if !strings.Contains(page.Text, marker) {
+		t.Errorf("links.next does not lead behind the grant: %s", page.Text)
+	}
+	want(w.at(1).do("admin", "GET", "/v1/queue"+marker, ""), `{"queue": [`+second+`], "links": {"self": "URL/v1/queue?limit=1&marker=grant+ID%2FID", `+
+		`"next": "URL/v1/queue?limit=1&marker=instance+ID"}}`)
+
+	w.userCert()
+	id, _ := w.instance() // which Nova does not have
+	got := w.do("admin", "POST", "/v1/reconcile", object("dry_run", true))
+	want(got, `{"dry_run": true, "kinds": [{"kind": "project", "total": 1, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
+		`{"kind": "grant", "total": 1, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
+		`{"kind": "instance", "total": 1, "look": 0, "gone": 1, "refused": false, "suspects": `+
+		`[{"kind": "instance", "id": "ID", "reason": "the instance is not in Nova's list"}]}]}`)
+	w.do("member", "GET", "/v1/hosts/"+id, "").want(200)
+	w.do("admin", "POST", "/v1/reconcile", object("dry_run", false)).want(200)
+	w.do("member", "GET", "/v1/hosts/"+id, "").want(404)
 }
 
 // TestPaging follows links.next to the end.

@@ -5,6 +5,7 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
@@ -54,10 +55,15 @@ func everywhere(t *testing.T, test func(*testing.T, *world)) {
 func newWorld(t testing.TB, replicas int, o deployment.Options) *world {
 	t.Helper()
 	o.FreeIPA = true
+	if o.Settings == nil {
+		o.Settings = deployment.Settings{}
+	}
+	o.Settings["converge"] = map[string]string{"enabled": "true", "create_authorities": "false"}
 	d := deployment.New(t, o)
 	w := &world{t: t, cloud: d, turn: new(atomic.Int64), checks: apitest.NewTransport(t), users: map[string]string{}, tokens: map[string]string{}}
 	for range replicas {
 		w.urls = append(w.urls, d.Start(t).URL)
+		w.awaitComparison()
 	}
 	w.client = &http.Client{Transport: w.checks}
 	keystone := d.Cloud.Identity
@@ -86,6 +92,21 @@ func newWorld(t testing.TB, replicas int, o deployment.Options) *world {
 	w.tokens["admin"] = w.token("admin", keystone.Password("admin"), "admin")
 	w.tokens["system"] = w.systemToken()
 	return w
+}
+
+// awaitComparison returns when the first replica has compared everything with
+// the cloud, as it does at its start: the tests' instances, which come later,
+// are not Nova's, and would be gone.
+func (w *world) awaitComparison() {
+	w.t.Helper()
+	first := deployment.As(w.urls[0], deployment.Person{})
+	err := deployment.Await(w.t.Context(), func(ctx context.Context) error {
+		_, err := first.Metric(ctx, `muster_converge_comparisons_total{outcome="done"}`)
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) token(user, password, project string) string {

@@ -246,7 +246,7 @@ func (s *Server) listen() error {
 			Logger: s.logger, Metrics: metrics, TrustedProxies: s.cfg.API.TrustedProxies,
 			PublicURL: text(s.cfg.API.PublicURL), KeystoneURL: text(s.cfg.KeystoneAuthToken.WWWAuthenticateURI),
 			MaxBody: int64(s.cfg.API.MaxBody), MaxPage: s.cfg.API.MaxPage,
-			RequestTimeout: s.cfg.API.RequestTimeout,
+			RequestTimeout: s.cfg.API.RequestTimeout, Errors: errorShape(served),
 		}, s.faces(cfg, served)...)
 		listener, err := api.Listen(api.ListenerConfig{
 			Name: cfg.Name, Address: cfg.Address, Handler: router,
@@ -265,6 +265,19 @@ func (s *Server) listen() error {
 // served are the names of a listener's faces that there is something behind.
 func (s *Server) served(listener *config.Listener) []string {
 	return slices.DeleteFunc(slices.Clone(listener.Faces), func(face string) bool { return face == "join" && s.enrolment == nil })
+}
+
+// errorShape is novajoin's on a listener that serves no other protocol.
+func errorShape(served []string) api.ErrorShape {
+	for _, face := range served {
+		if face != "join" && face != "health" && face != "metrics" {
+			return api.TitledError
+		}
+	}
+	if slices.Contains(served, "join") {
+		return vendordata.NamedError
+	}
+	return api.TitledError
 }
 
 func (s *Server) faces(listener *config.Listener, served []string) []api.Face {

@@ -315,9 +315,22 @@ func TestListenerOfItsOwn(t *testing.T) {
 	own := deployment.Settings{"listen:join": {"address": "127.0.0.1:0", "faces": "join"}}
 	s := newSite(t, deployment.Options{Settings: own})
 	var answer joining
-	s.nova.At(s.replica.Server.URL("join")).Want(t, http.StatusOK, "POST", "/v1/", body(deployment.NewID(), s.project, "web1"), &answer)
+	join := s.nova.At(s.replica.Server.URL("join"))
+	join.Want(t, http.StatusOK, "POST", "/v1/", body(deployment.NewID(), s.project, "web1"), &answer)
 	if answer.Hostname != "web1.example.test" {
 		t.Errorf("%+v", answer)
+	}
+	for _, path := range []string{"/", "/v2", "/v1/hosts", "/nothing"} {
+		var refusal struct {
+			ItemNotFound struct {
+				Code    int
+				Message string
+			}
+		}
+		answer := join.Want(t, http.StatusNotFound, "GET", path, nil, &refusal)
+		if refusal.ItemNotFound.Code != http.StatusNotFound || refusal.ItemNotFound.Message == "" {
+			t.Errorf("GET %s is not refused in novajoin's shape: %s", path, answer.Body)
+		}
 	}
 	without := deployment.New(t, deployment.Options{Settings: own})
 	replica := without.Start(t)

@@ -166,6 +166,7 @@ func checkQuery(raw string) error {
 
 // fail writes an error in the shape of the path.
 func (ro *Router) fail(a *answer, request *Request, err error) {
+	err = blame(err, request)
 	status, reason, retryAfter := statusOf(err, request.ID)
 	request.record.err = err
 	if a.status != 0 {

@@ -44,6 +44,9 @@ type Options struct {
 	Settings Settings
 }
 
+// Version is what the replicas say they are.
+const Version = "v0.0.0-test"
+
 // IPADomain is what the names of enrolled instances end in.
 const IPADomain = "example.test"
 
@@ -216,7 +219,7 @@ func (d *Deployment) TryStart(t testing.TB) (*Replica, error) {
 	}
 	d.started++
 	cfg.Host = fmt.Sprintf("%s-%d", cfg.Host, d.started)
-	made, err := server.New(t.Context(), cfg, logger(cfg, t.Output()))
+	made, err := server.New(t.Context(), cfg, logger(cfg, t.Output()), Version)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ openssh-server      a real sshd to log in to
 openssh-client      ssh and ssh-keygen, the judges of certificates and revocation lists
 '
 [ "$1" = demo ] || packages="$packages
+curl                the commands that muster dev prints
 gcc                 the race detector
 libc6-dev           the race detector
 postgresql          the records, on PostgreSQL

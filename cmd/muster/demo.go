@@ -38,7 +38,7 @@ It fails unless every step held.`,
 	var verbose bool
 	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "show the logs of Muster and of the cloud, too")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		var cfg demo.Config
+		cfg := demo.Config{Version: programVersion()}
 		if output == asTable {
 			cfg.Observe = p.printStep
 		}

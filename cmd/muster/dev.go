@@ -24,7 +24,7 @@ configuration stay in the folder, if one is given. Never use it in production.`,
 		Example: `  muster dev
   muster dev --dir ./playground --listen 127.0.0.1:18322`,
 	}
-	var cfg dev.Config
+	cfg := dev.Config{Version: programVersion()}
 	cmd.Flags().StringVar(&cfg.Dir, "dir", "", "the `folder` for Muster's records (default a temporary one)")
 	cmd.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:18322", "Muster's `address`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -59,7 +59,7 @@ func (p *program) serve(ctx context.Context, file string) (err error) {
 	for _, warning := range cfg.Warnings {
 		log.Warn("Configuration", "warning", warning.String())
 	}
-	s, err := server.New(ctx, cfg, log.Logger)
+	s, err := server.New(ctx, cfg, log.Logger, programVersion())
 	if err != nil {
 		return err
 	}

@@ -106,8 +106,10 @@ func statusOf(err error, requestID string) (status int, reason string, retryAfte
 		return http.StatusServiceUnavailable, "the database does not answer; try again later", 5 * time.Second
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusServiceUnavailable, "the request took too long; try again later", 5 * time.Second
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, errClientGone):
 		return statusClientClosed, "the client went away", 0
+	case errors.Is(err, context.Canceled):
+		return http.StatusServiceUnavailable, "the request was given up; try again later", 5 * time.Second
 	case errors.Is(err, store.ErrInvalid):
 		return http.StatusBadRequest, "the request holds a value that cannot be looked up or recorded, such as a marker that no list gave out", 0
 	case errors.Is(err, store.ErrNotFound):
@@ -115,6 +117,24 @@ func statusOf(err error, requestID string) (status int, reason string, retryAfte
 	default:
 		return http.StatusInternalServerError, "something went wrong here; the log has it under " + requestID, 0
 	}
+}
+
+// errClientGone is why a request was given up whose client did not wait.
+var errClientGone = errors.New("the client went away")
+
+// errEnding is why a request was given up that ran for too long after Muster
+// was told to end.
+var errEnding = errors.New("Muster ends")
+
+// blame finds out why a request was given up: by its client, or by Muster.
+func blame(err error, request *Request) error {
+	if !errors.Is(err, context.Canceled) || request.connection == nil || request.connection.Err() == nil {
+		return err
+	}
+	if errors.Is(context.Cause(request.connection), errEnding) {
+		return fmt.Errorf("%w: %w", errEnding, err)
+	}
+	return fmt.Errorf("%w: %w", errClientGone, err)
 }
 
 // statusClientClosed is nginx's status for a client that did not wait. It is

@@ -21,6 +21,7 @@ import (
 	"github.com/muster-cloud/muster/internal/api/operator"
 	"github.com/muster-cloud/muster/internal/api/tatu"
 	"github.com/muster-cloud/muster/internal/api/vendordata"
+	"github.com/muster-cloud/muster/internal/converge"
 	"github.com/muster-cloud/muster/internal/enroll"
 )
 
@@ -163,6 +164,12 @@ var calls = []struct {
 	{"listAudit of all", at("GET", "/v1/audit", "X-Auth-All-Projects: True"), "401 401 401 403 403 403 403 403 403 200 200", nil},
 	{"listEvents", at("GET", "/v1/events"), "401 401 401 403 403 403 403 403 403 200 200", nil},
 	{"listAudit of demo", inDemo("GET", "/v1/audit"), "401 401 401 403 403 403 403 403 403 200 200", nil},
+
+	{"listQueue", at("GET", "/v1/queue"), "401 401 401 403 403 403 403 403 403 200 200", nil},
+	{"reconcile, only to look", func(*world) ask { return ask{"POST", "/v1/reconcile", object("dry_run", true), nil} },
+		"401 401 401 403 403 403 403 403 403 200 200", nil},
+	{"reconcile", func(*world) ask { return ask{"POST", "/v1/reconcile", object("dry_run", false), nil} },
+		"401 401 401 403 403 403 403 403 403 200 200", nil},
 }
 
 func at(method, path string, headers ...string) func(*world) ask {
@@ -201,8 +208,9 @@ func certOrder(path string) func(*world) ask {
 }
 
 // TestAuthorization tries every call as everybody.
-func TestAuthorization(t *testing.T) {
-	w := newWorld(t)
+func TestAuthorization(t *testing.T) { everywhere(t, testAuthorization) }
+
+func testAuthorization(t *testing.T, w *world) {
 	for _, project := range []string{w.demo, w.other} {
 		w.do("admin", "POST", "/v1/authorities", object("auth_id", project)).want(201)
 	}
@@ -240,7 +248,7 @@ func TestDescribed(t *testing.T) {
 	guard := api.NewGuard(nil, nil, nil)
 	router := api.NewRouter(api.RouterConfig{Logger: slog.New(slog.DiscardHandler), Metrics: api.NewMetrics(prometheus.NewRegistry())},
 		tatu.New(tatu.Config{Guard: guard}), vendordata.New(vendordata.Config{Guard: guard}), vendordata.NewJoin(guard, nil), instance.New(instance.Config{}),
-		operator.New(operator.Config{Guard: guard, Enrolments: (*enroll.Service)(nil)}), health.New(nil), described)
+		operator.New(operator.Config{Guard: guard, Enrolments: (*enroll.Service)(nil), Comparison: (*converge.Comparison)(nil)}), health.New(nil), described)
 	registered := map[string]bool{"GET /metrics": true} // by the server
 	for _, pattern := range router.Patterns() {
 		registered[strings.NewReplacer("{$}", "", "...}", "}").Replace(pattern)] = true

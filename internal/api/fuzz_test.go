@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/muster-cloud/muster/test/deployment"
 )
 
 // The bodies that strangers, users, Nova and operators send. Whatever they
@@ -58,7 +60,7 @@ func FuzzRevocationBody(f *testing.F) {
 }
 
 func fuzzBody(f *testing.F, caller, path string, seeds []string) {
-	w := newWorld(f)
+	w := newWorld(f, 1, deployment.Options{})
 	w.client = http.DefaultClient
 	w.do("admin", "POST", "/v1/authorities", object("auth_id", w.demo)).want(201)
 	// Each process that fuzzes has a world of its own, with IDs of its own.

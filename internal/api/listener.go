@@ -45,7 +45,8 @@ type Listener struct {
 	certificate atomic.Pointer[tls.Certificate]
 }
 
-// Listen opens the address and reads the certificate.
+// Listen opens the address and reads the certificate. Its errors name the
+// option that is at fault.
 func Listen(cfg ListenerConfig) (*Listener, error) {
 	l := &Listener{cfg: cfg}
 	l.server = &http.Server{
@@ -61,12 +62,12 @@ func Listen(cfg ListenerConfig) (*Listener, error) {
 	if cfg.CertFile != "" {
 		var err error
 		if secure, err = l.tlsConfig(); err != nil {
-			return nil, fmt.Errorf("listener %s: %w", cfg.Name, err)
+			return nil, err
 		}
 	}
 	socket, err := open(cfg.Address)
 	if err != nil {
-		return nil, fmt.Errorf("listener %s: %w", cfg.Name, err)
+		return nil, fmt.Errorf("address: %w", err)
 	}
 	if secure != nil {
 		socket = tls.NewListener(socket, secure)
@@ -93,7 +94,7 @@ func open(address string) (net.Listener, error) {
 
 func (l *Listener) tlsConfig() (*tls.Config, error) {
 	if err := l.Reload(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("tls_cert: %w", err)
 	}
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -107,11 +108,11 @@ func (l *Listener) tlsConfig() (*tls.Config, error) {
 	}
 	pem, err := os.ReadFile(l.cfg.ClientCAFile)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("client_ca: %w", err)
 	}
 	config.ClientCAs = x509.NewCertPool()
 	if !config.ClientCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no PEM certificate", l.cfg.ClientCAFile)
+		return nil, fmt.Errorf("client_ca: %s holds no PEM certificate", l.cfg.ClientCAFile)
 	}
 	config.ClientAuth = tls.RequireAndVerifyClientCert
 	return config, nil
@@ -149,8 +150,8 @@ func (l *Listener) URL() string {
 // and waits for those that run, but not longer than the grace. Long polls
 // answer at once then (see [Request.Waiting]).
 func (l *Listener) Serve(ctx context.Context, grace time.Duration) error {
-	requests, end := context.WithCancel(context.WithoutCancel(ctx))
-	defer end()
+	requests, end := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer end(nil)
 	base := context.WithValue(requests, drainKey{}, ctx)
 	l.server.BaseContext = func(net.Listener) context.Context { return base }
 	failed := make(chan error, 1)
@@ -164,7 +165,7 @@ func (l *Listener) Serve(ctx context.Context, grace time.Duration) error {
 	defer cancel()
 	err := l.server.Shutdown(limit)
 	if errors.Is(err, context.DeadlineExceeded) {
-		end()
+		end(errEnding)
 		return errors.Join(fmt.Errorf("listener %s: requests were still running after %v", l.cfg.Name, grace), l.server.Close())
 	}
 	return err

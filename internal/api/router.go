@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -16,7 +17,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
@@ -30,6 +33,7 @@ type RouterConfig struct {
 	MaxBody        int64          // bytes; default 256 KiB, since Nova sends 64 kB of user-data in base64
 	MaxPage        int            // entries; default and at most store.MaxPageLimit
 	RequestTimeout time.Duration  // for making an answer, long polls excepted; default 30 s
+	Errors         ErrorShape     // on paths that no face has said otherwise of; default TitledError
 }
 
 const defaultTimeout = 30 * time.Second
@@ -53,6 +57,9 @@ func NewRouter(cfg RouterConfig, faces ...Face) *Router {
 		cfg.MaxPage = store.MaxPageLimit
 	}
 	cfg.RequestTimeout = cmp.Or(cfg.RequestTimeout, defaultTimeout)
+	if cfg.Errors == nil {
+		cfg.Errors = TitledError
+	}
 	router := &Router{cfg: cfg, mux: http.NewServeMux(), shapes: make(map[string]ErrorShape)}
 	for _, face := range faces {
 		face.Register(router)
@@ -61,7 +68,7 @@ func NewRouter(cfg RouterConfig, faces ...Face) *Router {
 }
 
 // Shape says how errors look at a path, given without a trailing slash. On all
-// others they look as in [TitledError].
+// others they look as the configuration says.
 func (ro *Router) Shape(path string, shape ErrorShape) { ro.shapes[path] = shape }
 
 // Handle registers an endpoint under one of net/http's patterns. A trailing
@@ -124,7 +131,11 @@ func trimSlashes(u *url.URL) {
 // run lets an endpoint answer, whatever it does.
 func (ro *Router) run(a *answer, request *Request, endpoint Endpoint) {
 	a.known = true
-	response, err := endpoint(request)
+	var response Response
+	err := checkQuery(request.URL.RawQuery)
+	if err == nil {
+		response, err = endpoint(request)
+	}
 	if err == nil {
 		err = a.send(request, response)
 	}
@@ -133,8 +144,29 @@ func (ro *Router) run(a *answer, request *Request, endpoint Endpoint) {
 	}
 }
 
+// checkQuery refuses a query that cannot be read whole, of which net/http would
+// pass over a part, and values that no database takes as text.
+func checkQuery(raw string) error {
+	if raw == "" {
+		return nil
+	}
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return problem.New(problem.Invalid, "the query cannot be read: %v", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		for _, value := range values[name] {
+			if !utf8.ValidString(value) || strings.Contains(value, "\x00") {
+				return problem.InField(name, "is not text in UTF-8, or has a zero byte")
+			}
+		}
+	}
+	return nil
+}
+
 // fail writes an error in the shape of the path.
 func (ro *Router) fail(a *answer, request *Request, err error) {
+	err = blame(err, request)
 	status, reason, retryAfter := statusOf(err, request.ID)
 	request.record.err = err
 	if a.status != 0 {
@@ -171,7 +203,7 @@ func (ro *Router) shape(path string) ErrorShape {
 	if shape, ok := ro.shapes[path]; ok {
 		return shape
 	}
-	return TitledError
+	return ro.cfg.Errors
 }
 
 // finish writes the request's record, and turns a panic into a 500: one bad

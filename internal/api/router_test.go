@@ -74,6 +74,7 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 		{"our user may not", fmt.Errorf("%w: needs the role admin", keystone.ErrForbidden), 503, "60", true},
 		{"database away", fmt.Errorf("%w: dial tcp 10.0.0.2", store.ErrUnavailable), 503, "5", true},
 		{"too slow", context.DeadlineExceeded, 503, "5", true},
+		{"given up, though the client waits", fmt.Errorf("x: %w", context.Canceled), 503, "5", true},
 		{"anything else", errors.New("secret detail"), 500, "", true},
 	}
 	for _, tt := range tests {

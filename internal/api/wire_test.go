@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-cloud/muster/internal/sshca/krl"
+	"github.com/muster-cloud/muster/internal/store"
 )
 
 // shape turns what differs from answer to answer into words, so that keys,
@@ -36,8 +38,9 @@ func shape(text string) string {
 }
 
 // TestWire compares each of Tatu's calls with its form on the wire.
-func TestWire(t *testing.T) {
-	w := newWorld(t)
+func TestWire(t *testing.T) { everywhere(t, testWire) }
+
+func testWire(t *testing.T, w *world) {
 	id, key, hostKey := newID(), line(newKey(t)), line(newKey(t))
 	const userCert = `{"user_id": "ID", "user_name": "alice", "principals": "member,reader", "fingerprint": "MD5", "auth_id": "ID", ` +
 		`"cert": "CERT", "revoked": false, "serial": N, "created_at": "TIME", "expires_at": "TIME"}`
@@ -142,8 +145,9 @@ func checkUserCert(t *testing.T, body map[string]any) {
 
 // TestFingerprints finds certificates by both forms, with the slashes that
 // base64 has, encoded and not.
-func TestFingerprints(t *testing.T) {
-	w := newWorld(t)
+func TestFingerprints(t *testing.T) { everywhere(t, testFingerprints) }
+
+func testFingerprints(t *testing.T, w *world) {
 	for slashes := 0; slashes < 3; {
 		key := newKey(t)
 		fingerprint := ssh.FingerprintSHA256(key)
@@ -158,7 +162,7 @@ func TestFingerprints(t *testing.T) {
 			for _, end := range []string{"", "/"} {
 				for _, path := range []string{"/v1/usercerts/" + w.users["alice"], "/hostcerts/" + id} {
 					// What is not encoded is no path of the description's.
-					request, err := http.NewRequest("GET", w.url+path+"/"+form+end, nil)
+					request, err := http.NewRequest("GET", w.next()+path+"/"+form+end, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -178,8 +182,9 @@ func TestFingerprints(t *testing.T) {
 }
 
 // TestRefusals are the requests that are wrong by themselves.
-func TestRefusals(t *testing.T) {
-	w := newWorld(t)
+func TestRefusals(t *testing.T) { everywhere(t, testRefusals) }
+
+func testRefusals(t *testing.T, w *world) {
 	w.do("admin", "POST", "/v1/authorities", object("auth_id", w.demo)).want(201)
 	for _, call := range []struct {
 		path   string
@@ -194,6 +199,7 @@ func TestRefusals(t *testing.T) {
 		{"/v1/hostcerts", []any{"token_id", newID(), "host_id", newID(), "pub_key", line(newKey(t))}},
 		{"/v1/revokeduserkeys/" + w.demo, []any{"serial", 1}},
 		{"/v1/revocations", []any{"auth_id", w.demo, "key_id", "x_1"}},
+		{"/v1/reconcile", []any{"dry_run", true}},
 	} {
 		refused := func(body string) {
 			t.Helper()
@@ -228,8 +234,8 @@ func TestRefusals(t *testing.T) {
 	for _, path := range []string{
 		"/v1/authorities/x", "/v1/hosts/x", "/v1/hostcerts/x/MD5:00", "/v1/usercerts/x", "/v1/usercerts/x/MD5:00", "/v1/revokeduserkeys/x",
 		"/noauth/revokeduserkeys/x", "/v1/usercerts?limit=0", "/v1/usercerts?limit=x", "/v1/usercerts?marker=x", "/v1/hostcerts?marker=x",
-		"/v1/enrolments/x", "/v1/enrolments?state=lost", "/v1/enrolments?marker=%00", "/v1/revocations?marker=x", "/v1/audit?since=yesterday", "/v1/audit?marker=%00", "/v1/revokeduserkeys/" + w.demo + "?wait=-1",
-		"/v1/revokeduserkeys/" + w.demo + "?wait=1000000",
+		"/v1/enrolments/x", "/v1/enrolments?state=lost", "/v1/enrolments?marker=%00", "/v1/revocations?marker=x", "/v1/audit?since=yesterday", "/v1/revokeduserkeys/" + w.demo + "?wait=-1",
+		"/v1/revokeduserkeys/" + w.demo + "?wait=1000000", "/v1/queue?marker=instance", "/v1/queue?marker=%00+x", "/v1/queue?limit=0",
 	} {
 		if got := w.do("admin", "GET", path, ""); got.Status != 400 || got.json()["title"] != "Bad Request" {
 			t.Errorf("GET %s: %d %s", path, got.Status, got.Text)
@@ -255,9 +261,69 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestAuditFilters: a value that no record can hold is refused under its name.
+func TestAuditFilters(t *testing.T) { everywhere(t, testAuditFilters) }
+
+func testAuditFilters(t *testing.T, w *world) {
+	for _, field := range []string{"actor", "action", "object", "marker", "since", "until"} {
+		for _, value := range []string{"%00", "a%00b", "%ff", "%ED%A0%80"} {
+			got := w.do("admin", "GET", "/v1/audit?"+field+"="+value, "", "X-Auth-All-Projects: True").want(400)
+			if reason, _ := got.json()["description"].(string); !strings.HasPrefix(reason, field+": ") {
+				t.Errorf("%s = %s: %s", field, value, reason)
+			}
+		}
+	}
+	w.do("admin", "GET", "/v1/audit?actor=M%C3%BCller%20%F0%9F%94%91", "", "X-Auth-All-Projects: True").want(200)
+}
+
+// TestConvergence compares the calls about convergence with their form.
+func TestConvergence(t *testing.T) { everywhere(t, testConvergence) }
+
+func testConvergence(t *testing.T, w *world) {
+	_, records := w.cloud.OpenStore(t)
+	next := time.Now().Add(time.Hour)
+	grant := w.users["alice"] + "/" + w.demo
+	for _, key := range []store.PendingKey{
+		{Kind: "instance", ID: newID(), Rebuilt: true, Attempts: 3, NextAt: next, LastError: "Nova answers with 500"},
+		{Kind: "grant", ID: grant, NextAt: next},
+	} {
+		if err := records.DeferKey(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const second = `{"kind": "instance", "id": "ID", "attempts": 3, "next_at": "TIME", "since": "TIME", "error": "Nova answers with 500"}`
+	const first = `{"kind": "grant", "id": "ID/ID", "attempts": 0, "next_at": "TIME", "since": "TIME", "error": ""}`
+	want := func(got reply, want string) {
+		t.Helper()
+		if got.want(200); shape(got.Text) != want {
+			t.Errorf("got\n%s\nwant\n%s", shape(got.Text), want)
+		}
+	}
+	marker := "?limit=1&marker=grant+" + url.QueryEscape(grant)
+	page := w.at(0).do("admin", "GET", "/v1/queue?limit=1", "")
+	want(page, `{"queue": [`+first+`], "links": {"self": "URL/v1/queue?limit=1", "next": "URL/v1/queue?limit=1&marker=grant+ID%2FID"}}`)
+	if !strings.Contains(page.Text, marker) {
+		t.Errorf("links.next does not lead behind the grant: %s", page.Text)
+	}
+	want(w.at(1).do("admin", "GET", "/v1/queue"+marker, ""), `{"queue": [`+second+`], "links": {"self": "URL/v1/queue?limit=1&marker=grant+ID%2FID", `+
+		`"next": "URL/v1/queue?limit=1&marker=instance+ID"}}`)
+
+	w.userCert()
+	id, _ := w.instance() // which Nova does not have
+	got := w.do("admin", "POST", "/v1/reconcile", object("dry_run", true))
+	want(got, `{"dry_run": true, "kinds": [{"kind": "project", "total": 1, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
+		`{"kind": "grant", "total": 1, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
+		`{"kind": "instance", "total": 1, "look": 0, "gone": 1, "refused": false, "suspects": `+
+		`[{"kind": "instance", "id": "ID", "reason": "the instance is not in Nova's list"}]}]}`)
+	w.do("member", "GET", "/v1/hosts/"+id, "").want(200)
+	w.do("admin", "POST", "/v1/reconcile", object("dry_run", false)).want(200)
+	w.do("member", "GET", "/v1/hosts/"+id, "").want(404)
+}
+
 // TestPaging follows links.next to the end.
-func TestPaging(t *testing.T) {
-	w := newWorld(t)
+func TestPaging(t *testing.T) { everywhere(t, testPaging) }
+
+func testPaging(t *testing.T, w *world) {
 	var want int
 	for range 5 {
 		w.userCert()
@@ -273,10 +339,11 @@ func TestPaging(t *testing.T) {
 			}
 			links := page["links"].(map[string]any)
 			next, _ = links["next"].(string)
-			if rest, ok := strings.CutPrefix(next, w.url); next != "" && !ok {
+			if next != "" && !slices.ContainsFunc(w.urls, func(base string) bool { return strings.HasPrefix(next, base+"/") }) {
 				t.Fatalf("links.next is %q", next)
-			} else {
-				next = rest
+			}
+			for _, base := range w.urls { // as behind a load balancer, another replica may have the next page
+				next = strings.TrimPrefix(next, base)
 			}
 			if pages > 10 {
 				t.Fatal("the list has no end")
@@ -289,8 +356,9 @@ func TestPaging(t *testing.T) {
 }
 
 // TestRevokedKeys fetches the list as agents do.
-func TestRevokedKeys(t *testing.T) {
-	w := newWorld(t)
+func TestRevokedKeys(t *testing.T) { everywhere(t, testRevokedKeys) }
+
+func testRevokedKeys(t *testing.T, w *world) {
 	serial, _ := w.userCert()
 	path := "/noauth/revokeduserkeys/" + w.demo
 	first := w.do("none", "GET", path, "").want(200)
@@ -304,13 +372,15 @@ func TestRevokedKeys(t *testing.T) {
 		t.Errorf("the raw list is not the one in base64: %v", err)
 	}
 	waited := make(chan reply, 1)
-	go func() { waited <- w.do("none", "GET", path+"?wait=60", "", etag) }()
-	w.do("owner", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", serial)).want(200)
+	go func() { waited <- w.at(0).do("none", "GET", path+"?wait=60", "", etag) }()
+	w.at(1).do("owner", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", serial)).want(200)
 	select {
 	case got := <-waited:
 		got.want(200)
-		if now := w.do("none", "GET", path, "").want(200); now.Text != got.Text {
-			t.Error("the long poll and a plain GET after the revocation differ")
+		for replica := range w.urls {
+			if now := w.at(replica).do("none", "GET", path, "").want(200); now.Text != got.Text {
+				t.Errorf("the long poll and a plain GET of replica %d after the revocation differ", replica)
+			}
 		}
 		data, err := base64.StdEncoding.DecodeString(got.json()["revoked_keys_data"].(string))
 		if err != nil {
@@ -325,8 +395,9 @@ func TestRevokedKeys(t *testing.T) {
 }
 
 // TestNova replays what a real Nova sent.
-func TestNova(t *testing.T) {
-	w := newWorld(t)
+func TestNova(t *testing.T) { everywhere(t, testNova) }
+
+func testNova(t *testing.T, w *world) {
 	text, err := os.ReadFile("testdata/nova-vendordata.json")
 	if err != nil {
 		t.Fatal(err)
@@ -359,11 +430,12 @@ func TestNova(t *testing.T) {
 
 // TestBootScript reads the answers as the boot script of Tatu's instances
 // does: with grep, from text without line feed, after posting JSON as a form.
-func TestBootScript(t *testing.T) {
+func TestBootScript(t *testing.T) { everywhere(t, testBootScript) }
+
+func testBootScript(t *testing.T, w *world) {
 	if _, err := exec.LookPath("grep"); err != nil {
 		t.Fatal("grep is needed")
 	}
-	w := newWorld(t)
 	id := newID()
 	vendordata := w.do("service", "POST", "/v1/novavendordata", object("instance-id", id, "project-id", w.demo, "hostname", "web1")).want(201)
 	grep := func(text, pattern string) string {

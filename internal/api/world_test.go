@@ -5,6 +5,7 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
@@ -12,20 +13,28 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-cloud/muster/internal/api/apitest"
 	"github.com/muster-cloud/muster/test/deployment"
+	"github.com/muster-cloud/muster/test/services"
 )
+
+var databases services.Databases
+
+func TestMain(m *testing.M) { os.Exit(databases.Main(m)) }
 
 // world is a whole Muster beside a cloud with two projects and their people.
 type world struct {
 	t      testing.TB
 	cloud  *deployment.Deployment
-	url    string
+	urls   []string      // of the replicas
+	turn   *atomic.Int64 // whose it is
 	checks *apitest.Transport
 	client *http.Client
 
@@ -34,12 +43,28 @@ type world struct {
 	tokens      map[string]string // by caller
 }
 
+// everywhere runs a test on one replica with SQLite, and on two that share a
+// PostgreSQL and are asked in turn: a client must see no difference.
+func everywhere(t *testing.T, test func(*testing.T, *world)) {
+	t.Run("one replica", func(t *testing.T) { test(t, newWorld(t, 1, deployment.Options{})) })
+	t.Run("two replicas", func(t *testing.T) { test(t, newWorld(t, 2, deployment.Options{Database: databases.PostgreSQL(t)})) })
+}
+
 // The people: alice and bob are members of demo, mia is its manager; carol and
 // otto are the same in project other; boot is a service user.
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, replicas int, o deployment.Options) *world {
 	t.Helper()
-	d := deployment.New(t, deployment.Options{FreeIPA: true})
-	w := &world{t: t, cloud: d, url: d.Start(t).URL, checks: apitest.NewTransport(t), users: map[string]string{}, tokens: map[string]string{}}
+	o.FreeIPA = true
+	if o.Settings == nil {
+		o.Settings = deployment.Settings{}
+	}
+	o.Settings["converge"] = map[string]string{"enabled": "true", "create_authorities": "false"}
+	d := deployment.New(t, o)
+	w := &world{t: t, cloud: d, turn: new(atomic.Int64), checks: apitest.NewTransport(t), users: map[string]string{}, tokens: map[string]string{}}
+	for range replicas {
+		w.urls = append(w.urls, d.Start(t).URL)
+		w.awaitComparison()
+	}
 	w.client = &http.Client{Transport: w.checks}
 	keystone := d.Cloud.Identity
 	w.demo = keystone.ProjectID("demo")
@@ -67,6 +92,21 @@ func newWorld(t testing.TB) *world {
 	w.tokens["admin"] = w.token("admin", keystone.Password("admin"), "admin")
 	w.tokens["system"] = w.systemToken()
 	return w
+}
+
+// awaitComparison returns when the first replica has compared everything with
+// the cloud, as it does at its start: the tests' instances, which come later,
+// are not Nova's, and would be gone.
+func (w *world) awaitComparison() {
+	w.t.Helper()
+	first := deployment.As(w.urls[0], deployment.Person{})
+	err := deployment.Await(w.t.Context(), func(ctx context.Context) error {
+		_, err := first.Metric(ctx, `muster_converge_comparisons_total{outcome="done"}`)
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func (w *world) token(user, password, project string) string {
@@ -123,10 +163,21 @@ func (r reply) want(status int) reply {
 	return r
 }
 
+// next is the URL of the replica whose turn it is.
+func (w *world) next() string { return w.urls[int(w.turn.Add(1)-1)%len(w.urls)] }
+
+// at is the world with one replica, counted around.
+func (w *world) at(replica int) *world {
+	one := *w
+	i := replica % len(w.urls)
+	one.urls = w.urls[i : i+1]
+	return &one
+}
+
 // do asks as a caller; body is JSON text, or nothing. Headers are "Name: value".
 func (w *world) do(caller, method, path, body string, headers ...string) reply {
 	w.t.Helper()
-	request, err := http.NewRequest(method, w.url+path, nil)
+	request, err := http.NewRequest(method, w.next()+path, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -207,7 +207,7 @@ func databaseOptions() []option {
 			field: at(func(d *Database) any { return &d.PoolTimeout }),
 			help:  "How long to wait for a free connection before the request fails."},
 		{name: "max_retries", initial: "10", min: "-1", field: at(func(d *Database) any { return &d.MaxRetries }),
-			help: "How often connecting is tried again at start. -1: without end."},
+			help: "How often connecting is tried again at start. 0: not at all; -1: without end."},
 		{name: "retry_interval", initial: "10", min: "1s", max: "10m",
 			field: at(func(d *Database) any { return &d.RetryInterval }),
 			help:  "The pause between two tries to connect at start."},

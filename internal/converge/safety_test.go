@@ -291,37 +291,73 @@ func TestForce(t *testing.T) {
 	}
 }
 
-// TestLease: one of two replicas compares, and after its death the other.
+// TestLease: of two replicas one compares, and after its death the other.
 func TestLease(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	runs := func(holder string) prometheus.Gatherer {
-		registry := prometheus.NewRegistry()
-		controllers, err := converge.New(w.cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := converge.NewComparison(converge.ComparisonConfig{Controllers: controllers, Queue: w.queue, Leases: w.store, Holder: holder,
-			Interval: 20 * time.Millisecond, Now: w.clock.Now, Registerer: registry})
-		if err != nil {
-			t.Fatal(err)
-		}
-		run(t, c.Run)
-		return registry
+	controllers, err := converge.New(w.cfg)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if held, err := w.store.Lease(t.Context(), "compare", "dead", 200*time.Millisecond); err != nil || !held {
+	leases := &toldLeases{Leases: w.store, told: make(chan bool)}
+	registry := prometheus.NewRegistry()
+	c, err := converge.NewComparison(converge.ComparisonConfig{Controllers: controllers, Queue: w.queue, Leases: leases, Holder: "alive",
+		Interval: 20 * time.Millisecond, Now: w.clock.Now, Registerer: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if held, err := w.store.Lease(t.Context(), "compare", "dead", time.Hour); err != nil || !held {
 		t.Fatal(held, err)
 	}
-	registry := runs("alive")
-	deadline := time.Now().Add(20 * time.Second)
-	for done(t, registry) == 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("nobody compares after the holder's death")
+	run(t, c.Run)
+	for range 3 {
+		if leases.await(t) {
+			t.Fatal("two replicas compare at once")
 		}
-		time.Sleep(time.Millisecond)
+	}
+	if n := done(t, registry); n != 0 {
+		t.Errorf("compared %v times while another replica holds the lease", n)
+	}
+	w.clock.step(2 * time.Hour) // the holder is dead
+	for !leases.await(t) {
+	}
+	w.clock.step(time.Hour)
+	leases.await(t) // the next turn comes after the first comparison
+	if done(t, registry) == 0 {
+		t.Error("nobody compares after the holder's death")
 	}
 }
 
+// toldLeases tells of each attempt whether it was held. Nobody goes on until
+// that is heard, or the comparison ends.
+type toldLeases struct {
+	converge.Leases
+	told chan bool
+}
+
+func (l *toldLeases) Lease(ctx context.Context, name, holder string, ttl time.Duration) (bool, error) {
+	held, err := l.Leases.Lease(ctx, name, holder, ttl)
+	if err == nil {
+		select {
+		case l.told <- held:
+		case <-ctx.Done():
+		}
+	}
+	return held, err
+}
+
+func (l *toldLeases) await(t *testing.T) bool {
+	t.Helper()
+	select {
+	case held := <-l.told:
+		return held
+	case <-time.After(30 * time.Second):
+		t.Fatal("nobody tries to compare")
+		return false
+	}
+}
+
+// done is how many comparisons went through.
 func done(t *testing.T, from prometheus.Gatherer) float64 {
 	t.Helper()
 	families, err := from.Gather()
@@ -330,8 +366,11 @@ func done(t *testing.T, from prometheus.Gatherer) float64 {
 	}
 	n := 0.0
 	for _, family := range families {
-		if family.GetName() == "muster_converge_comparisons_total" {
-			for _, metric := range family.GetMetric() {
+		if family.GetName() != "muster_converge_comparisons_total" {
+			continue
+		}
+		for _, metric := range family.GetMetric() {
+			if metric.GetLabel()[0].GetValue() == "done" {
 				n += metric.GetCounter().GetValue()
 			}
 		}

@@ -25,6 +25,8 @@ const Limit = 30 * time.Second
 
 // Config says how to play.
 type Config struct {
+	// Version is Muster's, for its API's description. Default "(devel)".
+	Version string
 	// Logger gets the logs of Muster and of the cloud. Default: discarded.
 	Logger *slog.Logger
 	// Observe, if given, is told of each step as soon as it has ended.

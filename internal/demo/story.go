@@ -108,7 +108,7 @@ func (s *story) scenes() []scene {
 }
 
 func (s *story) start(ctx context.Context) (string, error) {
-	env, err := dev.New(ctx, dev.Config{Logger: s.cfg.Logger})
+	env, err := dev.New(ctx, dev.Config{Version: s.cfg.Version, Logger: s.cfg.Logger})
 	if err != nil {
 		return "", err
 	}

@@ -49,6 +49,8 @@ type Config struct {
 	Dir string
 	// Listen is Muster's address. Port 0 is a free one. Default 127.0.0.1:0.
 	Listen string
+	// Version is Muster's, for its API's description. Default "(devel)".
+	Version string
 	// Logger gets Muster's and the cloud's logs. Default: discarded.
 	Logger *slog.Logger
 }
@@ -84,6 +86,7 @@ type Environment struct {
 // New makes the environment ready. Run must follow, which also cleans up.
 func New(ctx context.Context, cfg Config) (*Environment, error) {
 	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	cfg.Version = cmp.Or(cfg.Version, "(devel)")
 	e := &Environment{Dir: cfg.Dir}
 	err := e.openFolder()
 	if err == nil {
@@ -208,7 +211,7 @@ func (e *Environment) tryMuster(ctx context.Context, cfg Config, host, port stri
 	if err := upgrade(ctx, loaded, cfg.Logger); err != nil {
 		return err
 	}
-	if e.muster, err = server.New(ctx, loaded, cfg.Logger); err != nil {
+	if e.muster, err = server.New(ctx, loaded, cfg.Logger, cfg.Version); err != nil {
 		return err
 	}
 	e.MusterURL = e.muster.URL("vendordata")

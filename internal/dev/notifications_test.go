@@ -4,55 +4,63 @@
 package dev
 
 import (
-	"encoding/json"
+	"context"
 	"net/http"
 	"testing"
-	"time"
+
+	"github.com/muster-cloud/muster/test/deployment"
 )
 
-// TestNotifications: what happens in the cloud reaches Muster.
+// TestNotifications: what happens in the cloud reaches Muster, which acts on it.
 func TestNotifications(t *testing.T) {
 	environment, _ := start(t, Config{})
-	cloud := environment.Cloud
-	user, err := cloud.Identity.CreateUser("carol", "secret")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cloud.Identity.DeleteUser(user); err != nil {
-		t.Fatal(err)
-	}
-	token, err := cloud.Identity.Token("admin", environment.User("admin").Password, "admin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, environment.MusterURL+"/v1/events", nil)
+	identity := environment.Cloud.Identity
+	project := identity.ProjectID("demo")
+	as := func(user, password, project string) *deployment.Client {
+		t.Helper()
+		token, err := identity.Token(user, password, project)
 		if err != nil {
 			t.Fatal(err)
 		}
-		request.Header.Set("X-Auth-Token", token)
-		response, err := http.DefaultClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var answer struct {
-			Events []struct {
-				Type, Outcome string
-				Hints         []struct{ Kind, ID string }
-			}
-		}
-		err = json.NewDecoder(response.Body).Decode(&answer)
-		if err != nil || response.StatusCode != http.StatusOK || response.Body.Close() != nil {
-			t.Fatal(response.Status, err)
-		}
-		for _, e := range answer.Events {
-			if e.Type == "identity.user.deleted" && len(e.Hints) == 1 && e.Hints[0].Kind == "user" && e.Hints[0].ID == user {
-				return
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("nothing came: %+v", answer.Events)
-		}
-		time.Sleep(5 * time.Millisecond)
+		return deployment.As(environment.MusterURL, deployment.Person{Token: token})
 	}
+	user, err := identity.CreateUser("carol", "secret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := identity.Grant(user, project, "member"); err != nil {
+		t.Fatal(err)
+	}
+	carol, admin := as("carol", "secret", "demo"), as("admin", environment.User("admin").Password, "admin")
+	carol.Want(t, http.StatusCreated, "POST", "/v1/usercerts",
+		deployment.Object{"user_id": user, "auth_id": project, "pub_key": deployment.NewKey(t)}, nil)
+	list := "/noauth/revokeduserkeys/" + project
+	etag := admin.Want(t, http.StatusOK, "GET", list, nil, nil).Header.Get("Etag")
+	changed := make(chan int, 1)
+	go func() {
+		answer, err := admin.Call(context.WithoutCancel(t.Context()), "GET", list+"?wait=30", nil, "If-None-Match", etag)
+		if err != nil {
+			t.Error(err)
+		}
+		changed <- answer.Status
+	}()
+	if err := identity.DeleteUser(user); err != nil {
+		t.Fatal(err)
+	}
+	if status := <-changed; status != http.StatusOK {
+		t.Fatalf("the user's certificate is not revoked: %d", status)
+	}
+	var answer struct {
+		Events []struct {
+			Type, Outcome string
+			Hints         []struct{ Kind, ID string }
+		}
+	}
+	admin.Want(t, http.StatusOK, "GET", "/v1/events", nil, &answer)
+	for _, e := range answer.Events {
+		if e.Type == "identity.user.deleted" && len(e.Hints) == 1 && e.Hints[0].Kind == "user" && e.Hints[0].ID == user {
+			return
+		}
+	}
+	t.Errorf("the deletion is not among the events: %+v", answer.Events)
 }

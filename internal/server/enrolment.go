@@ -98,7 +98,12 @@ func (s *Server) ipaConfig() (ipa.Config, ipa.DefaultConf, error) {
 		directory.Kerberos = &ipa.Kerberos{Principal: cfg.Principal, Keytab: cfg.Keytab}
 	}
 	machine := ipa.EnrolledMachine()
-	machine.Krb5Conf, machine.CA = cfg.KerberosConf, cmp.Or(cfg.CAFile, machine.CA)
+	machine.Krb5Conf = cfg.KerberosConf
+	if cfg.CAFile != "" {
+		if directory.RootCAs, err = ipa.ReadCA(cfg.CAFile); err != nil {
+			return ipa.Config{}, known, fmt.Errorf("cafile: %w", err)
+		}
+	}
 	directory, err = machine.Complete(directory)
 	return directory, known, err
 }

@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/url"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -43,6 +42,7 @@ import (
 type Server struct {
 	cfg         *config.Config
 	logger      *slog.Logger
+	version     string
 	registry    *prometheus.Registry
 	store       *store.Store
 	custody     *custody.Sealed
@@ -66,9 +66,10 @@ type Server struct {
 const heapReserve = 32 << 20
 
 // New builds a server and opens its listeners, which answer once Run runs. It
-// connects to the database and refuses one that does not fit this program.
-func New(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Server, error) {
-	s := &Server{cfg: cfg, logger: logger, registry: prometheus.NewRegistry(), reserve: make([]byte, heapReserve),
+// connects to the database and refuses one that does not fit this program,
+// whose version stands in the API's description.
+func New(ctx context.Context, cfg *config.Config, logger *slog.Logger, version string) (*Server, error) {
+	s := &Server{cfg: cfg, logger: logger, version: version, registry: prometheus.NewRegistry(), reserve: make([]byte, heapReserve),
 		memory: notify.NewMemory()}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := s.build(ctx); err != nil {
@@ -80,7 +81,7 @@ func New(ctx context.Context, cfg *config.Config, logger *slog.Logger) (*Server,
 func (s *Server) build(ctx context.Context) error {
 	keyring, err := custody.ParseKeyring(strings.NewReader(string(s.cfg.Custody.MasterKey)))
 	if err != nil {
-		return fmt.Errorf("[custody] master key: %w", err)
+		return fmt.Errorf("[custody] master_key: %w", err)
 	}
 	s.custody = custody.NewSealed(keyring)
 	rules, err := s.loadRules()
@@ -94,11 +95,11 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	if err := s.store.CheckSchema(ctx); err != nil {
-		return err
+		return fmt.Errorf("[database] connection: %w", err)
 	}
 	s.guard = api.NewGuard(s.tokens, rules, s.store)
 	if s.authority, err = sshca.New(s.authorityConfig(keyring)); err != nil {
-		return err
+		return fmt.Errorf("[ssh]: %w", err)
 	}
 	if err := s.buildEnrolment(keyring); err != nil {
 		return err
@@ -109,18 +110,10 @@ func (s *Server) build(ctx context.Context) error {
 	if err := s.buildListener(); err != nil {
 		return err
 	}
-	if s.described, err = description.New(buildVersion()); err != nil {
+	if s.described, err = description.New(s.version); err != nil {
 		return err
 	}
 	return s.listen()
-}
-
-// buildVersion is what the Go toolchain knows of the source.
-func buildVersion() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 // OpenStore connects to the configured database.
@@ -246,7 +239,7 @@ func (s *Server) listen() error {
 			Logger: s.logger, Metrics: metrics, TrustedProxies: s.cfg.API.TrustedProxies,
 			PublicURL: text(s.cfg.API.PublicURL), KeystoneURL: text(s.cfg.KeystoneAuthToken.WWWAuthenticateURI),
 			MaxBody: int64(s.cfg.API.MaxBody), MaxPage: s.cfg.API.MaxPage,
-			RequestTimeout: s.cfg.API.RequestTimeout,
+			RequestTimeout: s.cfg.API.RequestTimeout, Errors: errorShape(served),
 		}, s.faces(cfg, served)...)
 		listener, err := api.Listen(api.ListenerConfig{
 			Name: cfg.Name, Address: cfg.Address, Handler: router,
@@ -254,7 +247,7 @@ func (s *Server) listen() error {
 			RequestTimeout: s.cfg.API.RequestTimeout, Logger: s.logger,
 		})
 		if err != nil {
-			return err
+			return fmt.Errorf("[listen:%s] %w", cfg.Name, err)
 		}
 		s.listeners = append(s.listeners, listener)
 		s.logger.Info("Listening", "listener", cfg.Name, "url", listener.URL(), "faces", served)
@@ -265,6 +258,19 @@ func (s *Server) listen() error {
 // served are the names of a listener's faces that there is something behind.
 func (s *Server) served(listener *config.Listener) []string {
 	return slices.DeleteFunc(slices.Clone(listener.Faces), func(face string) bool { return face == "join" && s.enrolment == nil })
+}
+
+// errorShape is novajoin's on a listener that serves no other protocol.
+func errorShape(served []string) api.ErrorShape {
+	for _, face := range served {
+		if face != "join" && face != "health" && face != "metrics" {
+			return api.TitledError
+		}
+	}
+	if slices.Contains(served, "join") {
+		return vendordata.NamedError
+	}
+	return api.TitledError
 }
 
 func (s *Server) faces(listener *config.Listener, served []string) []api.Face {
@@ -405,7 +411,9 @@ func (s *Server) Reload() error {
 	}
 	problems := []error{err}
 	for _, listener := range s.listeners {
-		problems = append(problems, listener.Reload())
+		if err := listener.Reload(); err != nil {
+			problems = append(problems, fmt.Errorf("[listen:%s] tls_cert: %w", listener.Name(), err))
+		}
 	}
 	return errors.Join(problems...)
 }

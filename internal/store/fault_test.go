@@ -6,6 +6,7 @@ package store
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -168,6 +169,36 @@ func TestOpenRefuses(t *testing.T) {
 	_, err = Open(ctx, Config{URL: "mysql://127.0.0.1:1/x", MaxRetries: 1, RetryInterval: time.Millisecond})
 	isError(t, err, ErrUnavailable)
 }
+
+// TestOpenTriesAgain as often as it is told: 0 is none.
+func TestOpenTriesAgain(t *testing.T) {
+	for retries, want := range map[int]int{0: 0, 1: 1, 3: 3} {
+		var log strings.Builder
+		_, err := Open(t.Context(), Config{URL: "postgresql://127.0.0.1:1/x?sslmode=disable", MaxRetries: retries,
+			RetryInterval: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		isError(t, err, ErrUnavailable)
+		if got := strings.Count(log.String(), "trying again"); got != want {
+			t.Errorf("%d retries: tried %d times more", retries, got)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	tries := 0
+	counting := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) (int, error) {
+		if tries++; tries == 30 {
+			cancel()
+		}
+		return len(b), nil
+	}), nil))
+	_, err := Open(ctx, Config{URL: "postgresql://127.0.0.1:1/x?sslmode=disable", MaxRetries: -1, RetryInterval: time.Millisecond, Logger: counting})
+	if isError(t, err, context.Canceled); tries != 30 {
+		t.Errorf("without limit: tried %d times more before its context ended", tries)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+// Write implements io.Writer.
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // TestRunFinishes takes on what was queued when its context had ended.
 func TestRunFinishes(t *testing.T) {

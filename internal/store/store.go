@@ -26,15 +26,15 @@ type Config struct {
 	URL string
 	// MustExist refuses a SQLite file that isn't there, instead of making it.
 	MustExist bool
-	// At most MaxPoolSize (default 5) and MaxOverflow (default 50) connections are open; all go when idle. The two are one limit here,
-	// and two settings for the sake of oslo.db's names. SQLite has one writer and MaxPoolSize readers.
+	// At most MaxPoolSize (default 5) and MaxOverflow connections are open; all go when idle. The two are one limit here, and two
+	// settings for the sake of oslo.db's names. SQLite has one writer and MaxPoolSize readers.
 	MaxPoolSize, MaxOverflow int
 	// ConnectionRecycleTime is the age at which a connection is replaced (default 1 h).
 	ConnectionRecycleTime time.Duration
 	// PoolTimeout limits a call: the wait for a connection and its statements (default 30 s).
 	PoolTimeout time.Duration
-	// MaxRetries is how often Open tries again to connect (default 10; -1: until its context ends), RetryInterval the pause
-	// between (default 10 s).
+	// MaxRetries is how often Open tries again to connect (0: never; -1: until its context ends), RetryInterval the pause between
+	// (default 10 s).
 	MaxRetries    int
 	RetryInterval time.Duration
 
@@ -95,10 +95,8 @@ func (c Config) complete() (Config, error) {
 		return Config{}, fmt.Errorf("database settings: %w: a size, count or time is negative", ErrInvalid)
 	}
 	c.MaxPoolSize = cmp.Or(c.MaxPoolSize, 5)
-	c.MaxOverflow = cmp.Or(c.MaxOverflow, 50)
 	c.ConnectionRecycleTime = cmp.Or(c.ConnectionRecycleTime, time.Hour)
 	c.PoolTimeout = cmp.Or(c.PoolTimeout, 30*time.Second)
-	c.MaxRetries = cmp.Or(c.MaxRetries, 10)
 	c.RetryInterval = cmp.Or(c.RetryInterval, 10*time.Second)
 	if c.Now == nil {
 		c.Now = time.Now

@@ -87,7 +87,7 @@ func serveMuster(path string, control io.Reader, answers io.Writer) error {
 	defer log.Close()
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer cancel()
-	muster, err := server.New(ctx, cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: cfg.LogLevel})))
+	muster, err := server.New(ctx, cfg, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: cfg.LogLevel})), "bench")
 	if err != nil {
 		return err
 	}

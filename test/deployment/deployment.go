@@ -44,6 +44,9 @@ type Options struct {
 	Settings Settings
 }
 
+// Version is what the replicas say they are.
+const Version = "v0.0.0-test"
+
 // IPADomain is what the names of enrolled instances end in.
 const IPADomain = "example.test"
 
@@ -58,8 +61,9 @@ type Deployment struct {
 	// FreeIPA is the way from Muster to FreeIPA, if there is one.
 	FreeIPA *Gate
 
-	folder string
-	path   string // of the configuration file
+	folder  string
+	path    string // of the configuration file
+	started int    // replicas in this process, each with a name of its own
 }
 
 // New starts the cloud, writes the configuration and prepares the database.
@@ -213,7 +217,9 @@ func (d *Deployment) TryStart(t testing.TB) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	made, err := server.New(t.Context(), cfg, logger(cfg, t.Output()))
+	d.started++
+	cfg.Host = fmt.Sprintf("%s-%d", cfg.Host, d.started)
+	made, err := server.New(t.Context(), cfg, logger(cfg, t.Output()), Version)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -61,6 +62,18 @@ func NewGate(t testing.TB, target string) *Gate {
 		running.Wait()
 	})
 	return g
+}
+
+// Through puts a gate before a database, and returns the URL that leads through it.
+func Through(t testing.TB, database string) (string, *Gate) {
+	t.Helper()
+	address, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gate := NewGate(t, address.Host)
+	address.Host = gate.Address()
+	return address.String(), gate
 }
 
 // Address is where the gate listens.

@@ -51,7 +51,7 @@ func serve(path string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	s, err := server.New(ctx, cfg, logger(cfg, os.Stderr))
+	s, err := server.New(ctx, cfg, logger(cfg, os.Stderr), Version)
 	if err != nil {
 		return err
 	}

@@ -19,8 +19,9 @@ import (
 
 // A second instance of a name does not become the first one, in whatever
 // project it is.
-func TestNoTakeOver(t *testing.T) {
-	s := newSite(t, deployment.Options{})
+func TestNoTakeOver(t *testing.T) { everywhere(t, deployment.Options{}, testNoTakeOver) }
+
+func testNoTakeOver(t *testing.T, s *site) {
 	first := deployment.NewID()
 	had := s.enrol(t, first, s.project, "web1")
 	if had.Hostname != "web1.example.test" || had.Realm != "EXAMPLE.TEST" || len(had.OTP) != 32 {
@@ -42,7 +43,10 @@ func TestNoTakeOver(t *testing.T) {
 // What Muster did not make is not touched: not at enrolment, and not when an
 // instance of that name goes. Only an operator gives it to an instance.
 func TestForeignEntries(t *testing.T) {
-	s := newSite(t, deployment.Options{Settings: deployment.Settings{"enroll": {"protected": "ldap*, *.infra.example.test"}}})
+	everywhere(t, deployment.Options{Settings: deployment.Settings{"enroll": {"protected": "ldap*, *.infra.example.test"}}}, testForeignEntries)
+}
+
+func testForeignEntries(t *testing.T, s *site) {
 	if err := s.ipa.AddHost("old.example.test", "its-own-password"); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +77,7 @@ func TestForeignEntries(t *testing.T) {
 
 	adopter := deployment.NewID()
 	s.refused(t, http.StatusConflict, "old.example.test", adopter, s.other, "old")
-	manager := deployment.As(s.replica.URL, s.Person(t, "manager", "other", "manager"))
+	manager := deployment.As(s.url, s.Person(t, "manager", "other", "manager"))
 	manager.Want(t, http.StatusForbidden, "POST", "/v1/enrolments/"+adopter+"/adopt", nil, nil)
 	s.operator.Want(t, http.StatusOK, "POST", "/v1/enrolments/"+adopter+"/adopt", nil, nil)
 	if answer := s.enrol(t, adopter, s.other, "old"); answer.Hostname != "old.example.test" {
@@ -88,10 +92,13 @@ func TestForeignEntries(t *testing.T) {
 // A project's instances manage services of their own names alone, unless the
 // operator says otherwise; and a refusal leaves nothing half-done.
 func TestServicePrincipals(t *testing.T) {
-	s := newSite(t, deployment.Options{Settings: deployment.Settings{
+	everywhere(t, deployment.Options{Settings: deployment.Settings{
 		"project:shop":  {"allowed_classes": "web", "service_hosts": "*.vip.example.test"},
 		"project:cloud": {"allowed_classes": "*", "any_service_host": "true"},
-	}})
+	}}, testServicePrincipals)
+}
+
+func testServicePrincipals(t *testing.T, s *site) {
 	cloud := s.Project(t, "cloud")
 	if err := s.ipa.AddHost("mail.example.test", ""); err != nil {
 		t.Fatal(err)
@@ -189,8 +196,9 @@ func TestOneTimePasswordIsNotLost(t *testing.T) {
 
 // An instance that is built anew joins again, and its old keytab is worth
 // nothing any more.
-func TestRebuild(t *testing.T) {
-	s := newSite(t, deployment.Options{})
+func TestRebuild(t *testing.T) { everywhere(t, deployment.Options{}, testRebuild) }
+
+func testRebuild(t *testing.T, s *site) {
 	instance := deployment.NewID()
 	before := s.enrol(t, instance, s.project, "web1")
 	if err := s.ipa.Join(before.Hostname, before.OTP); err != nil {
@@ -223,7 +231,10 @@ func TestRebuild(t *testing.T) {
 // While FreeIPA is away the boot goes on, everybody can see why there is no
 // password, and the next read of the metadata after it is back has one.
 func TestFailuresAreVisible(t *testing.T) {
-	s := newSite(t, deployment.Options{Settings: deployment.Settings{"enroll": {"answer_within": "500ms"}}})
+	everywhere(t, deployment.Options{Settings: deployment.Settings{"enroll": {"answer_within": "500ms"}}}, testFailuresAreVisible)
+}
+
+func testFailuresAreVisible(t *testing.T, s *site) {
 	s.FreeIPA.Shut()
 	instance, found := s.boot(t, compute.Server{Name: "web1", ProjectID: s.project, Metadata: map[string]string{"ipa_enroll": "true"}})
 	if found["token"] == nil || found["hostname"] != "web1.example.test" || found["ipaotp"] != nil {
@@ -250,7 +261,10 @@ func TestFailuresAreVisible(t *testing.T) {
 
 // on_failure = error lets Nova know.
 func TestFailuresCanFailTheBoot(t *testing.T) {
-	s := newSite(t, deployment.Options{Settings: deployment.Settings{"enroll": {"answer_within": "500ms", "on_failure": "error"}}})
+	everywhere(t, deployment.Options{Settings: deployment.Settings{"enroll": {"answer_within": "500ms", "on_failure": "error"}}}, testFailuresCanFailTheBoot)
+}
+
+func testFailuresCanFailTheBoot(t *testing.T, s *site) {
 	s.FreeIPA.Hang()
 	instance := deployment.NewID()
 	s.refused(t, http.StatusServiceUnavailable, "FreeIPA", instance, s.project, "web1")
@@ -263,9 +277,10 @@ func TestFailuresCanFailTheBoot(t *testing.T) {
 }
 
 // The image asks in place of the instance, and tells the operating system.
-// Glance is asked once for a whole boot.
-func TestImageAsks(t *testing.T) {
-	s := newSite(t, deployment.Options{})
+// Each replica asks Glance once for a whole boot.
+func TestImageAsks(t *testing.T) { everywhere(t, deployment.Options{}, testImageAsks) }
+
+func testImageAsks(t *testing.T, s *site) {
 	add := func(visibility, enroll string) string {
 		id, err := s.Cloud.Images.Add(image.Image{Name: "web", Owner: s.other, Visibility: visibility,
 			Properties: map[string]string{"ipa_enroll": enroll, "os_distro": "debian", "os_version": "12"}})
@@ -279,7 +294,7 @@ func TestImageAsks(t *testing.T) {
 		t.Errorf("%v", found)
 	}
 	host, _ := s.ipa.Host("web1.example.test")
-	if !slices.Equal(host.Attributes["nsosversion"], []string{"debian 12"}) || s.Cloud.Images.Shown() != 1 {
+	if !slices.Equal(host.Attributes["nsosversion"], []string{"debian 12"}) || s.Cloud.Images.Shown() > s.replicas {
 		t.Errorf("%+v; Glance was asked %d times", host, s.Cloud.Images.Shown())
 	}
 	s.leave(t, id)
@@ -300,9 +315,22 @@ func TestListenerOfItsOwn(t *testing.T) {
 	own := deployment.Settings{"listen:join": {"address": "127.0.0.1:0", "faces": "join"}}
 	s := newSite(t, deployment.Options{Settings: own})
 	var answer joining
-	s.nova.At(s.replica.Server.URL("join")).Want(t, http.StatusOK, "POST", "/v1/", body(deployment.NewID(), s.project, "web1"), &answer)
+	join := s.nova.At(s.replica.Server.URL("join"))
+	join.Want(t, http.StatusOK, "POST", "/v1/", body(deployment.NewID(), s.project, "web1"), &answer)
 	if answer.Hostname != "web1.example.test" {
 		t.Errorf("%+v", answer)
+	}
+	for _, path := range []string{"/", "/v2", "/v1/hosts", "/nothing"} {
+		var refusal struct {
+			ItemNotFound struct {
+				Code    int
+				Message string
+			}
+		}
+		answer := join.Want(t, http.StatusNotFound, "GET", path, nil, &refusal)
+		if refusal.ItemNotFound.Code != http.StatusNotFound || refusal.ItemNotFound.Message == "" {
+			t.Errorf("GET %s is not refused in novajoin's shape: %s", path, answer.Body)
+		}
 	}
 	without := deployment.New(t, deployment.Options{Settings: own})
 	replica := without.Start(t)

@@ -29,7 +29,9 @@ func TestMain(m *testing.M) { os.Exit(databases.Main(m)) }
 // site is a Muster that enrols, and those who ask it.
 type site struct {
 	*deployment.Deployment
-	replica  *deployment.Replica
+	url      string              // of the replica, or of the load balancer before two
+	replica  *deployment.Replica // the first
+	replicas int
 	nova     *deployment.Client
 	operator *deployment.Client
 	ipa      *freeipa.Server
@@ -42,10 +44,24 @@ func newSite(t *testing.T, o deployment.Options) *site {
 	o.FreeIPA = true
 	d := deployment.New(t, o)
 	s := &site{Deployment: d, ipa: d.Cloud.FreeIPA, project: d.Project(t, "shop"), other: d.Project(t, "other")}
-	s.replica = d.Start(t)
-	s.nova = deployment.As(s.replica.URL, d.Nova(t))
-	s.operator = deployment.As(s.replica.URL, d.Operator(t))
+	s.replica, s.replicas = d.Start(t), 1
+	s.url = s.replica.URL
+	s.nova = deployment.As(s.url, d.Nova(t))
+	s.operator = deployment.As(s.url, d.Operator(t))
 	return s
+}
+
+// everywhere runs a test on one replica with SQLite, and on two that share a
+// PostgreSQL and are asked in turn: neither Nova nor FreeIPA may see a difference.
+func everywhere(t *testing.T, o deployment.Options, test func(*testing.T, *site)) {
+	t.Run("one replica", func(t *testing.T) { test(t, newSite(t, o)) })
+	t.Run("two replicas", func(t *testing.T) {
+		o.Database = databases.PostgreSQL(t)
+		s := newSite(t, o)
+		s.url, s.replicas = deployment.Balance(t, s.replica, s.Start(t)), 2
+		s.nova, s.operator = s.nova.At(s.url), s.operator.At(s.url)
+		test(t, s)
+	})
 }
 
 // joining is novajoin's answer.
@@ -90,7 +106,7 @@ func (s *site) refused(t *testing.T, status int, reason, instance, project, host
 // metadata of Muster's own call.
 func (s *site) boot(t *testing.T, server compute.Server) (string, map[string]any) {
 	t.Helper()
-	if err := s.Cloud.Compute.SetVendordataTargets("muster@" + s.replica.URL + "/v1/vendordata"); err != nil {
+	if err := s.Cloud.Compute.SetVendordataTargets("muster@" + s.url + "/v1/vendordata"); err != nil {
 		t.Fatal(err)
 	}
 	server.UserID = s.Cloud.Identity.UserID("demo")

@@ -65,7 +65,7 @@ func TestDatabaseIsSilent(t *testing.T) {
 	} {
 		t.Run(option, func(t *testing.T) {
 			t.Parallel()
-			database, gate := through(t, databases.PostgreSQL(t))
+			database, gate := deployment.Through(t, databases.PostgreSQL(t))
 			w := newWorld(t, deployment.Options{Database: database, Settings: settings})
 			client := deployment.As(w.Start(t).URL, w.alice)
 			cert := w.mustWork(t, client)

@@ -9,7 +9,6 @@ package trouble
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"testing"
@@ -87,18 +86,6 @@ func wantUnavailable(t *testing.T, what string, answer deployment.Answer, err er
 	if answer.Status != http.StatusServiceUnavailable || err != nil || after < 1 || after > 60 {
 		t.Errorf("%s: status %d, Retry-After %q, want 503 and 1 to 60: %s", what, answer.Status, answer.Header.Get("Retry-After"), answer.Body)
 	}
-}
-
-// through replaces a database URL's address by that of a gate before it.
-func through(t *testing.T, database string) (string, *deployment.Gate) {
-	t.Helper()
-	address, err := url.Parse(database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	gate := deployment.NewGate(t, address.Host)
-	address.Host = gate.Address()
-	return address.String(), gate
 }
 
 // within fails the test if something took longer.

@@ -362,14 +362,16 @@ func (f *Face) listAudit(r *api.Request) (api.Response, error) {
 	if err != nil {
 		return api.Response{}, err
 	}
+	if page.After != "" {
+		if page.After, err = api.ID("marker", page.After); err != nil {
+			return api.Response{}, err
+		}
+	}
 	filter, err := f.auditFilter(r)
 	if err != nil {
 		return api.Response{}, err
 	}
 	records, err := f.cfg.Records.Audits(r.Context(), filter, page)
-	if errors.Is(err, store.ErrInvalid) {
-		return api.Response{}, &problem.Problem{Kind: problem.Invalid, Field: "marker", Reason: "is not the ID of an entry", Cause: err}
-	}
 	if err != nil {
 		return api.Response{}, err
 	}

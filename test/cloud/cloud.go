@@ -55,11 +55,20 @@ type object = map[string]any
 
 // Login logs in to a project of the domain default, by names.
 func Login(ctx context.Context, authURL, user, password, project string) (*Session, error) {
-	s := &Session{AuthURL: authURL, catalog: map[string]string{"identity": authURL}}
 	domain := object{"id": "default"}
+	return login(ctx, authURL, object{"name": user, "domain": domain, "password": password}, object{"name": project, "domain": domain})
+}
+
+// LoginByID logs in to a project of any domain.
+func LoginByID(ctx context.Context, authURL, user, password, project string) (*Session, error) {
+	return login(ctx, authURL, object{"id": user, "password": password}, object{"id": project})
+}
+
+func login(ctx context.Context, authURL string, user, project object) (*Session, error) {
+	s := &Session{AuthURL: authURL, catalog: map[string]string{"identity": authURL}}
 	body := object{"auth": object{
-		"identity": object{"methods": []string{"password"}, "password": object{"user": object{"name": user, "domain": domain, "password": password}}},
-		"scope":    object{"project": object{"name": project, "domain": domain}},
+		"identity": object{"methods": []string{"password"}, "password": object{"user": user}},
+		"scope":    object{"project": project},
 	}}
 	var answer struct {
 		Token struct {

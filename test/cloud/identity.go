@@ -5,6 +5,7 @@ package cloud
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 )
@@ -12,31 +13,17 @@ import (
 // identified is an answer that holds one entity with an ID.
 type identified map[string]struct{ ID string }
 
-// create makes an entity of Keystone ("project") in the domain default.
-func (s *Session) create(ctx context.Context, kind string, fields object) (string, error) {
+// Create makes an entity of Keystone ("project", "group") and returns its ID.
+// Without a domain_id it is in the domain default, if it is of a domain at all.
+func (s *Session) Create(ctx context.Context, kind string, fields map[string]any) (string, error) {
+	all := object{}
+	if kind == "project" || kind == "user" || kind == "group" {
+		all["domain_id"] = "default"
+	}
+	maps.Copy(all, fields)
 	var made identified
-	err := s.Call(ctx, "identity", http.MethodPost, "/"+kind+"s", object{kind: fields}, &made)
+	err := s.Call(ctx, "identity", http.MethodPost, "/"+kind+"s", object{kind: all}, &made)
 	return made[kind].ID, err
-}
-
-// CreateProject makes a project and returns its ID.
-func (s *Session) CreateProject(ctx context.Context, name string) (string, error) {
-	return s.create(ctx, "project", object{"name": name, "domain_id": "default"})
-}
-
-// CreateUser makes a user and returns its ID.
-func (s *Session) CreateUser(ctx context.Context, name, password string) (string, error) {
-	return s.create(ctx, "user", object{"name": name, "password": password, "domain_id": "default"})
-}
-
-// CreateGroup makes a group and returns its ID.
-func (s *Session) CreateGroup(ctx context.Context, name string) (string, error) {
-	return s.create(ctx, "group", object{"name": name, "domain_id": "default"})
-}
-
-// CreateRole makes a role and returns its ID.
-func (s *Session) CreateRole(ctx context.Context, name string) (string, error) {
-	return s.create(ctx, "role", object{"name": name})
 }
 
 // Find returns the ID of the entity of that kind ("project", "role") and name;

@@ -126,13 +126,13 @@ func (o *OpenStack) Logs() string {
 func (o *OpenStack) begin(ctx context.Context) error {
 	for _, port := range []*int{&o.ports.glance, &o.ports.neutron, &o.ports.nova, &o.ports.metadata, &o.ports.placement} {
 		var err error
-		if *port, err = quietPort(); err != nil {
+		if *port, err = QuietPort(); err != nil {
 			return err
 		}
 	}
 	o.MetadataURL = local(o.ports.metadata)
 	for _, address := range []*string{&o.Vendordata, &o.Join} {
-		port, err := quietPort()
+		port, err := QuietPort()
 		if err != nil {
 			return err
 		}
@@ -184,41 +184,38 @@ func (o *OpenStack) startBase(ctx context.Context) error {
 // startServices fills the databases and starts the daemons, side by side as
 // far as they don't wait for each other.
 func (o *OpenStack) startServices(ctx context.Context, keystone net.Listener) error {
-	group, ctx := errgroup.WithContext(ctx)
-	identified := make(chan struct{}) // Keystone has the services' users
+	group, together := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		if err := o.startKeystone(ctx, keystone); err != nil {
+		if err := o.startKeystone(together, keystone); err != nil {
 			return err
 		}
-		if err := o.seedIdentity(ctx); err != nil {
+		if err := o.seedIdentity(together); err != nil {
 			return err
 		}
-		close(identified)
-		if err := o.manage(ctx, "placement", "db", "sync"); err != nil {
+		if err := o.manage(together, "placement", "db", "sync"); err != nil {
 			return err
 		}
-		return o.startPlacement(ctx)
+		return o.startPlacement(together)
 	})
 	group.Go(func() error {
-		if err := o.manage(ctx, "glance", "db_sync"); err != nil {
+		if err := o.manage(together, "glance", "db_sync"); err != nil {
 			return err
 		}
-		return o.startDaemon(ctx, "glance-api", "glance.cmd.api", "glance", o.ports.glance)
+		return o.startDaemon(together, "glance-api", "glance.cmd.api", "glance", o.ports.glance)
 	})
 	group.Go(func() error {
-		if err := o.run(ctx, "neutron", "neutron.db.migration.cli", "upgrade", "heads"); err != nil {
+		if err := o.run(together, "neutron", "neutron.db.migration.cli", "upgrade", "heads"); err != nil {
 			return err
 		}
-		if err := o.startDaemon(ctx, "neutron-server", "neutron.cmd.eventlet.server", "neutron", o.ports.neutron); err != nil {
+		if err := o.startDaemon(together, "neutron-server", "neutron.cmd.eventlet.server", "neutron", o.ports.neutron); err != nil {
 			return err
 		}
 		return o.start("neutron-agent", o.program(append([]string{"-c", neutronAgent}, o.files("neutron")...)...))
 	})
-	group.Go(func() error { return o.startNova(ctx) })
+	group.Go(func() error { return o.startNova(together) })
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	<-identified
 	return o.seedCloud(ctx)
 }
 

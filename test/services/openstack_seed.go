@@ -20,7 +20,7 @@ func (o *OpenStack) seedIdentity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	project, err := admin.CreateProject(ctx, "service")
+	project, err := admin.Create(ctx, "project", object{"name": "service"})
 	if err != nil {
 		return err
 	}
@@ -28,7 +28,7 @@ func (o *OpenStack) seedIdentity(ctx context.Context) error {
 	for name := range roles {
 		found, err := admin.Find(ctx, "role", name)
 		if err == nil && found == "" {
-			found, err = admin.CreateRole(ctx, name)
+			found, err = admin.Create(ctx, "role", object{"name": name})
 		}
 		if err != nil {
 			return err
@@ -36,7 +36,7 @@ func (o *OpenStack) seedIdentity(ctx context.Context) error {
 		roles[name] = found
 	}
 	for _, name := range []string{"glance", "placement", "neutron", "nova", "muster"} {
-		user, err := admin.CreateUser(ctx, name, o.Password)
+		user, err := admin.Create(ctx, "user", object{"name": name, "password": o.Password})
 		if err != nil {
 			return err
 		}

@@ -282,9 +282,9 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
-// quietPort returns a port that is free, and that the kernel gives to no client of somebody else (net.ipv4.ip_local_port_range starts at 32768):
+// QuietPort returns a port that is free, and that the kernel gives to no client of somebody else (net.ipv4.ip_local_port_range starts at 32768):
 // it is still free when a program takes it a minute later.
-func quietPort() (int, error) {
+func QuietPort() (int, error) {
 	for range 100 {
 		var random [2]byte
 		rand.Read(random[:])

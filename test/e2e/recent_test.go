@@ -15,7 +15,7 @@ type recent struct {
 }
 
 // recentLines is how many are kept.
-const recentLines = 200
+const recentLines = 50
 
 func (r *recent) add(line string) {
 	r.mu.Lock()

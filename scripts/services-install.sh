@@ -6,14 +6,15 @@
 #
 #   services-install.sh demo    OpenSSH
 #   services-install.sh test    that, a C compiler, and every service that the tests judge by
+#   services-install.sh e2e     all that, and the rest of OpenStack
 #
 # It starts no service, and creates no PostgreSQL cluster; what is there already stays. Run it as often as you like.
 set -eu
 
 case ${1:-} in
-demo | test) ;;
+demo | test | e2e) ;;
 *)
-    echo "usage: $0 demo|test" >&2
+    echo "usage: $0 demo|test|e2e" >&2
     exit 2
     ;;
 esac
@@ -37,6 +38,17 @@ python3-oslo.messaging the original sender of notifications, the judge of ours
 python3-keystone    a real Keystone, the judge of tokens and roles
 python3-oslo.policy the original policy language, the judge of ours
 python3-oslo.config the original configuration reader, the judge of ours
+"
+# Nova's and Glance's daemons are started from their modules: the packages of the services would bring libvirt.
+[ "$1" != e2e ] || packages="$packages
+nova-common         the database and the modules of Nova
+python3-nova        Nova: API, metadata service, scheduler, conductor, compute with the fake driver
+glance-common       the database and the modules of Glance
+placement-common    the database and the modules of Placement
+python3-placement   Placement, without which Nova boots nothing
+neutron-common      Neutron, its server and its modules
+python3-pymysql     the services' way to MariaDB
+python3-kombu       the original client of RabbitMQ
 "
 
 missing=$(echo "$packages" | while read -r name purpose; do

@@ -6,7 +6,6 @@ package services
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,13 +16,6 @@ import (
 	"testing"
 	"time"
 )
-
-// keystonePython is Debian's interpreter: python3-keystone is installed for it,
-// whatever other Pythons are first in PATH.
-const keystonePython = "/usr/bin/python3"
-
-//go:embed keystone_server.py
-var keystoneServer string
 
 // KeystoneServer is a real Keystone with a SQLite database, as `keystone-manage
 // bootstrap` leaves it: domain Default, project admin, roles admin, member and
@@ -54,7 +46,7 @@ func Keystone(t testing.TB) *KeystoneServer {
 
 func needKeystone(t testing.TB) {
 	t.Helper()
-	err := exec.Command(keystonePython, "-I", "-c", "import keystone.server.wsgi").Run()
+	err := exec.Command(python, "-I", "-c", "import keystone.server.wsgi").Run()
 	if err == nil {
 		return
 	}
@@ -102,7 +94,7 @@ driver = noop
 			"--bootstrap-admin-url", k.AuthURL, "--bootstrap-internal-url", k.AuthURL, "--bootstrap-public-url", k.AuthURL},
 	} {
 		// -I keeps PYTHON* variables and the working directory out.
-		command := exec.Command(keystonePython, append([]string{"-I", "/usr/bin/keystone-manage",
+		command := exec.Command(python, append([]string{"-I", "/usr/bin/keystone-manage",
 			"--config-file", filepath.Join(dir, "keystone.conf")}, arguments...)...)
 		command.Env = keystoneEnvironment(dir)
 		if out, err := command.CombinedOutput(); err != nil {
@@ -112,7 +104,7 @@ driver = noop
 	// A refused request may leave its transaction open for a while. With a
 	// write-ahead log such a reader locks nobody out.
 	wal := "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('pragma journal_mode=wal')"
-	out, err := exec.Command(keystonePython, "-I", "-c", wal, filepath.Join(dir, "keystone.db")).CombinedOutput()
+	out, err := exec.Command(python, "-I", "-c", wal, filepath.Join(dir, "keystone.db")).CombinedOutput()
 	if err != nil {
 		t.Fatalf("Keystone's database: %v\n%s", err, out)
 	}
@@ -126,15 +118,14 @@ func keystoneEnvironment(dir string) []string {
 // serve hands the open socket to Keystone, so that no port is chosen twice.
 func (k *KeystoneServer) serve(t testing.TB, dir string, listener net.Listener) {
 	t.Helper()
-	socket, err := listener.(*net.TCPListener).File()
+	var log lockedBuffer
+	// Keystone's SQLite sessions must not change threads.
+	command, err := wsgiServer("keystone.server.wsgi:initialize_public_application", 1, listener)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer socket.Close()
-	var log lockedBuffer
-	command := exec.Command(keystonePython, "-I", "-c", keystoneServer)
+	defer command.ExtraFiles[0].Close()
 	command.Env = keystoneEnvironment(dir)
-	command.ExtraFiles = []*os.File{socket} // descriptor 3
 	command.Stdout, command.Stderr = &log, &log
 	// The server ends when this pipe closes, so also when the test is killed.
 	life, err := command.StdinPipe()

@@ -9,12 +9,19 @@ import (
 	"strconv"
 )
 
-// mariaDB is a MariaDB server; its three programs.
-type mariaDB struct{ server, installer, client string }
+// mariaDB is a MariaDB server: its three programs, and what it is started with besides the usual.
+type mariaDB struct {
+	server, installer, client string
+	options                   []string
+}
 
 // StartMariaDB starts a private MariaDB with its default durability. ErrMissing if it isn't installed.
 func StartMariaDB(ctx context.Context) (*Server, error) {
-	var m mariaDB
+	return startMariaDB(ctx, "--innodb-log-file-size=64M", "--max-connections=200")
+}
+
+func startMariaDB(ctx context.Context, options ...string) (*Server, error) {
+	m := mariaDB{options: options}
 	var err error
 	for program, patterns := range map[*string][]string{
 		&m.server:    {"/usr/sbin/mariadbd", "/usr/libexec/mariadbd", "/usr/bin/mariadbd"},
@@ -42,9 +49,9 @@ func (m mariaDB) prepare(ctx context.Context, s *Server) error {
 }
 
 func (m mariaDB) program(s *Server) (string, []string) {
-	return m.server, []string{"--no-defaults", "--datadir=" + s.path("data"), "--socket=" + s.path("socket"),
-		"--pid-file=" + s.path("pid"), "--port=" + strconv.Itoa(s.port), "--bind-address=127.0.0.1", "--skip-name-resolve",
-		"--innodb-log-file-size=64M", "--max-connections=200"}
+	return m.server, append([]string{"--no-defaults", "--datadir=" + s.path("data"), "--socket=" + s.path("socket"),
+		"--pid-file=" + s.path("pid"), "--port=" + strconv.Itoa(s.port), "--bind-address=127.0.0.1", "--skip-name-resolve"},
+		m.options...)
 }
 
 func (m mariaDB) execute(ctx context.Context, s *Server, sql string) error {

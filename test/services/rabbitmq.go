@@ -42,6 +42,7 @@ type RabbitMQ struct {
 
 // process is a program that was started, in a process group of its own.
 type process struct {
+	name    string
 	command *exec.Cmd
 	exited  chan struct{}
 }
@@ -219,14 +220,20 @@ func (r *RabbitMQ) launch(name string, args ...string) (*process, error) {
 		return nil, err
 	}
 	defer log.Close()
-	p := &process{command: r.command(context.Background(), name, args...), exited: make(chan struct{})}
-	p.command.Stdout, p.command.Stderr = log, log
-	if err := p.command.Start(); err != nil {
+	command := r.command(context.Background(), name, args...)
+	command.Stdout, command.Stderr = log, log
+	return begin(command)
+}
+
+// begin starts a program that has a process group of its own.
+func begin(command *exec.Cmd) (*process, error) {
+	p := &process{command: command, exited: make(chan struct{})}
+	if err := command.Start(); err != nil {
 		return nil, err
 	}
 	go func() {
 		// How it ended doesn't matter: it is killed on purpose.
-		_ = p.command.Wait()
+		_ = command.Wait()
 		close(p.exited)
 	}()
 	return p, nil

@@ -1,20 +1,20 @@
 # Copyright The Muster Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Serve Keystone on the open socket that is descriptor 3, until stdin closes.
+"""Serve a WSGI application on the open socket that is descriptor 3, until stdin closes.
 
-Each connection has a thread, so that an idle one holds nobody up; Keystone
-itself runs in a single one, as its SQLite sessions must not change threads.
+Arguments: MODULE:FUNCTION, which makes the application, and how many requests
+it works on at once. Each connection has a thread, so that an idle one holds
+nobody up; the application has threads of its own, as few as it bears.
 """
 
 import concurrent.futures
+import importlib
 import os
 import socket
 import socketserver
 import sys
 import threading
 import wsgiref.simple_server
-
-from keystone.server.wsgi import initialize_public_application
 
 
 class Server(socketserver.ThreadingMixIn, wsgiref.simple_server.WSGIServer):
@@ -32,13 +32,14 @@ def end_with_parent():
 
 
 threading.Thread(target=end_with_parent, daemon=True).start()
+module, function = sys.argv[1].split(":")
+workers = concurrent.futures.ThreadPoolExecutor(max_workers=int(sys.argv[2]))
 sys.argv[1:] = []
-keystone = initialize_public_application()
-keystone_thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+made = getattr(importlib.import_module(module), function)()
 
 
 def application(environ, start_response):
-    return keystone_thread.submit(lambda: list(keystone(environ, start_response))).result()
+    return workers.submit(lambda: list(made(environ, start_response))).result()
 
 
 server = Server(("127.0.0.1", 0), Handler, bind_and_activate=False)

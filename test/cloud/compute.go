@@ -1,0 +1,122 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package cloud
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// Server is an instance to boot.
+type Server struct {
+	Name, Image, Flavor, Network string
+	Metadata                     map[string]string
+}
+
+// Boot asks Nova for an instance and returns its ID, with dashes, before it is
+// built.
+func (s *Session) Boot(ctx context.Context, wanted Server) (string, error) {
+	var made struct{ Server struct{ ID string } }
+	fields := object{"name": wanted.Name, "imageRef": wanted.Image, "flavorRef": wanted.Flavor}
+	if wanted.Metadata != nil {
+		fields["metadata"] = wanted.Metadata
+	}
+	if wanted.Network != "" {
+		fields["networks"] = []object{{"uuid": wanted.Network}}
+	}
+	err := s.Call(ctx, "compute", http.MethodPost, "/servers", object{"server": fields}, &made)
+	return made.Server.ID, err
+}
+
+// AwaitActive returns when Nova has built the instance.
+func (s *Session) AwaitActive(ctx context.Context, id string, limit time.Duration) error {
+	return Await(ctx, limit, func(ctx context.Context) error {
+		var found struct {
+			Server struct {
+				Status string
+				Fault  struct{ Message string }
+			}
+		}
+		if err := s.Call(ctx, "compute", http.MethodGet, "/servers/"+id, nil, &found); err != nil {
+			return err
+		}
+		if found.Server.Status != "ACTIVE" {
+			return fmt.Errorf("the instance %s is %s: %s", id, found.Server.Status, found.Server.Fault.Message)
+		}
+		return nil
+	})
+}
+
+// DeleteServer asks Nova to delete an instance.
+func (s *Session) DeleteServer(ctx context.Context, id string) error {
+	return s.Call(ctx, "compute", http.MethodDelete, "/servers/"+id, nil, nil)
+}
+
+// Rebuild asks Nova to build an instance anew from an image.
+func (s *Session) Rebuild(ctx context.Context, id, image string) error {
+	return s.Call(ctx, "compute", http.MethodPost, "/servers/"+id+"/action", object{"rebuild": object{"imageRef": image}}, nil)
+}
+
+// AwaitNoServer returns when Nova knows the instance no more.
+func (s *Session) AwaitNoServer(ctx context.Context, id string, limit time.Duration) error {
+	return Await(ctx, limit, func(ctx context.Context) error {
+		err := s.Call(ctx, "compute", http.MethodGet, "/servers/"+id, nil, nil)
+		if Refused(err, http.StatusNotFound) {
+			return nil
+		}
+		if err == nil {
+			err = fmt.Errorf("Nova still has the instance %s", id)
+		}
+		return err
+	})
+}
+
+// Vendordata is what an instance reads as vendor_data2.json: the answers of the
+// targets, by their names. It comes as through Neutron's metadata proxy, which
+// names the instance and signs its ID with the secret that it shares with Nova
+// (metadata_proxy_shared_secret).
+func Vendordata(ctx context.Context, metadataURL, secret, instance, project string) (map[string]json.RawMessage, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, metadataURL+"/openstack/latest/vendor_data2.json", nil)
+	if err != nil {
+		return nil, err
+	}
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(instance))
+	for name, value := range map[string]string{"X-Instance-ID": instance, "X-Tenant-ID": project, "X-Forwarded-For": "192.0.2.10",
+		"X-Instance-ID-Signature": hex.EncodeToString(mac.Sum(nil))} {
+		request.Header.Set(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		return nil, &Refusal{response.StatusCode, fmt.Sprintf("vendor_data2.json: %s: %.500s", response.Status, text)}
+	}
+	var answers map[string]json.RawMessage
+	if err := json.Unmarshal(text, &answers); err != nil {
+		return nil, fmt.Errorf("vendor_data2.json: %w in %.200q", err, text)
+	}
+	return answers, nil
+}
+
+// Upload gives an image its content.
+func (s *Session) Upload(ctx context.Context, image string, content []byte) error {
+	_, err := s.send(ctx, http.MethodPut, s.catalog["image"]+"/v2/images/"+image+"/file", "application/octet-stream", content, nil)
+	return err
+}

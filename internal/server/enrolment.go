@@ -55,7 +55,8 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	e.service, err = enroll.New(enroll.Config{
 		Store: s.store, Directory: e.directory, Sealer: keyring, Realm: known.Realm,
 		Rules: s.enrolmentRules(known), Servers: e.directory.Servers,
-		AnswerWithin: cfg.AnswerWithin, OnFailure: enroll.OnFailure(cfg.OnFailure), MaxInFlight: s.cfg.IPA.MaxInFlight, RemoveHostRecords: cfg.RemoveDNS,
+		AnswerWithin: cfg.AnswerWithin, OnFailure: enroll.OnFailure(cfg.OnFailure), MaxInFlight: s.cfg.IPA.MaxInFlight,
+		RemoveHostRecords: cfg.RemoveDNS, RemoveUnnamed: cfg.RemoveUnnamedServices,
 		Logger: s.logger, Registerer: s.registry,
 	})
 	if err != nil {

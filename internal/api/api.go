@@ -47,6 +47,8 @@ type Request struct {
 	ID     string  // "req-" and 32 hexadecimal digits
 	Remote string  // the client's address, without port
 	Caller *Caller // nil on endpoints without authentication
+	// Arrived is when the request was read, before anything was done about it.
+	Arrived time.Time
 
 	secure     bool // the client used HTTPS
 	record     *record

@@ -101,14 +101,14 @@ type requestKey struct{}
 // ServeHTTP gives the request its ID, finds its endpoint, and writes one
 // record about it.
 func (ro *Router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	started := time.Now()
-	request := &Request{ID: newRequestID(), Remote: ro.remote(r), secure: ro.secure(r), record: &record{}, writer: w, settings: &ro.cfg}
+	request := &Request{ID: newRequestID(), Remote: ro.remote(r), Arrived: time.Now(), secure: ro.secure(r), record: &record{}, writer: w,
+		settings: &ro.cfg}
 	a := &answer{ResponseWriter: w}
 	w.Header().Set("X-Openstack-Request-Id", request.ID)
 	trimSlashes(r.URL)
 	r = r.WithContext(context.WithValue(r.Context(), requestKey{}, request))
 	request.Request = r
-	defer ro.finish(a, request, started)
+	defer ro.finish(a, request)
 	ro.mux.ServeHTTP(a, r)
 	if !a.known {
 		ro.unknown(a, request)
@@ -208,12 +208,12 @@ func (ro *Router) shape(path string) ErrorShape {
 
 // finish writes the request's record, and turns a panic into a 500: one bad
 // request must not end the connections of others.
-func (ro *Router) finish(a *answer, request *Request, started time.Time) {
+func (ro *Router) finish(a *answer, request *Request) {
 	if cause := recover(); cause != nil && cause != http.ErrAbortHandler {
 		ro.cfg.Logger.Error("An endpoint panicked", "request_id", request.ID, "panic", cause, "stack", string(debug.Stack()))
 		ro.fail(a, request, fmt.Errorf("panic: %v", cause))
 	}
-	elapsed := time.Since(started)
+	elapsed := time.Since(request.Arrived)
 	ro.cfg.Metrics.observe(request, a.status, elapsed)
 	request.record.write(ro.cfg.Logger, request, a, elapsed)
 }

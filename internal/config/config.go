@@ -194,6 +194,8 @@ type Enroll struct {
 	AnswerWithin     time.Duration
 	OnFailure        string // "empty" or "error"
 	RemoveDNS        bool   // with the host, what it registered itself
+	// RemoveUnnamedServices: those that the metadata names no longer.
+	RemoveUnnamedServices bool
 }
 
 // Project is one [project:NAME]: what its instances may ask for.

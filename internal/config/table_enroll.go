@@ -51,8 +51,12 @@ func enrollOptions() []option {
 			help: "Host names, or patterns with *, that no instance gets. FreeIPA's servers are always among them."},
 		{name: "answer_within", initial: "4s", min: "500ms", max: "60s",
 			field: at(func(e *Enroll) any { return &e.AnswerWithin }),
-			help: "How long Nova's call waits for FreeIPA. Then the enrolment goes on in the background, and a later " +
-				"read of the metadata finds it. Keep it below Nova's vendordata_dynamic_read_timeout (5 s)."},
+			help: "Within what time Nova's call is answered. Muster waits for FreeIPA for nine tenths of it. Then the " +
+				"enrolment goes on in the background, and a later read of the metadata finds it. Keep it below Nova's " +
+				"vendordata_dynamic_read_timeout (5 s)."},
+		{name: "remove_unnamed_services", initial: "false", field: at(func(e *Enroll) any { return &e.RemoveUnnamedServices }),
+			help: "When the metadata of an instance that is there names a service no longer, remove it from FreeIPA. " +
+				"Without it, as in novajoin, services go only with the instance."},
 		{name: "remove_dns", initial: "true", field: at(func(e *Enroll) any { return &e.RemoveDNS }),
 			help: "When an instance leaves, also remove the address records that its host made in FreeIPA's DNS."},
 		{name: "on_failure", initial: "empty", choices: []string{"empty", "error"},

@@ -53,7 +53,14 @@ type Nova interface {
 // that never enrolled, are no errors.
 type Enrolments interface {
 	Leave(ctx context.Context, instanceID string) error
-	Rebuild(ctx context.Context, instanceID string) error
+	// Rebuild is for an instance that was rebuilt at a time of Nova's.
+	Rebuild(ctx context.Context, instanceID string, at time.Time) error
+	// Update takes over what the metadata names. That it may not have it is the
+	// instance's trouble, and no error.
+	Update(ctx context.Context, instanceID string, metadata map[string]string) error
+	// Differs tells, without asking anybody, whether Update may have anything
+	// to do.
+	Differs(e store.Enrolment, metadata map[string]string) bool
 }
 
 // Authority issues and revokes.
@@ -65,7 +72,7 @@ type Authority interface {
 	Revoke(ctx context.Context, by sshca.Actor, order store.RevocationOrder) (store.RevocationResult, error)
 	RevokeUser(ctx context.Context, by sshca.Actor, userID, reason string) (certificates int, err error)
 	DeleteInstance(ctx context.Context, by sshca.Actor, instanceID, reason string) error
-	RenewForRebuild(ctx context.Context, by sshca.Actor, instanceID string) error
+	RenewForRebuild(ctx context.Context, by sshca.Actor, instanceID string, rebuild sshca.Rebuild) error
 }
 
 // Records are what Muster keeps.
@@ -79,7 +86,9 @@ type Records interface {
 	Instances(ctx context.Context, filter store.Filter, page store.Page) ([]store.Instance, error)
 	Enrolment(ctx context.Context, instanceID string) (store.Enrolment, error)
 	Enrolments(ctx context.Context, filter store.EnrolmentFilter, page store.Page) ([]store.Enrolment, error)
+	EnrolmentsOf(ctx context.Context, instanceIDs []string) ([]store.Enrolment, error)
 	RebuildSeen(ctx context.Context, instanceID string) (time.Time, error)
+	RebuildsSeen(ctx context.Context, instanceIDs []string) (map[string]time.Time, error)
 	SeeRebuild(ctx context.Context, instanceID string, at time.Time) error
 	ForgetRebuild(ctx context.Context, instanceID string) error
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/problem"
+	"github.com/muster-cloud/muster/internal/sshca"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
@@ -18,12 +19,16 @@ type kept struct {
 	id       string
 	instance store.Instance // zero: it has no SSH identity
 	enrolled bool
+	joined   time.Time // when it was known to have joined FreeIPA, at the latest; zero: not known
 	since    time.Time // when Muster first heard of it
 }
 
 // instance: one that Nova no longer has loses its identity; one that was
-// rebuilt gets a new one-time token, and a new password in FreeIPA. Most
-// hints concern instances that Muster has nothing of, and cost a look-up.
+// rebuilt gets a new one-time token, and a new password in FreeIPA; one whose
+// metadata names other services than before gets those. Whatever else happens
+// to an instance, it stays who it is: when it is stopped, shelved, resized,
+// moved, or its display name changed. Most hints concern instances that Muster
+// has nothing of, and cost a look-up.
 func (c *Controllers) instance(ctx context.Context, hint Hint) error {
 	k, err := c.kept(ctx, hint.Key.ID)
 	if err != nil || k.since.IsZero() {
@@ -39,7 +44,10 @@ func (c *Controllers) instance(ctx context.Context, hint Hint) error {
 	if err != nil {
 		return err
 	}
-	return c.rebuilt(ctx, k, server, hint.Rebuilt)
+	if err := c.rebuilt(ctx, k, server, hint.Rebuilt); err != nil || !k.enrolled {
+		return err
+	}
+	return c.cfg.Enrolments.Update(ctx, k.id, server.Metadata)
 }
 
 func (c *Controllers) kept(ctx context.Context, id string) (kept, error) {
@@ -58,7 +66,7 @@ func (c *Controllers) kept(ctx context.Context, id string) (kept, error) {
 		return k, nil
 	}
 	if err == nil && stays(enrolment) {
-		k.enrolled = true
+		k.enrolled, k.joined = true, joinedAt(enrolment)
 		if k.since.IsZero() || enrolment.CreatedAt.Before(k.since) {
 			k.since = enrolment.CreatedAt
 		}
@@ -115,7 +123,7 @@ func (c *Controllers) rebuilt(ctx context.Context, k kept, server openstack.Serv
 		return err
 	}
 	if at.After(seen) && at.After(k.since) {
-		if err := c.renew(ctx, k); err != nil {
+		if err := c.renew(ctx, k, at, server); err != nil {
 			return err
 		}
 	}
@@ -129,18 +137,28 @@ func (c *Controllers) rebuilt(ctx context.Context, k kept, server openstack.Serv
 // maybeRebuilt tells, of an instance that nobody hinted as rebuilt, whether it
 // got a new disk (or was only moved) after it had used what Muster gave it.
 func maybeRebuilt(k kept, server openstack.Server) bool {
-	used := k.instance.Token.UsedAt
-	return !used.IsZero() && server.LaunchedAt.After(used)
+	return relaunched(server.LaunchedAt, k.instance.Token.UsedAt) || relaunched(server.LaunchedAt, k.joined)
 }
 
-func (c *Controllers) renew(ctx context.Context, k kept) error {
+func relaunched(launched, used time.Time) bool { return !used.IsZero() && launched.After(used) }
+
+// joinedAt is when an enrolled instance was last known to have joined.
+func joinedAt(e store.Enrolment) time.Time {
+	if e.State != store.EnrolmentEnrolled {
+		return time.Time{}
+	}
+	return e.UpdatedAt
+}
+
+func (c *Controllers) renew(ctx context.Context, k kept, at time.Time, server openstack.Server) error {
 	if k.enrolled {
-		if err := c.cfg.Enrolments.Rebuild(ctx, k.id); err != nil {
+		if err := c.cfg.Enrolments.Rebuild(ctx, k.id, at); err != nil {
 			return err
 		}
 	}
 	if k.instance.ID != "" {
-		if err := c.cfg.Authority.RenewForRebuild(ctx, actor, k.id); err != nil {
+		rebuild := sshca.Rebuild{At: at, Finished: server.LaunchedAt.After(at)}
+		if err := c.cfg.Authority.RenewForRebuild(ctx, actor, k.id, rebuild); err != nil {
 			return err
 		}
 	}

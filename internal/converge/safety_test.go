@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,10 +15,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-cloud/muster/internal/converge"
+	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/sshca"
 	"github.com/muster-cloud/muster/internal/store"
+	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // peopled has a person with a role, a certificate, and an instance with a token.
@@ -518,5 +521,97 @@ func (w *world) spend(instance string) {
 	_, err = w.ca.IssueHost(w.t.Context(), sshca.Actor{}, sshca.HostRequest{Token: boot.Token, InstanceID: instance, PublicKey: newKey(w.t)})
 	if err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// TestMoved: whatever Nova does to an instance but for deleting and rebuilding
+// it, the instance stays who it is, hinted or compared.
+func TestMoved(t *testing.T) {
+	for name, act := range map[string]func(*compute.Service, string) error{
+		"evacuated": (*compute.Service).Evacuate,
+		"resized":   func(s *compute.Service, id string) error { return s.Resize(id, "m1.large") },
+		"shelved":   (*compute.Service).Shelve,
+		"unshelved": (*compute.Service).Unshelve,
+		"renamed":   func(s *compute.Service, id string) error { return s.Rename(id, "another name") },
+		"metadata":  func(s *compute.Service, id string) error { return s.SetMetadata(id, map[string]string{"a": "b"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, p, instance := peopled(t)
+			w.enrolRecord(instance, p.project)
+			w.spend(instance)
+			before := w.tokenOf(instance)
+			w.clock.step(time.Hour)
+			if err := act(w.cloud.Compute, instance); err != nil {
+				t.Fatal(err)
+			}
+			w.offer(converge.Hint{Key: converge.Key{Kind: converge.Instance, ID: instance}, Rebuilt: name == "evacuated"})
+			w.reconcile(converge.Order{})
+			w.intact(p, instance)
+			if w.tokenOf(instance) != before || len(w.enrolled.rebuilt) != 0 {
+				t.Error("it got a new identity")
+			}
+			if report := w.reconcile(converge.Order{DryRun: true}); report.Kinds[2].Look != 0 {
+				t.Errorf("it is looked at again and again: %+v", report.Kinds[2])
+			}
+		})
+	}
+}
+
+// enrolRecord makes an enrolment that has been joined.
+func (w *world) enrolRecord(instance, project string) {
+	w.t.Helper()
+	_, _, err := w.store.BeginEnrolment(w.t.Context(), store.Enrolment{InstanceID: instance, ProjectID: project, FQDN: instance + ".example.test",
+		State: store.EnrolmentEnrolled, OTPState: store.OTPUsed, Want: "{}"}, store.EnrolmentChange{})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestMetadataChanged: what an enrolled instance's metadata says now, which Nova
+// is asked for, goes to its enrolment, by hint and by comparison; that of others
+// is of no interest.
+func TestMetadataChanged(t *testing.T) {
+	t.Parallel()
+	w, p, enrolled := peopled(t)
+	w.enrolRecord(enrolled, p.project)
+	other := w.boot(p)
+	for _, id := range []string{enrolled, other} {
+		if err := w.cloud.Compute.SetMetadata(id, map[string]string{"compact_service_HTTP": `["x"]`}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.hint(converge.Key{Kind: converge.Instance, ID: enrolled}, converge.Key{Kind: converge.Instance, ID: other})
+	want := []string{enrolled + ` ["x"]`}
+	if !slices.Equal(w.enrolled.updated, want) {
+		t.Errorf("hinted: %v", w.enrolled.updated)
+	}
+	w.enrolled.updated = nil
+	if report := w.reconcile(converge.Order{}); report.Kinds[2].Look != 1 || !slices.Equal(w.enrolled.updated, want) {
+		t.Errorf("compared: %v, %+v", w.enrolled.updated, report)
+	}
+}
+
+// TestRebuiltUnheard: the rebuild of an instance that has nothing but an
+// enrolment is found by comparison too.
+func TestRebuiltUnheard(t *testing.T) {
+	t.Parallel()
+	w, p, _ := peopled(t)
+	id, err := w.cloud.Compute.Boot(t.Context(), compute.Server{Name: "web2", ProjectID: p.project, UserID: p.user})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id, err = uuid.Parse(id); err != nil {
+		t.Fatal(err)
+	}
+	w.enrolRecord(id, p.project)
+	if err := w.cloud.Compute.Rebuild(id); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		w.reconcile(converge.Order{})
+		if !slices.Equal(w.enrolled.rebuilt, []string{id}) {
+			t.Fatalf("rebuilt: %v", w.enrolled.rebuilt)
+		}
 	}
 }

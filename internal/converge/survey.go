@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -207,28 +208,88 @@ func compactID(id string) (c compact, ok bool) {
 	return c, err == nil && n == len(c)
 }
 
+// enrolmentsAtOnce is how many instances of Nova's list are compared with their
+// enrolments at a time.
+const enrolmentsAtOnce = 500
+
 // instances: Nova has every instance that Muster keeps anything of, and none
-// was rebuilt without Muster's knowledge.
+// was rebuilt, or names other services, without Muster's knowledge.
 func (s *survey) instances(ctx context.Context) (*findings, error) {
+	found := &findings{kind: Instance}
 	launched := make(map[compact]int64)
 	if err := s.controllers.pace.Wait(ctx); err != nil {
 		return nil, err
 	}
+	listed := make([]openstack.Server, 0, enrolmentsAtOnce)
 	err := s.controllers.cfg.Nova.EachServer(ctx, func(server openstack.Server) error {
-		if id, ok := compactID(server.ID); ok {
-			launched[id] = server.LaunchedAt.UnixMicro()
+		id, ok := compactID(server.ID)
+		if !ok {
+			return nil
 		}
-		return nil
+		launched[id] = server.LaunchedAt.UnixMicro()
+		if listed = append(listed, server); len(listed) < enrolmentsAtOnce {
+			return nil
+		}
+		err := s.compareMetadata(ctx, found, listed)
+		listed = listed[:0]
+		return err
 	})
+	if err == nil {
+		err = s.compareMetadata(ctx, found, listed)
+	}
 	if err != nil {
 		return nil, err
 	}
-	found := &findings{kind: Instance}
 	counted := make(map[compact]bool)
 	if err := s.compareInstances(ctx, found, launched, counted); err != nil {
 		return nil, err
 	}
 	return found, s.compareEnrolments(ctx, found, launched, counted)
+}
+
+// compareMetadata finds enrolled instances that were rebuilt, or name other
+// services than they have. Of the metadata nothing is kept.
+func (s *survey) compareMetadata(ctx context.Context, found *findings, listed []openstack.Server) error {
+	cfg := s.controllers.cfg
+	if cfg.Enrolments == nil || len(listed) == 0 {
+		return nil
+	}
+	byID := make(map[string]openstack.Server, len(listed))
+	ids := make([]string, 0, len(listed))
+	for _, server := range listed {
+		byID[server.ID], ids = server, append(ids, server.ID)
+	}
+	enrolments, err := cfg.Records.EnrolmentsOf(ctx, ids)
+	if err != nil {
+		return err
+	}
+	again := make(map[string]time.Time)
+	for _, e := range enrolments {
+		switch server := byID[e.InstanceID]; {
+		case !stays(e):
+		case cfg.Enrolments.Differs(e, server.Metadata):
+			found.look = append(found.look, Key{Instance, e.InstanceID})
+		case relaunched(server.LaunchedAt, joinedAt(e)):
+			again[e.InstanceID] = server.LaunchedAt
+		}
+	}
+	return s.lookAtRelaunched(ctx, found, again)
+}
+
+// lookAtRelaunched has those instances looked at that were launched once more
+// since they used what Muster gave them, by a rebuild or only by being moved,
+// unless that was seen to already.
+func (s *survey) lookAtRelaunched(ctx context.Context, found *findings, launched map[string]time.Time) error {
+	if len(launched) == 0 {
+		return nil
+	}
+	seen, err := s.controllers.cfg.Records.RebuildsSeen(ctx, slices.Collect(maps.Keys(launched)))
+	for id, at := range launched {
+		if at.After(seen[id]) {
+			found.look = append(found.look, Key{Instance, id})
+		}
+	}
+	return err
 }
 
 const notListed = "the instance is not in Nova's list"
@@ -239,17 +300,21 @@ func (s *survey) compareInstances(ctx context.Context, found *findings, launched
 		if err != nil || len(instances) == 0 {
 			return err
 		}
+		again := make(map[string]time.Time)
 		for _, instance := range instances {
 			id, _ := compactID(instance.ID)
 			at, there := launched[id]
 			counted[id] = true
 			found.total++
 			switch used := instance.Token.UsedAt; {
-			case there && !used.IsZero() && time.UnixMicro(at).After(used):
-				found.look = append(found.look, Key{Instance, instance.ID})
+			case there && relaunched(time.UnixMicro(at), used):
+				again[instance.ID] = time.UnixMicro(at)
 			case !there && instance.CreatedAt.Before(s.started):
 				found.suspect(instance.ID, notListed)
 			}
+		}
+		if err := s.lookAtRelaunched(ctx, found, again); err != nil {
+			return err
 		}
 		page.After = instances[len(instances)-1].ID
 	}

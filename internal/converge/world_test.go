@@ -68,6 +68,7 @@ func (c *clock) step(d time.Duration) {
 type enrolments struct {
 	mu            sync.Mutex
 	left, rebuilt []string
+	updated       []string
 	err           error
 }
 
@@ -78,11 +79,22 @@ func (e *enrolments) Leave(_ context.Context, id string) error {
 	return e.err
 }
 
-func (e *enrolments) Rebuild(_ context.Context, id string) error {
+func (e *enrolments) Rebuild(_ context.Context, id string, _ time.Time) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.rebuilt = append(e.rebuilt, id)
 	return e.err
+}
+
+func (e *enrolments) Update(_ context.Context, id string, metadata map[string]string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.updated = append(e.updated, id+" "+metadata["compact_service_HTTP"])
+	return e.err
+}
+
+func (e *enrolments) Differs(_ store.Enrolment, metadata map[string]string) bool {
+	return metadata["compact_service_HTTP"] != ""
 }
 
 const (

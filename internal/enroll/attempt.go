@@ -18,7 +18,8 @@ type attempt struct {
 	service *Service
 	e       store.Enrolment // as it is to be recorded
 	want    want
-	change  store.EnrolmentChange // what was learned and is not recorded yet
+	objects map[objectKey]store.Object // as recorded before the attempt
+	change  store.EnrolmentChange      // what was learned and is not recorded yet
 }
 
 // foreignError tells that FreeIPA has an entry that is not ours.
@@ -80,6 +81,9 @@ func (a *attempt) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := a.dropUnnamed(ctx); err != nil {
+		return err
+	}
 	a.e.State = store.EnrolmentCreated
 	if a.e.OTPState == store.OTPUsed {
 		a.e.State = store.EnrolmentEnrolled
@@ -89,7 +93,7 @@ func (a *attempt) run(ctx context.Context) error {
 
 // record saves what was learned so far, so that a crash from here on loses none of it.
 func (a *attempt) record(ctx context.Context) error {
-	if len(a.change.Made) == 0 && len(a.change.Found) == 0 {
+	if len(a.change.Made) == 0 && len(a.change.Found) == 0 && len(a.change.Absent) == 0 {
 		return nil
 	}
 	saved, err := a.service.cfg.Store.SaveEnrolment(ctx, a.e, a.change)
@@ -115,17 +119,17 @@ type objectKey struct {
 	name string
 }
 
-// states returns what is known of the instance's objects. All is new to an enrolment that was just recorded.
-func (a *attempt) states(ctx context.Context) (map[objectKey]store.ObjectState, error) {
-	states := make(map[objectKey]store.ObjectState)
+// readObjects reads what is known of the instance's objects. All is new to an enrolment that was just recorded.
+func (a *attempt) readObjects(ctx context.Context) error {
+	a.objects = make(map[objectKey]store.Object)
 	if a.e.Version == 1 {
-		return states, nil
+		return nil
 	}
 	objects, err := a.service.cfg.Store.Objects(ctx, a.e.InstanceID)
 	for _, o := range objects {
-		states[objectKey{o.Kind, o.Name}] = o.State
+		a.objects[objectKey{o.Kind, o.Name}] = o
 	}
-	return states, err
+	return err
 }
 
 // users says who has an object.

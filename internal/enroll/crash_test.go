@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -105,6 +107,10 @@ func (m mortal) ReleaseObjects(ctx context.Context, instanceID string) (objects 
 	return objects, err
 }
 
+func (m mortal) ReleaseSome(ctx context.Context, e store.Enrolment, objects []store.Object) error {
+	return m.death.step("release", func() error { return m.Records.ReleaseSome(ctx, e, objects) })
+}
+
 // mortal makes a configuration's replica die.
 func (d *death) config(c *Config) {
 	m := mortal{Directory: c.Directory, Records: c.Store, death: d}
@@ -132,9 +138,9 @@ func atEachStep(t *testing.T, minimum int, scenario func(t *testing.T, d *death)
 }
 
 // dies runs a replica until it is dead, or an enrolment has a state.
-func (w *world) dies(t *testing.T, d *death, n int, state store.EnrolmentState, do func(r *replica) error) {
+func (w *world) dies(t *testing.T, d *death, n int, state store.EnrolmentState, do func(r *replica) error, change ...func(*Config)) {
 	t.Helper()
-	r := w.idle(t, d.config)
+	r := w.idle(t, append(change, d.config)...)
 	stop := r.run(t)
 	defer stop()
 	if err := do(r); err != nil && !errors.Is(err, errDied) {
@@ -184,8 +190,44 @@ func TestDeathWhileEnrolling(t *testing.T) {
 		equal(t, services, []string{"HTTP/a.x.example.test", "haproxy/theirs.example.test", "haproxy/vip.example.test"})
 		must(t, w.ipa.Join("a.example.test", answer.OTP))
 		r.leave(t, 1)
-		hosts, _ = w.entries()
+		hosts, services = w.entries()
 		equal(t, hosts, []string{"theirs.example.test"})
+		equal(t, services, []string(nil))
+	})
+}
+
+// TestDeathWhileUpdating: services come and go with the metadata, and nobody else's are touched.
+func TestDeathWhileUpdating(t *testing.T) {
+	atEachStep(t, 8, func(t *testing.T, d *death) {
+		w := newWorld(t)
+		must(t, w.ipa.AddHost("theirs.example.test", ""))
+		must(t, w.ipa.AddService("HTTP/theirs.example.test"))
+		removing := func(c *Config) { c.RemoveUnnamed = true }
+		first := w.idle(t, removing)
+		stop := first.run(t)
+		first.enrol(t, request(2, "tripleo", "b", "managed_service_a", "mysql/vip.example.test"))
+		first.enrol(t, request(1, "tripleo", "a", "compact_service_HTTP", `["x", "y"]`, "managed_service_a", "mysql/vip.example.test",
+			"managed_service_b", "HTTP/theirs.example.test", "managed_service_c", "haproxy/theirs.example.test",
+			"managed_service_d", "haproxy/vip2.example.test"))
+		stop()
+		update := Update{InstanceID: id(1), ProjectDomain: inDefault, Metadata: map[string]string{"compact_service_HTTP": `["y", "z"]`}}
+		w.dies(t, d, 1, store.EnrolmentCreated, func(r *replica) error { return r.Update(t.Context(), operator, update) }, removing)
+		r := w.replica(t, removing)
+		must(t, r.Update(t.Context(), operator, update))
+		r.reach(t, 1, store.EnrolmentCreated)
+		hosts, services := w.entries()
+		equal(t, hosts, []string{"a.example.test", "a.y.example.test", "a.z.example.test", "b.example.test", "theirs.example.test", "vip.example.test"})
+		equal(t, services, []string{"HTTP/a.y.example.test", "HTTP/a.z.example.test", "HTTP/theirs.example.test", "mysql/vip.example.test"})
+		for _, v := range w.ipa.Services() {
+			if slices.Contains(v.ManagedBy, "a.example.test") && !strings.Contains(v.Principal, "/a.") {
+				t.Errorf("%s is still managed by the instance: %v", v.Principal, v.ManagedBy)
+			}
+		}
+		r.leave(t, 1)
+		r.leave(t, 2)
+		hosts, services = w.entries()
+		equal(t, hosts, []string{"theirs.example.test"})
+		equal(t, services, []string{"HTTP/theirs.example.test"})
 	})
 }
 
@@ -199,9 +241,9 @@ func TestDeathWhileRebuilding(t *testing.T) {
 		must(t, w.ipa.Join("a.example.test", old))
 		must(t, first.Reported(t.Context(), id(1)))
 		stop()
-		w.dies(t, d, 1, store.EnrolmentCreated, func(r *replica) error { return r.Rebuild(t.Context(), operator, id(1)) })
+		w.dies(t, d, 1, store.EnrolmentCreated, func(r *replica) error { return r.Rebuild(t.Context(), operator, id(1), w.now()) })
 		r := w.replica(t)
-		must(t, r.Rebuild(t.Context(), operator, id(1)))
+		must(t, r.Rebuild(t.Context(), operator, id(1), w.now()))
 		r.reach(t, 1, store.EnrolmentCreated)
 		otp := r.enrol(t, req).OTP
 		if otp == old {

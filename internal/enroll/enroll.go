@@ -48,6 +48,7 @@ type Records interface {
 	Objects(ctx context.Context, instanceID string) ([]store.Object, error)
 	ObjectUsers(ctx context.Context, kind store.ObjectKind, names []string) ([]store.Object, error)
 	ReleaseObjects(ctx context.Context, instanceID string) ([]store.Object, error)
+	ReleaseSome(ctx context.Context, e store.Enrolment, objects []store.Object) error
 	AppendAudit(ctx context.Context, a store.Audit) error
 }
 
@@ -94,6 +95,8 @@ type Config struct {
 	BackoffMin   time.Duration // pause after the first failure; default 1 s
 	BackoffMax   time.Duration // longest pause; default 1 min
 
+	// RemoveUnnamed lets Update take services away that an instance's metadata names no longer.
+	RemoveUnnamed bool
 	// RemoveHostRecords removes, with a host entry, the DNS records that the host itself has registered.
 	RemoveHostRecords bool
 

@@ -76,8 +76,8 @@ func TestLife(t *testing.T) {
 	must(t, err)
 	equal(t, again, Answer{FQDN: "web1.example.test", Realm: "EXAMPLE.TEST"})
 
-	must(t, r.Rebuild(t.Context(), operator, id(1)))
-	must(t, r.Rebuild(t.Context(), operator, id(1)))
+	must(t, r.Rebuild(t.Context(), operator, id(1), w.now()))
+	must(t, r.Rebuild(t.Context(), operator, id(1), w.now()))
 	r.reach(t, 1, store.EnrolmentCreated)
 	rebuilt := r.enrol(t, req)
 	if rebuilt.OTP == answer.OTP {
@@ -91,7 +91,7 @@ func TestLife(t *testing.T) {
 	r.leave(t, 1)
 	must(t, r.Leave(t.Context(), operator, id(1)))
 	must(t, r.Leave(t.Context(), operator, id(99)))
-	must(t, r.Rebuild(t.Context(), operator, id(1)))
+	must(t, r.Rebuild(t.Context(), operator, id(1), w.now()))
 	hosts, services = w.entries()
 	equal(t, append(hosts, services...), []string(nil))
 	_, err = r.Enrol(t.Context(), operator, req)

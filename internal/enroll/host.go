@@ -16,8 +16,7 @@ import (
 // hosts makes the host entries: the instance's own with the one-time password, and those of further names and of services. They all
 // are there, and known to be ours or allowed, before any service is made: a service on a foreign host would give that host away.
 func (a *attempt) hosts(ctx context.Context) error {
-	states, err := a.states(ctx)
-	if err != nil {
+	if err := a.readObjects(ctx); err != nil {
 		return err
 	}
 	otp, err := a.pendingOTP()
@@ -34,7 +33,7 @@ func (a *attempt) hosts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.judgeHosts(ctx, states, hosts, results, otp)
+	return a.judgeHosts(ctx, hosts, results, otp)
 }
 
 // hostCommands are the commands that add host entries, and which. The instance's own is not added again when it has its one-time password.
@@ -62,8 +61,7 @@ func (a *attempt) pendingOTP() (ipa.Secret, error) {
 }
 
 // judgeHosts goes through the answers to host_add, and looks at what was there before.
-func (a *attempt) judgeHosts(ctx context.Context, states map[objectKey]store.ObjectState, hosts []objectKey, results []ipa.Result,
-	otp ipa.Secret) error {
+func (a *attempt) judgeHosts(ctx context.Context, hosts []objectKey, results []ipa.Result, otp ipa.Secret) error {
 	var all problems
 	var own, shared []string
 	for i, r := range results {
@@ -83,7 +81,7 @@ func (a *attempt) judgeHosts(ctx context.Context, states map[objectKey]store.Obj
 		}
 	}
 	if len(own) > 0 {
-		all.add(a.claimHosts(ctx, states, own, otp))
+		all.add(a.claimHosts(ctx, own, otp))
 	}
 	if len(shared) > 0 {
 		all.add(a.shareHosts(ctx, shared))
@@ -93,7 +91,7 @@ func (a *attempt) judgeHosts(ctx context.Context, states map[objectKey]store.Obj
 
 // claimHosts looks at entries that are there under names that the instance owns: its own, from an attempt that did not hear the
 // answer, or adopted; or foreign.
-func (a *attempt) claimHosts(ctx context.Context, states map[objectKey]store.ObjectState, names []string, otp ipa.Secret) error {
+func (a *attempt) claimHosts(ctx context.Context, names []string, otp ipa.Secret) error {
 	shows := make([]ipa.Command, 0, len(names))
 	for _, name := range names {
 		shows = append(shows, ipa.HostShow(name))
@@ -108,7 +106,7 @@ func (a *attempt) claimHosts(ctx context.Context, states map[objectKey]store.Obj
 		switch {
 		case err != nil:
 			all.add(err)
-		case !madeFor(a.e.InstanceID, host) && states[objectKey{store.ObjectHost, name}] != store.ObjectMade:
+		case !madeFor(a.e.InstanceID, host) && a.objects[objectKey{store.ObjectHost, name}].State != store.ObjectMade:
 			a.found(store.ObjectHost, name)
 			all.add(&foreignError{name, a.e.InstanceID})
 		default:
@@ -159,23 +157,30 @@ func (a *attempt) rebuild(ctx context.Context, otp ipa.Secret) error {
 	return nil
 }
 
-// shareHosts looks at entries that are there for services, and that several instances may share.
+// shareHosts looks at entries that are there for services, and that several instances may share; and, on those that are foreign, at the
+// services that are to be made there.
 func (a *attempt) shareHosts(ctx context.Context, names []string) error {
 	users, err := a.users(ctx, store.ObjectServiceHost, names)
 	if err != nil {
 		return err
 	}
-	shows := make([]ipa.Command, 0, len(names))
+	var shows []ipa.Command
 	for _, name := range names {
 		shows = append(shows, ipa.HostShow(name))
+		for _, v := range a.servicesOn(name) {
+			shows = append(shows, ipa.ServiceShow(v.principal()))
+		}
 	}
 	results, err := a.service.cfg.Directory.Batch(ctx, shows...)
 	if err != nil {
 		return err
 	}
 	var all problems
-	for i, name := range names {
-		host, err := results[i].Host()
+	for _, name := range names {
+		services := a.servicesOn(name)
+		host, err := results[0].Host()
+		there := results[1 : 1+len(services)]
+		results = results[1+len(services):]
 		switch {
 		case err != nil:
 			all.add(err)
@@ -185,7 +190,20 @@ func (a *attempt) shareHosts(ctx context.Context, names []string) error {
 			a.made(store.ObjectServiceHost, name)
 		default:
 			a.found(store.ObjectServiceHost, name)
+			for i, v := range services {
+				all.add(a.beforeService(v, there[i]))
+			}
 		}
 	}
 	return all.worst
+}
+
+// servicesOn are the services that the instance wants on a host.
+func (a *attempt) servicesOn(host string) (services []service) {
+	for _, v := range a.want.Services {
+		if v.Host == host {
+			services = append(services, v)
+		}
+	}
+	return services
 }

@@ -26,6 +26,9 @@ func (a *attempt) remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.settleAbsent(ctx, objects); err != nil {
+		return err
+	}
 	byKind := make(map[store.ObjectKind][]store.Object)
 	for _, o := range objects {
 		byKind[o.Kind] = append(byKind[o.Kind], o)

@@ -6,6 +6,7 @@ package enroll
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
@@ -27,18 +28,29 @@ func (s *Service) Leave(ctx context.Context, by Actor, instanceID string) error 
 	return known(err)
 }
 
-// Rebuild orders, for an instance that was built anew from an image, that its old keytab is made invalid and a new one-time
-// password set. The caller decides that there was a rebuild: one too many cuts a living host off. Repeats before the instance has
-// joined again do no harm. An instance that never enrolled, or has left, is no error.
-func (s *Service) Rebuild(ctx context.Context, by Actor, instanceID string) error {
+// Rebuild orders, for an instance that was built anew from an image at a time of Nova's (zero: just now), that its old keytab is made invalid and a new
+// one-time password set. The caller decides that there was a rebuild: one too many cuts a living host off. An order for the same rebuild or
+// an earlier one does nothing, and neither does one that comes so late that the instance, as it is since then, got its password already:
+// that password is good. An instance that never enrolled, or has left, is no error.
+func (s *Service) Rebuild(ctx context.Context, by Actor, instanceID string, at time.Time) error {
+	if at.IsZero() {
+		at = s.cfg.Now()
+	}
+	at = at.Truncate(time.Microsecond) // as it is stored
 	_, err := s.order(ctx, by, "enrolment.rebuild", instanceID, func(e *store.Enrolment, _ *store.EnrolmentChange) (bool, error) {
-		if e.State == store.EnrolmentLeaving || e.State == store.EnrolmentGone || e.OTPState == store.OTPNew {
+		switch {
+		case e.State == store.EnrolmentLeaving || e.State == store.EnrolmentGone:
+			return false, nil
+		case e.OTPState == store.OTPNew || e.OTPState == store.OTPRebuild:
+			return false, nil // nobody got it yet
+		case !e.RebuiltAt.Before(at) || e.OTPReadAt.After(at):
 			return false, nil
 		}
-		if len(e.OTPSealed) == 0 {
-			e.OTPSealed = s.newOTP(e.InstanceID)
-		}
+		e.OTPSealed, e.OTPReadAt, e.RebuiltAt = s.newOTP(e.InstanceID), time.Time{}, at
 		e.State, e.OTPState, e.Attempts = store.EnrolmentWanted, store.OTPRebuild, 0
+		if w, err := decodeWant(e.Want); err == nil && !s.claimed(*e) {
+			*e = s.claim(*e, w) // so that the instance, if it asks now, waits for it
+		}
 		return true, nil
 	})
 	return known(err)

@@ -98,8 +98,21 @@ func (s *Service) begin(ctx context.Context, by Actor, req Request) (store.Enrol
 	return e, nil
 }
 
-// taken turns a name that another instance owns into a refusal, and tells the operator.
+// taken turns a name that another instance owns into a recorded refusal.
 func (s *Service) taken(ctx context.Context, entry store.Audit, err error) error {
+	if owned, ok := errors.AsType[*store.TakenError](err); ok {
+		entry.Details = map[string]string{"fqdn": owned.FQDN, "owner": owned.InstanceID}
+	}
+	return s.refuse(ctx, entry, s.owned(ctx, entry, err))
+}
+
+func isTaken(err error) bool {
+	_, ok := errors.AsType[*store.TakenError](err)
+	return ok
+}
+
+// owned tells the operator, and the caller, of a name that another instance owns. Other errors pass through.
+func (s *Service) owned(ctx context.Context, entry store.Audit, err error) error {
 	owned, ok := errors.AsType[*store.TakenError](err)
 	if !ok {
 		return err
@@ -107,8 +120,7 @@ func (s *Service) taken(ctx context.Context, entry store.Audit, err error) error
 	s.metrics.nameConflicts.Inc()
 	s.cfg.Logger.WarnContext(ctx, "An instance asked for the host name of another one and was refused",
 		"fqdn", owned.FQDN, "instance", entry.ObjectID, "project", entry.ProjectID, "owner", owned.InstanceID)
-	entry.Details = map[string]string{"fqdn": owned.FQDN, "owner": owned.InstanceID}
-	return s.refuse(ctx, entry, problem.New(problem.Conflict, "the host name %s belongs to another instance; choose another name", owned.FQDN))
+	return problem.New(problem.Conflict, "the host name %s belongs to another instance; choose another name", owned.FQDN)
 }
 
 // again takes a later request of an instance: it may add services, and it hastens what waits. Rules that have become stricter since
@@ -130,19 +142,32 @@ func (s *Service) again(ctx context.Context, by Actor, req Request, e store.Enro
 		return e, err
 	}
 	all, added := had.more(asked)
-	if err := s.permitted(ctx, req, added.hosts(e.FQDN)); err != nil {
+	if err := s.allowed(ctx, req, e, all, added); err != nil {
 		return e, s.refuse(ctx, entry, err)
-	}
-	if len(all.Services) > maxServices {
-		return e, s.refuse(ctx, entry, problem.New(problem.Invalid, "the instance asks for more than %d services in all", maxServices))
 	}
 	switch {
 	case len(added.Services) > 0:
-		return s.extend(ctx, entry, e, all)
+		saved, err := s.extend(ctx, entry, e, all)
+		if isTaken(err) {
+			return e, s.taken(ctx, entry, err)
+		}
+		if errors.Is(err, store.ErrConflict) {
+			// Somebody else changed it at the same time. Nova comes again.
+			return s.cfg.Store.Enrolment(ctx, e.InstanceID)
+		}
+		return saved, err
 	case s.waits(e) && s.cfg.Now().Sub(e.UpdatedAt) >= s.cfg.BackoffMin:
 		return s.hasten(ctx, e, all)
 	}
 	return e, nil
+}
+
+// allowed judges services that an enrolled instance is to have besides.
+func (s *Service) allowed(ctx context.Context, req Request, e store.Enrolment, all, added want) error {
+	if len(all.Services) > maxServices {
+		return problem.New(problem.Invalid, "the instance asks for more than %d services in all", maxServices)
+	}
+	return s.permitted(ctx, req, added.hosts(e.FQDN))
 }
 
 // waits tells whether the next attempt is to come, and nobody works on it.
@@ -150,7 +175,7 @@ func (s *Service) waits(e store.Enrolment) bool {
 	return (e.State == store.EnrolmentWanted || e.State == store.EnrolmentFailed) && !e.NextAt.IsZero() && !s.claimed(e)
 }
 
-// extend records more services.
+// extend records other services. ErrConflict: somebody else has changed the enrolment.
 func (s *Service) extend(ctx context.Context, entry store.Audit, e store.Enrolment, w want) (store.Enrolment, error) {
 	text, err := w.encode()
 	if err != nil {
@@ -163,13 +188,6 @@ func (s *Service) extend(ctx context.Context, entry store.Audit, e store.Enrolme
 	}
 	saved, err := s.cfg.Store.SaveEnrolment(ctx, changed,
 		store.EnrolmentChange{Names: w.names(e.FQDN), Objects: w.objects(e.FQDN), Audit: &entry})
-	if owned := new(store.TakenError); errors.As(err, &owned) {
-		return e, s.taken(ctx, entry, err)
-	}
-	if errors.Is(err, store.ErrConflict) {
-		// Somebody else changed it at the same time. Nova comes again.
-		return s.cfg.Store.Enrolment(ctx, e.InstanceID)
-	}
 	if err != nil {
 		return e, err
 	}
@@ -314,8 +332,11 @@ func (s *Service) compare(ctx context.Context, e store.Enrolment) store.Enrolmen
 	case errors.Is(err, ipa.NotFound):
 		changed.State, changed.OTPState = store.EnrolmentFailed, store.OTPNew
 		changed.LastError = "somebody removed the host entry from FreeIPA; to make it anew: muster enrolment retry " + e.InstanceID
-	case err != nil || !host.HasKeytab:
+	case err != nil:
 		return e
+	case !host.HasKeytab:
+		// Whoever asks now gets a password that nobody has used: see Rebuild.
+		changed.OTPReadAt = s.cfg.Now()
 	default:
 		changed = joined(changed)
 	}

@@ -52,6 +52,50 @@ func (a *attempt) services(ctx context.Context) error {
 	return all.worst
 }
 
+// beforeService judges a service on a foreign host before service_add. Seen not to be there, and recorded so before it is made, it is
+// Muster's if it is there in a later attempt and the instance manages it: then nobody heard that service_add was done.
+func (a *attempt) beforeService(v service, shown ipa.Result) error {
+	entry, err := shown.Service()
+	switch {
+	case errors.Is(err, ipa.NotFound):
+		a.change.Absent = append(a.change.Absent, store.Object{Kind: store.ObjectService, Name: v.principal()})
+		return nil
+	case err != nil:
+		return err
+	}
+	if a.objects[objectKey{store.ObjectService, v.principal()}].State == store.ObjectAbsent && slices.Contains(entry.ManagedBy, a.e.FQDN) {
+		a.made(store.ObjectService, v.principal())
+	}
+	return nil
+}
+
+// settleAbsent finds out, before anything of the instance is removed, which services on foreign hosts were made after all.
+func (a *attempt) settleAbsent(ctx context.Context, objects []store.Object) error {
+	var unsure []int
+	var shows []ipa.Command
+	for i, o := range objects {
+		if o.State == store.ObjectAbsent {
+			unsure = append(unsure, i)
+			shows = append(shows, ipa.ServiceShow(o.Name))
+		}
+	}
+	results, err := a.service.cfg.Directory.Batch(ctx, shows...)
+	if err != nil {
+		return err
+	}
+	for n, i := range unsure {
+		entry, err := results[n].Service()
+		switch {
+		case err == nil && slices.Contains(entry.ManagedBy, a.e.FQDN):
+			objects[i].State = store.ObjectMade
+			a.made(store.ObjectService, objects[i].Name)
+		case err != nil && !errors.Is(err, ipa.NotFound):
+			return err
+		}
+	}
+	return a.record(ctx)
+}
+
 // shareServices decides whose the services are that were there before, on hosts that nobody owns alone. On a host that Muster made
 // for services, they are Muster's too.
 func (a *attempt) shareServices(ctx context.Context, services []service) error {

@@ -98,7 +98,7 @@ func readAs(command string, raw json.RawMessage) error {
 		_, err = decodeFound[Service](raw)
 	case "dnsrecord_find":
 		_, err = decodeFound[Record](raw)
-	case "service_add_host":
+	case "service_add_host", "service_remove_host", "privilege_add_permission", "role_add_privilege", "role_add_member":
 		_, err = decodeMembership(raw)
 	}
 	if err == nil && name == "" {
@@ -147,7 +147,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		for _, command := range []string{
 			"host_show", "service_show", "dnszone_show", "dnsrecord_show", "host_find", "service_find", "dnsrecord_find",
-			"service_add_host",
+			"service_add_host", "role_add_member",
 		} {
 			_ = readAs(command, raw)
 		}

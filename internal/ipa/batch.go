@@ -105,7 +105,7 @@ func itemError(item json.RawMessage, command Command) error {
 	if e.Error != nil {
 		return &Error{Command: command.name, Code: e.Code, Name: e.Name, Message: command.scrub(*e.Error)}
 	}
-	if command.name != "service_add_host" {
+	if !command.enlists() {
 		return nil
 	}
 	members, err := decodeMembership(item)

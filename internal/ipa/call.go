@@ -167,12 +167,7 @@ func (c *Client) ServiceAdd(ctx context.Context, principal string) (Service, err
 
 // ServiceAddHost lets hosts manage a service. A *MemberError tells which of them now do not.
 func (c *Client) ServiceAddHost(ctx context.Context, principal string, hosts ...string) error {
-	command := ServiceAddHost(principal, hosts...)
-	members, err := typed(ctx, c, command, decodeMembership)
-	if err != nil {
-		return err
-	}
-	return members.Err(command)
+	return c.enlist(ctx, ServiceAddHost(principal, hosts...))
 }
 
 // ServiceShow reads a service entry. NotFound: there is none.

@@ -45,9 +45,9 @@ func (c Command) Name() string { return c.name }
 
 // SafeToRepeat tells whether the command may be sent again although a first sending may have been carried out. It holds
 // for everything that reads, and for what ends in the same state however often it is done: host_mod, host_disable,
-// host_del, service_del, service_add_host, dnsrecord_add and dnsrecord_del. After such a repetition the answer may be
+// host_del, service_del, service_add_host and its like, dnsrecord_add and dnsrecord_del. After such a repetition the answer may be
 // NotFound, EmptyModlist, AlreadyInactive or AttrValueNotFound although it was this very command that did the work: to
-// one who wants that state these are no failures. It does not hold for host_add and service_add, where DuplicateEntry
+// one who wants that state these are no failures. It does not hold for host_add, service_add and their like, where DuplicateEntry
 // decides whose entry it is.
 func (c Command) SafeToRepeat() bool { return c.repeat }
 
@@ -165,6 +165,11 @@ func ServiceAdd(principal string) Command {
 // ServiceAddHost lets hosts manage a service. The answer is Membership; use its Err.
 func ServiceAddHost(principal string, hosts ...string) Command {
 	return Command{name: "service_add_host", args: []any{principal}, options: map[string]any{"host": hosts}, repeat: true}
+}
+
+// ServiceRemoveHost takes from hosts that they manage a service. The answer is Membership; use its Err.
+func ServiceRemoveHost(principal string, hosts ...string) Command {
+	return Command{name: "service_remove_host", args: []any{principal}, options: map[string]any{"host": hosts}, repeat: true}
 }
 
 // ServiceShow reads a service entry. The answer is a Service.

@@ -5,11 +5,16 @@ package ipa
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 )
 
-// alreadyMember is FreeIPA's reason for leaving out a member that is there.
-const alreadyMember = "This entry is already a member"
+// FreeIPA's reasons for leaving out a member that is there already, and one that is to go and is not there.
+const (
+	alreadyMember = "This entry is already a member"
+	noMember      = "This entry is not a member"
+)
 
 // Host is a host entry. Times and certificates are left out.
 type Host struct {
@@ -121,13 +126,22 @@ type Found[E any] struct {
 	Truncated bool // there are more than the limit
 }
 
-// Membership is the answer to service_add_host.
+// Membership is the answer to a call that adds or removes members, such as service_add_host.
 type Membership struct {
-	Added  int
-	Failed []Member // those that are members already are not among them
+	Changed int
+	Failed  []Member // those that were members already, or none, as wanted, are not among them
 }
 
-// Err returns a *MemberError if a member is missing now, whether it was just added or before.
+// enlists tells whether the answer is a Membership.
+func (c Command) enlists() bool {
+	switch c.name {
+	case "service_add_host", "service_remove_host", "privilege_add_permission", "role_add_privilege", "role_add_member":
+		return true
+	}
+	return false
+}
+
+// Err returns a *MemberError if something is not as the command wants it now, whether it was just changed or before.
 func (m Membership) Err(command Command) error {
 	if len(m.Failed) == 0 {
 		return nil
@@ -141,11 +155,7 @@ type outcome struct {
 	Truncated bool            `json:"truncated"`
 	Summary   string          `json:"summary"`
 	Completed int             `json:"completed"`
-	Failed    struct {
-		ManagedBy struct {
-			Host [][]string `json:"host"`
-		} `json:"managedby"`
-	} `json:"failed"`
+	Failed    json.RawMessage `json:"failed"`
 }
 
 // decodeEntry reads the entry that host_show and its like answer.
@@ -170,23 +180,39 @@ func decodeFound[E any](raw json.RawMessage) (Found[E], error) {
 	return found, err
 }
 
-// decodeMembership reads what service_add_host answers.
+// decodeMembership reads what service_add_host and its like answer.
 func decodeMembership(raw json.RawMessage) (Membership, error) {
 	var answer outcome
 	if err := json.Unmarshal(raw, &answer); err != nil {
 		return Membership{}, err
 	}
-	m := Membership{Added: answer.Completed}
-	for _, pair := range answer.Failed.ManagedBy.Host {
-		member := Member{Name: strings.Join(pair, ": "), Reason: "no reason given"}
-		if len(pair) == 2 {
-			member = Member{Name: pair[0], Reason: pair[1]}
+	var failed map[string]map[string][][]string // pairs of name and reason, by attribute and by type of member
+	if len(answer.Failed) > 0 {
+		if err := json.Unmarshal(answer.Failed, &failed); err != nil {
+			return Membership{}, err
 		}
-		if member.Reason != alreadyMember {
-			m.Failed = append(m.Failed, member)
+	}
+	m := Membership{Changed: answer.Completed}
+	for _, attribute := range slices.Sorted(maps.Keys(failed)) {
+		for _, kind := range slices.Sorted(maps.Keys(failed[attribute])) {
+			for _, pair := range failed[attribute][kind] {
+				if member := leftOut(pair); member.Reason != alreadyMember && member.Reason != noMember {
+					m.Failed = append(m.Failed, member)
+				}
+			}
 		}
 	}
 	return m, nil
+}
+
+// leftOut reads a pair of name and reason. FreeIPA parts the two at the first ": ", which may be in the name:
+// "System: Read Hosts".
+func leftOut(pair []string) Member {
+	whole := strings.Join(pair, ": ")
+	if at := strings.LastIndex(whole, ": "); len(pair) == 2 && at >= 0 {
+		return Member{Name: whole[:at], Reason: whole[at+len(": "):]}
+	}
+	return Member{Name: whole, Reason: "no reason given"}
 }
 
 // values is an attribute in any of the spellings that FreeIPA has for one: a string, number or truth value, an object

@@ -157,7 +157,7 @@ func (e *Error) Is(target error) bool {
 	return ok && code == e.Code
 }
 
-// MemberError tells which members service_add_host left out, and why.
+// MemberError tells which members service_add_host, or another call of its kind, left out, and why.
 type MemberError struct {
 	Command string
 	Failed  []Member

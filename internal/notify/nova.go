@@ -12,11 +12,14 @@ import (
 	"github.com/muster-cloud/muster/internal/uuid"
 )
 
-// instanceEvents are those of Nova that concern Muster, versioned and not.
+// instanceEvents are those of Nova that concern Muster, versioned and not. A
+// rebuild is heard of when it begins, so that what the new disk is to find is
+// there before it asks. Those of shelving, evacuating, resizing and moving are
+// not among them: the instance stays who it is.
 // https://docs.openstack.org/nova/latest/admin/notifications.html
 var instanceEvents = map[string]bool{
 	"create.end": true, "update": true, "delete.end": true, "soft_delete.end": true, "restore.end": true,
-	"rebuild.end": true, "interface_attach.end": true, "interface_detach.end": true,
+	"rebuild.start": true, "rebuild.end": true, "interface_attach.end": true, "interface_detach.end": true,
 }
 
 // stateChange is what an update says of the instance's way from one state to
@@ -90,7 +93,7 @@ func instanceHints(event, id string) ([]converge.Hint, error) {
 	if err != nil {
 		return nil, wrongID(converge.Instance)
 	}
-	return []converge.Hint{{Key: converge.Key{Kind: converge.Instance, ID: canonical}, Rebuilt: event == "rebuild.end"}}, nil
+	return []converge.Hint{{Key: converge.Key{Kind: converge.Instance, ID: canonical}, Rebuilt: strings.HasPrefix(event, "rebuild.")}}, nil
 }
 
 // networkHints reads what nova-network said of floating IPs.

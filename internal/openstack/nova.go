@@ -161,8 +161,12 @@ func (s *Servers) list(ctx context.Context, query url.Values) ([]servers.Server,
 	return *body.Servers, nil
 }
 
-// RebuiltAt returns when an instance was last rebuilt, as Nova's log of its
-// actions says; the zero time if it never was.
+// failedAction is what Nova notes with an action that ended in an error.
+const failedAction = "Error"
+
+// RebuiltAt returns when an instance's last rebuild was asked for, as Nova's
+// log of its actions says; the zero time if it never was. One that failed does
+// not count.
 //
 // Errors: ErrNotFound, ErrForbidden, ErrUnavailable, that of ctx.
 func (s *Servers) RebuiltAt(ctx context.Context, id string) (time.Time, error) {
@@ -174,7 +178,7 @@ func (s *Servers) RebuiltAt(ctx context.Context, id string) (time.Time, error) {
 		}
 		actions, err := instanceactions.ExtractInstanceActions(pages)
 		for _, action := range actions {
-			if action.Action == "rebuild" && action.StartTime.After(last) {
+			if action.Action == "rebuild" && action.Message != failedAction && action.StartTime.After(last) {
 				last = action.StartTime
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/openstack"
+	"github.com/muster-cloud/muster/internal/store"
 )
 
 // convergence is what follows the cloud.
@@ -41,7 +42,7 @@ func (s *Server) buildConvergence() error {
 		CreateAuthorities: cfg.CreateAuthorities, Grace: cfg.Grace, CallsPerSecond: cfg.CallsPerSecond, Logger: s.logger,
 	}
 	if s.enrolment != nil {
-		settings.Enrolments = leaving{s.enrolment.service}
+		settings.Enrolments = enrolments{s.enrolment.service, s.directory}
 	}
 	controllers, err := converge.New(settings)
 	if err != nil {
@@ -100,17 +101,35 @@ func (c caches) ForgetAll() {
 	c.server.directory.ForgetAll()
 }
 
-// leaving orders enrolments to end in the name of convergence.
-type leaving struct{ service *enroll.Service }
+// enrolments are ordered in the name of convergence.
+type enrolments struct {
+	service  *enroll.Service
+	projects *keystone.Client
+}
 
 var convergeActor = enroll.Actor{UserName: "converge"}
 
 // Leave implements converge.Enrolments.
-func (l leaving) Leave(ctx context.Context, id string) error {
-	return l.service.Leave(ctx, convergeActor, id)
+func (e enrolments) Leave(ctx context.Context, id string) error {
+	return e.service.Leave(ctx, convergeActor, id)
 }
 
 // Rebuild implements converge.Enrolments.
-func (l leaving) Rebuild(ctx context.Context, id string) error {
-	return l.service.Rebuild(ctx, convergeActor, id)
+func (e enrolments) Rebuild(ctx context.Context, id string, at time.Time) error {
+	return e.service.Rebuild(ctx, convergeActor, id, at)
+}
+
+// Update implements converge.Enrolments. The rules of a project may depend on
+// its domain, which Keystone is asked for when there is anything to judge.
+func (e enrolments) Update(ctx context.Context, id string, metadata map[string]string) error {
+	return e.service.Update(ctx, convergeActor, enroll.Update{InstanceID: id, Metadata: metadata,
+		ProjectDomain: func(ctx context.Context, projectID string) (string, error) {
+			project, err := e.projects.Project(ctx, projectID)
+			return project.DomainID, err
+		}})
+}
+
+// Differs implements converge.Enrolments.
+func (e enrolments) Differs(enrolled store.Enrolment, metadata map[string]string) bool {
+	return e.service.Differs(enrolled, metadata)
 }

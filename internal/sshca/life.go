@@ -64,12 +64,22 @@ func (s *Service) setLife(ctx context.Context, by Actor, action, reason string, 
 	return nil
 }
 
+// Rebuild says when an instance was built anew.
+type Rebuild struct {
+	At       time.Time // when it was asked for
+	Finished bool      // the instance runs again, and may have read its token since
+}
+
 // RenewForRebuild gives an instance that was built anew another one-time
 // token, for its host key is new too. Its old host certificate stays good until
 // it expires: it is of no use without the key that the rebuild erased. The
 // caller decides that there was a rebuild. An instance without record is
 // NotFound.
-func (s *Service) RenewForRebuild(ctx context.Context, by Actor, instanceID string) error {
+//
+// The news may be late, or come again. A token that was made or spent since the
+// rebuild stays, and so does an unspent one that the instance may have read
+// since: it is as good as a new one would be, and a new one would take it away.
+func (s *Service) RenewForRebuild(ctx context.Context, by Actor, instanceID string, rebuild Rebuild) error {
 	instance, err := s.cfg.Store.Instance(ctx, instanceID)
 	if errors.Is(err, store.ErrNotFound) {
 		return problem.New(problem.NotFound, "no instance %s", instanceID)
@@ -77,9 +87,14 @@ func (s *Service) RenewForRebuild(ctx context.Context, by Actor, instanceID stri
 	if err != nil {
 		return err
 	}
+	token := instance.Token
+	unspent := token.UsedAt.IsZero()
+	if token.UsedAt.After(rebuild.At) || unspent && (rebuild.Finished || token.CreatedAt.After(rebuild.At)) {
+		return nil
+	}
 	entry := s.audit(by, "hosttoken.renew", instance.ProjectID, "instance", instanceID)
 	entry.Reason = "the instance was rebuilt"
 	// If another replica was faster, its token is as good.
-	_, err = s.cfg.Store.RenewToken(ctx, instanceID, instance.Token.Hash, s.newToken(instanceID), entry)
+	_, err = s.cfg.Store.RenewToken(ctx, instanceID, token.Hash, s.newToken(instanceID), entry)
 	return err
 }

@@ -52,7 +52,9 @@ type Enrolment struct {
 	CreatedAt   time.Time
 	UpdatedAt   time.Time
 	GoneAt      time.Time
-	Version     int64 // grows with each change
+	RebuiltAt   time.Time // the rebuild, by Nova's clock, for which the one-time password was made; zero: for none
+	OTPReadAt   time.Time // when the instance last got the one-time password, and FreeIPA had no keytab of its host yet; zero: not known
+	Version     int64     // grows with each change
 }
 
 // TakenError tells that a host name belongs to another instance. It is an ErrConflict.
@@ -92,12 +94,12 @@ func (e Enrolment) row() []any {
 func (e Enrolment) changes() []any {
 	return []any{e.ProjectID, e.ProjectName, e.FQDN, string(e.State), string(e.OTPState), bytes(e.OTPSealed), e.Want,
 		cut(e.LastError, maxText), int64(e.Attempts), micros(e.NextAt), e.ClaimedBy, micros(e.ClaimedTill), micros(e.CreatedAt),
-		micros(e.UpdatedAt), micros(e.GoneAt), e.Version}
+		micros(e.UpdatedAt), micros(e.GoneAt), e.Version, micros(e.RebuiltAt), micros(e.OTPReadAt)}
 }
 
 // stored returns the enrolment as it will be read back.
 func (e Enrolment) stored() Enrolment {
-	for _, t := range []*time.Time{&e.NextAt, &e.ClaimedTill, &e.CreatedAt, &e.UpdatedAt, &e.GoneAt} {
+	for _, t := range []*time.Time{&e.NextAt, &e.ClaimedTill, &e.CreatedAt, &e.UpdatedAt, &e.GoneAt, &e.RebuiltAt, &e.OTPReadAt} {
 		*t = fromMicros(micros(*t))
 	}
 	e.OTPSealed, e.LastError = fromBytes(e.OTPSealed), cut(e.LastError, maxText)
@@ -106,11 +108,12 @@ func (e Enrolment) stored() Enrolment {
 
 func scanEnrolment(r scanner) (Enrolment, error) {
 	var e Enrolment
-	var attempts, next, claimed, created, updated, gone int64
+	var attempts, next, claimed, created, updated, gone, rebuilt, read int64
 	err := r.Scan(&e.InstanceID, &e.ProjectID, &e.ProjectName, &e.FQDN, &e.State, &e.OTPState, &e.OTPSealed, &e.Want, &e.LastError,
-		&attempts, &next, &e.ClaimedBy, &claimed, &created, &updated, &gone, &e.Version)
+		&attempts, &next, &e.ClaimedBy, &claimed, &created, &updated, &gone, &e.Version, &rebuilt, &read)
 	e.Attempts, e.NextAt, e.ClaimedTill = int(attempts), fromMicros(next), fromMicros(claimed)
 	e.CreatedAt, e.UpdatedAt, e.GoneAt = fromMicros(created), fromMicros(updated), fromMicros(gone)
+	e.RebuiltAt, e.OTPReadAt = fromMicros(rebuilt), fromMicros(read)
 	e.OTPSealed = fromBytes(e.OTPSealed)
 	return e, err
 }
@@ -225,6 +228,24 @@ func (s *Store) Enrolments(ctx context.Context, f EnrolmentFilter, page Page) ([
 	all, err := list(ctx, s, scanEnrolment, selectEnrolment+c.where()+" ORDER BY instance_id LIMIT ?", append(c.args, limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("list enrolments: %w", err)
+	}
+	return all, nil
+}
+
+// EnrolmentsOf returns the enrolments of those of the instances that have one, in no order.
+func (s *Store) EnrolmentsOf(ctx context.Context, instanceIDs []string) ([]Enrolment, error) {
+	values := make([]any, 0, len(instanceIDs))
+	for _, id := range instanceIDs {
+		values = append(values, id)
+	}
+	var all []Enrolment
+	err := inChunks(values, func(chunk string, values []any) error {
+		some, err := list(ctx, s, scanEnrolment, selectEnrolment+" WHERE instance_id IN "+chunk, values...)
+		all = append(all, some...)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("enrolments of instances: %w", err)
 	}
 	return all, nil
 }

@@ -6,6 +6,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -305,5 +306,71 @@ func TestSingleObjects(t *testing.T) {
 		equal(t, len(must(f.store().Objects(ctx, id(1)))(t)), 0)
 		_, err := f.store().IntendObject(ctx, Object{Kind: ObjectRecord, InstanceID: id(1)})
 		isError(t, err, ErrInvalid)
+	})
+}
+
+// TestReleaseSome lets some objects of an instance that stays go, and hands on what others have too.
+func TestReleaseSome(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		ctx := t.Context()
+		vip := Object{Kind: ObjectServiceHost, Name: "vip.test"}
+		sub := Object{Kind: ObjectHost, Name: "a.x.test"}
+		other := f.begun(t, f.enrolment(1, 101, "b.test"))
+		_, err := f.store().SaveEnrolment(ctx, other, EnrolmentChange{Objects: []Object{vip}})
+		isError(t, err, nil)
+		read := f.begun(t, f.enrolment(1, 100, "a.test"))
+		e, err := f.store().SaveEnrolment(ctx, read, EnrolmentChange{Names: []string{sub.Name}, Objects: []Object{vip, sub}})
+		isError(t, err, nil)
+		e, err = f.store().SaveEnrolment(ctx, e, EnrolmentChange{Made: []Object{sub}})
+		isError(t, err, nil)
+		e, err = f.store().SaveEnrolment(ctx, e, EnrolmentChange{Absent: []Object{vip, sub}})
+		isError(t, err, nil)
+		states := func(instance int) map[string]string {
+			all := make(map[string]string)
+			for _, o := range must(f.store().Objects(ctx, id(instance)))(t) {
+				all[o.Name] = string(o.State)
+				if o.Leaving {
+					all[o.Name] += ", leaving"
+				}
+			}
+			return all
+		}
+		equal(t, states(100), map[string]string{"a.test": "intended", "a.x.test": "made", "vip.test": "absent"})
+		vip.InstanceID, vip.State, sub.InstanceID, sub.State = id(100), ObjectMade, id(100), ObjectMade
+		isError(t, f.store().ReleaseSome(ctx, read, []Object{vip, sub}), ErrConflict)
+		equal(t, states(100)["a.x.test"], "made")
+		isError(t, f.store().ReleaseSome(ctx, e, []Object{vip, sub}), nil)
+		equal(t, states(100), map[string]string{"a.test": "intended", "a.x.test": "made, leaving", "vip.test": "made, leaving"})
+		equal(t, states(101), map[string]string{"b.test": "intended", "vip.test": "made"})
+
+		// Wanted again.
+		e, err = f.store().SaveEnrolment(ctx, e, EnrolmentChange{Objects: []Object{vip}})
+		isError(t, err, nil)
+		equal(t, states(100)["vip.test"], "made")
+		_, err = f.store().SaveEnrolment(ctx, e, EnrolmentChange{Gone: []Object{sub}})
+		isError(t, err, nil)
+		equal(t, states(100), map[string]string{"a.test": "intended", "vip.test": "made"})
+		third := f.begun(t, f.enrolment(1, 102, "a.x.test"))
+		equal(t, third.FQDN, "a.x.test")
+	})
+}
+
+// TestEnrolmentsOf reads many enrolments by their instances, with all that is recorded of them.
+func TestEnrolmentsOf(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		first, second := f.enrolment(1, 100, "a.test"), f.enrolment(1, 101, "b.test")
+		first.RebuiltAt, first.OTPReadAt = f.clock.Now().Add(time.Hour), f.clock.Now().Add(time.Minute)
+		first, second = f.begun(t, first), f.begun(t, second)
+		ids := []string{id(101), id(7), id(100)}
+		for n := range 1000 {
+			ids = append(ids, id(5000+n))
+		}
+		found := must(f.store().EnrolmentsOf(t.Context(), ids))(t)
+		slices.SortFunc(found, func(a, b Enrolment) int { return strings.Compare(a.InstanceID, b.InstanceID) })
+		equal(t, found, []Enrolment{first, second})
+		equal(t, len(must(f.store().EnrolmentsOf(t.Context(), nil))(t)), 0)
+
+		isError(t, f.store().SeeRebuild(t.Context(), id(7), first.RebuiltAt), nil)
+		equal(t, must(f.store().RebuildsSeen(t.Context(), ids))(t), map[string]time.Time{id(7): first.RebuiltAt})
 	})
 }

@@ -27,6 +27,7 @@ type ObjectState string
 // The states of an object.
 const (
 	ObjectIntended ObjectState = "intended" // is to be made; it may or may not have been
+	ObjectAbsent   ObjectState = "absent"   // as intended, and it was seen not to be there before
 	ObjectMade     ObjectState = "made"     // Muster made it
 	ObjectFound    ObjectState = "found"    // it was there before: Muster never removes it
 )
@@ -44,9 +45,11 @@ type Object struct {
 // EnrolmentChange is what is recorded together with an enrolment.
 type EnrolmentChange struct {
 	Names   []string // host names that the instance takes; those that it has already are fine
-	Objects []Object // of Kind and Name, intended; those that are recorded already stay as they are
+	Objects []Object // of Kind and Name, intended; of those that are recorded already it is noted that they stay
 	Made    []Object // of Kind and Name, that turned out to be Muster's: so for all instances that have them
 	Found   []Object // of Kind and Name, that were there before
+	Absent  []Object // of Kind and Name, that were seen not to be there; counts only for those that are intended
+	Gone    []Object // of Kind and Name, that were removed: forgotten, and their host names are free again
 	Audit   *Audit
 }
 
@@ -99,7 +102,7 @@ func (s *Store) prepare(e Enrolment, change EnrolmentChange) (*prepared, error) 
 	if c.err != nil {
 		return nil, c.err
 	}
-	for _, objects := range [][]Object{change.Objects, change.Made, change.Found} {
+	for _, objects := range [][]Object{change.Objects, change.Made, change.Found, change.Absent, change.Gone} {
 		for _, o := range objects {
 			o.InstanceID = e.InstanceID
 			if err := o.check(); err != nil {
@@ -154,6 +157,8 @@ func (p *prepared) writeObjects(b *batch) {
 	for _, o := range p.change.Objects {
 		key := objectKey{o.Kind, o.Name}
 		if b.objects[p.instanceID][key] {
+			b.updateAny("UPDATE external_object SET leaving = 0 WHERE kind = ? AND name = ? AND instance_id = ? AND leaving = 1",
+				string(o.Kind), o.Name, p.instanceID)
 			continue
 		}
 		if b.objects[p.instanceID] == nil {
@@ -167,8 +172,18 @@ func (p *prepared) writeObjects(b *batch) {
 		b.made[o.Kind] = append(b.made[o.Kind], o.Name)
 	}
 	for _, o := range p.change.Found {
-		b.updateAny("UPDATE external_object SET state = 'found' WHERE kind = ? AND name = ? AND instance_id = ? AND state = 'intended'",
+		b.updateAny("UPDATE external_object SET state = 'found' WHERE kind = ? AND name = ? AND instance_id = ? AND state IN ('intended', 'absent')",
 			string(o.Kind), o.Name, p.instanceID)
+	}
+	for _, o := range p.change.Absent {
+		b.updateAny("UPDATE external_object SET state = 'absent' WHERE kind = ? AND name = ? AND instance_id = ? AND state = 'intended'",
+			string(o.Kind), o.Name, p.instanceID)
+	}
+	for _, o := range p.change.Gone {
+		b.updateAny("DELETE FROM external_object WHERE kind = ? AND name = ? AND instance_id = ?", string(o.Kind), o.Name, p.instanceID)
+		if o.Kind == ObjectHost {
+			b.updateAny("DELETE FROM fqdn_owner WHERE fqdn = ? AND instance_id = ?", o.Name, p.instanceID)
+		}
 	}
 }
 
@@ -301,12 +316,10 @@ func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released
 		if released, err = listTx(t, scanObject, selectObject+" WHERE instance_id = ? ORDER BY kind, name", instanceID); err != nil {
 			return err
 		}
-		for i, o := range released {
-			if o.State == ObjectMade {
-				if _, err := t.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name); err != nil {
-					return err
-				}
-			}
+		if err := handOn(t, released); err != nil {
+			return err
+		}
+		for i := range released {
 			released[i].Leaving = true
 		}
 		_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE instance_id = ?", instanceID)
@@ -316,4 +329,46 @@ func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released
 		return nil, fmt.Errorf("objects of instance %s: %w", shorten(instanceID), err)
 	}
 	return released, nil
+}
+
+// ReleaseSome is ReleaseObjects for some objects of an instance that stays. ErrConflict: its enrolment was changed since it was read, and may
+// want them again.
+func (s *Store) ReleaseSome(ctx context.Context, e Enrolment, objects []Object) error {
+	err := s.transact(ctx, func(t *tx) error {
+		// The row is locked with it: who wants the objects again comes before this, and is seen here, or after it.
+		n, err := t.exec("UPDATE enrolment SET version = version WHERE instance_id = ? AND version = ?", e.InstanceID, e.Version)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("%w: it was changed meanwhile", ErrConflict)
+		}
+		if err := handOn(t, objects); err != nil {
+			return err
+		}
+		for _, o := range objects {
+			_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE kind = ? AND name = ? AND instance_id = ?", string(o.Kind), o.Name, e.InstanceID)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("objects of instance %s: %w", shorten(e.InstanceID), err)
+	}
+	return nil
+}
+
+// handOn tells the other instances that have an object that Muster made it.
+func handOn(t *tx, objects []Object) error {
+	for _, o := range objects {
+		if o.State != ObjectMade {
+			continue
+		}
+		if _, err := t.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -22,6 +22,31 @@ func (s *Store) RebuildSeen(ctx context.Context, instanceID string) (time.Time, 
 	return fromMicros(int64(at)), nil
 }
 
+// RebuildsSeen is RebuildSeen for many instances, by ID. Left out are those of which nothing was seen to.
+func (s *Store) RebuildsSeen(ctx context.Context, instanceIDs []string) (map[string]time.Time, error) {
+	values := make([]any, 0, len(instanceIDs))
+	for _, id := range instanceIDs {
+		values = append(values, id)
+	}
+	type seen struct {
+		id string
+		at int64
+	}
+	all := make(map[string]time.Time)
+	err := inChunks(values, func(chunk string, values []any) error {
+		some, err := list(ctx, s, func(r scanner) (v seen, err error) { err = r.Scan(&v.id, &v.at); return },
+			"SELECT instance_id, rebuilt_at FROM converge_rebuild WHERE instance_id IN "+chunk, values...)
+		for _, v := range some {
+			all[v.id] = fromMicros(v.at)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("rebuilds of instances: %w", err)
+	}
+	return all, nil
+}
+
 // SeeRebuild records it. It never goes back in time.
 func (s *Store) SeeRebuild(ctx context.Context, instanceID string, at time.Time) error {
 	var c check

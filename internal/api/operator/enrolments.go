@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/muster-cloud/muster/internal/api"
 	"github.com/muster-cloud/muster/internal/enroll"
@@ -19,7 +20,7 @@ import (
 type Enrolments interface {
 	Leave(ctx context.Context, by enroll.Actor, instanceID string) error
 	Retry(ctx context.Context, by enroll.Actor, instanceID string) (store.Enrolment, error)
-	Rebuild(ctx context.Context, by enroll.Actor, instanceID string) error
+	Rebuild(ctx context.Context, by enroll.Actor, instanceID string, at time.Time) error
 	Adopt(ctx context.Context, by enroll.Actor, instanceID string) (store.Enrolment, error)
 }
 
@@ -141,7 +142,7 @@ func (f *Face) change(rule string, act func(context.Context, enroll.Actor, strin
 
 // rebuild takes the old keytab away from an instance, and gives it a new password.
 func (f *Face) rebuild(ctx context.Context, by enroll.Actor, instanceID string) (store.Enrolment, error) {
-	if err := f.cfg.Enrolments.Rebuild(ctx, by, instanceID); err != nil {
+	if err := f.cfg.Enrolments.Rebuild(ctx, by, instanceID, time.Time{}); err != nil {
 		return store.Enrolment{}, err
 	}
 	return f.cfg.Records.Enrolment(ctx, instanceID)

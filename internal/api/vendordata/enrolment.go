@@ -39,7 +39,8 @@ type EnrolmentConfig struct {
 	Enroller Enroller
 	Images   Images
 	Projects Projects
-	// AnswerWithin bounds the whole answer, Glance and FreeIPA included.
+	// AnswerWithin is from a request's arrival until its answer is begun,
+	// Keystone, Glance and FreeIPA included.
 	AnswerWithin time.Duration
 	// Strict lets a call that asks for more than enrolment fail when only the
 	// enrolment does.
@@ -71,7 +72,7 @@ type Joining struct {
 
 // answer enrols the instance if it asks for it.
 func (e *Enrolment) answer(r *api.Request, instance identified) (Joining, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), e.cfg.AnswerWithin)
+	ctx, cancel := context.WithDeadline(r.Context(), r.Arrived.Add(e.cfg.AnswerWithin))
 	defer cancel()
 	asked, os, err := e.asked(ctx, instance)
 	if err != nil || !asked {

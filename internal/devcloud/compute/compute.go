@@ -212,19 +212,57 @@ func (s *Service) Rebuild(id string) error {
 }
 
 func (s *Service) rebuild(id, imageID string) error {
-	return s.change(id, "rebuild.end", func(one *server) {
-		one.launched = s.cfg.Now().UTC()
+	return s.change(id, []string{"rebuild.start", "rebuild.end"}, func(one *server) {
 		one.ImageID = cmp.Or(imageID, one.ImageID)
-		one.actions = append(slices.Clone(one.actions), action{"rebuild", one.launched})
+		one.relaunch("rebuild", s.cfg.Now().UTC())
 	})
+}
+
+// Evacuate starts the instance anew on another host, with the disk it has. Nova
+// announces that as a rebuild.
+func (s *Service) Evacuate(id string) error {
+	return s.change(id, []string{"rebuild.start", "rebuild.end"}, func(one *server) { one.relaunch("evacuate", s.cfg.Now().UTC()) })
+}
+
+// Resize gives the instance another flavor.
+func (s *Service) Resize(id, flavorID string) error {
+	return s.change(id, []string{"resize.start", "resize.end", "finish_resize.end", "update"}, func(one *server) {
+		one.FlavorID = flavorID
+		one.relaunch("resize", s.cfg.Now().UTC())
+	})
+}
+
+// Shelve takes the instance off its host, and Unshelve starts it again, with
+// the disk it had.
+func (s *Service) Shelve(id string) error {
+	return s.change(id, []string{"shelve.start", "shelve.end", "shelve_offload.end", "update"}, func(one *server) {
+		one.actions = append(slices.Clone(one.actions), action{"shelve", s.cfg.Now().UTC()})
+	})
+}
+
+// Unshelve is the opposite of Shelve.
+func (s *Service) Unshelve(id string) error {
+	return s.change(id, []string{"unshelve.start", "unshelve.end", "update"}, func(one *server) { one.relaunch("unshelve", s.cfg.Now().UTC()) })
+}
+
+// Rename changes the display name; the host name stays what it was.
+func (s *Service) Rename(id, name string) error {
+	return s.change(id, []string{"update"}, func(one *server) { one.Name = name })
+}
+
+func (one *server) relaunch(by string, at time.Time) {
+	one.launched = at
+	one.actions = append(slices.Clone(one.actions), action{by, at})
 }
 
 // SetMetadata replaces the instance's metadata.
 func (s *Service) SetMetadata(id string, metadata map[string]string) error {
-	return s.change(id, "update", func(one *server) { one.Metadata = maps.Clone(metadata) })
+	return s.change(id, []string{"update"}, func(one *server) { one.Metadata = maps.Clone(metadata) })
 }
 
-func (s *Service) change(id, event string, apply func(*server)) error {
+// change changes an instance and then announces the events of it: it takes no
+// time between the first and the last.
+func (s *Service) change(id string, events []string, apply func(*server)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	one, ok := s.servers[dashed(id)]
@@ -233,7 +271,9 @@ func (s *Service) change(id, event string, apply func(*server)) error {
 	}
 	apply(one)
 	one.updated = s.cfg.Now().UTC()
-	s.announce(event, *one, active)
+	for _, event := range events {
+		s.announce(event, *one, active)
+	}
 	return nil
 }
 

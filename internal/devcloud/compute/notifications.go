@@ -64,7 +64,7 @@ func (s *Service) versioned(event string, one server, now state) object {
 	switch event {
 	case "create.end":
 		name, version = "InstanceCreatePayload", "1.12"
-	case "rebuild.end":
+	case "rebuild.start", "rebuild.end":
 		name = "InstanceActionRebuildPayload"
 	case "update":
 		name, version = "InstanceUpdatePayload", "2.0"

@@ -1,0 +1,4 @@
+-- For which rebuild an enrolment's one-time password was made, and when it was last read. See 0001 for the conventions.
+-- +goose Up
+ALTER TABLE enrolment ADD COLUMN rebuilt_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE enrolment ADD COLUMN otp_read_at INTEGER NOT NULL DEFAULT 0;

@@ -71,12 +71,13 @@ type HostRules struct {
 	RefuseSharedKeys bool
 }
 
-// Config is what a Service is made of. All but Registerer, Logger and Now are needed.
+// Config is what a Service is made of. All but Names, Registerer, Logger and Now are needed.
 type Config struct {
 	Store     *store.Store
 	Custody   Custody
 	Sealer    Sealer
 	Directory Directory
+	Names     Names // nil: instances have no other names than their host name
 
 	Algorithm  custody.Algorithm // of new authorities
 	CALifetime time.Duration     // how long a CA generation may sign and its certificates live; zero: without end

@@ -32,15 +32,6 @@ func toJoin(e store.Enrolment) bool {
 		(e.State == store.EnrolmentCreated || e.State == store.EnrolmentFailed && strings.HasPrefix(e.LastError, reported))
 }
 
-// InFreeIPA tells whether FreeIPA has taken the instance's host entry as the
-// one that Muster made, and whether the instance has joined.
-func InFreeIPA(e store.Enrolment) (known, joined bool) {
-	if e.State == store.EnrolmentLeaving || e.State == store.EnrolmentGone {
-		return false, false
-	}
-	return e.OTPState == store.OTPSet || e.OTPState == store.OTPUsed, e.OTPState == store.OTPUsed
-}
-
 // Report takes what an instance says of itself, as a hint: that it has joined
 // is recorded when FreeIPA says so too; that it could not join is shown to
 // operators, and its one-time password stays good for another try. It returns

@@ -24,17 +24,18 @@ type Rotation struct {
 
 // Rotate makes a new generation of a CA, which signs from now on on all
 // replicas; the one before stays trusted, with all that it signed, until it is
-// retired. If the expected generation is there and signs, it is returned.
+// retired. If the expected generation is there and signs, it is returned, with
+// added = false.
 //
 // NotFound: the project has no authority. Conflict: somebody else rotated
 // meanwhile, or there are too many generations.
-func (s *Service) Rotate(ctx context.Context, by Actor, order Rotation) (store.AuthorityKey, error) {
+func (s *Service) Rotate(ctx context.Context, by Actor, order Rotation) (key store.AuthorityKey, added bool, err error) {
 	record, err := s.cfg.Store.Authority(ctx, order.ProjectID)
 	if errors.Is(err, store.ErrNotFound) {
-		return store.AuthorityKey{}, problem.New(problem.NotFound, "project %s has no authority", order.ProjectID)
+		return key, false, problem.New(problem.NotFound, "project %s has no authority", order.ProjectID)
 	}
 	if err != nil {
-		return store.AuthorityKey{}, err
+		return key, false, err
 	}
 	next := 1
 	for _, key := range record.Keys {
@@ -43,24 +44,23 @@ func (s *Service) Rotate(ctx context.Context, by Actor, order Rotation) (store.A
 		}
 	}
 	if active, ok := activeKey(record, order.Role); ok && active.Generation == order.Generation {
-		return active, nil
+		return active, false, nil
 	}
 	if order.Generation != 0 && order.Generation != next {
-		return store.AuthorityKey{}, problem.New(problem.Conflict, "the next generation of the %s CA would be %d, not %d", order.Role, next, order.Generation)
+		return key, false, problem.New(problem.Conflict, "the next generation of the %s CA would be %d, not %d", order.Role, next, order.Generation)
 	}
-	key, err := s.newAuthorityKey(ctx, order.ProjectID, order.Role, next, s.cfg.Now())
-	if err != nil {
-		return key, err
+	if key, err = s.newAuthorityKey(ctx, order.ProjectID, order.Role, next, s.cfg.Now()); err != nil {
+		return key, false, err
 	}
 	entry := s.audit(by, "authority.rotate", order.ProjectID, "authority_key", key.ID)
 	entry.Details = map[string]string{"role": string(order.Role), "generation": fmt.Sprint(next)}
 	if err := s.cfg.Store.AddGeneration(ctx, key, entry); err != nil {
-		return key, rotationProblem(err)
+		return key, false, rotationProblem(err)
 	}
 	s.forgetAuthority(order.ProjectID)
 	s.metrics.rotated.Inc()
 	s.cfg.Logger.InfoContext(ctx, "Added a generation to a CA", "project", order.ProjectID, "role", order.Role, "generation", next)
-	return key, nil
+	return key, true, nil
 }
 
 func rotationProblem(err error) error {

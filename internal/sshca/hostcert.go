@@ -125,7 +125,7 @@ func (s *Service) spend(ctx context.Context, by Actor, sp spending) ([]store.Hos
 		return nil, problem.New(problem.NotFound, "the token has expired; the instance's metadata has a new one")
 	}
 	for _, key := range sp.keys {
-		if err := s.checkShared(ctx, entry, instance, key); err != nil {
+		if err := s.checkShared(ctx, entry, instance, key, s.cfg.Host.RefuseSharedKeys); err != nil {
 			return nil, err
 		}
 	}
@@ -240,7 +240,7 @@ func (s *Service) newHostCert(ctx context.Context, instance store.Instance, key 
 
 // checkShared looks for other instances with the same host key: an image that
 // was built with one in it. Each of them can pose as the others.
-func (s *Service) checkShared(ctx context.Context, entry store.Audit, instance store.Instance, key sshkey.Key) error {
+func (s *Service) checkShared(ctx context.Context, entry store.Audit, instance store.Instance, key sshkey.Key, refuse bool) error {
 	holders, err := s.cfg.Store.HostKeyHolders(ctx, key.SHA256, 2)
 	if err != nil {
 		return err
@@ -254,7 +254,7 @@ func (s *Service) checkShared(ctx context.Context, entry store.Audit, instance s
 		"instance", instance.ID, "other", holders[0].InstanceID, "key", key.SHA256)
 	entry.Action = "hostkey.shared"
 	entry.Details = map[string]string{"key": key.SHA256, "other": holders[0].InstanceID}
-	if s.cfg.Host.RefuseSharedKeys {
+	if refuse {
 		return s.refuse(ctx, entry, problem.New(problem.Conflict, "another instance has this host key; rebuild the image without host keys"))
 	}
 	return s.cfg.Store.AppendAudit(ctx, entry)

@@ -20,15 +20,20 @@ import (
 // certificate for it which is neither revoked nor expired. That somebody holds
 // the key is for the caller to prove.
 //
-// Forbidden: the key was never certified for this instance, or its
-// certificates were revoked or have expired. NotFound: the instance is gone.
-func (s *Service) Vouch(ctx context.Context, instanceID string, key ssh.PublicKey) (store.Instance, error) {
-	known, err := s.cfg.Store.HostKey(ctx, instanceID, ssh.FingerprintSHA256(key))
+// Forbidden: the key was never certified for this instance, its certificates
+// were revoked or have expired, or another instance has the key too. NotFound:
+// the instance is gone.
+func (s *Service) Vouch(ctx context.Context, by Actor, instanceID string, key ssh.PublicKey) (store.Instance, error) {
+	fingerprint := ssh.FingerprintSHA256(key)
+	known, err := s.cfg.Store.HostKey(ctx, instanceID, fingerprint)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return store.Instance{}, err
 	}
 	outcome, refusal := s.judgeHostKey(known, err == nil)
 	s.metrics.vouched.WithLabelValues(outcome).Inc()
+	if outcome == "shared" {
+		s.recordShared(ctx, by, known.Instance, fingerprint)
+	}
 	if refusal != nil {
 		return store.Instance{}, refusal
 	}
@@ -45,8 +50,30 @@ func (s *Service) judgeHostKey(known store.HostKey, found bool) (outcome string,
 		return "revoked", problem.New(problem.Forbidden, "the certificate of this host key was revoked; only a rebuild of the instance gives it another token")
 	case !s.cfg.Now().Before(known.ExpiresAt):
 		return "expired", problem.New(problem.Forbidden, "the certificate of this host key has expired; only a rebuild of the instance gives it another token")
+	case known.Shared:
+		return "shared", problem.New(problem.Forbidden,
+			"another instance has this host key too, so that it proves nothing; rebuild the image without host keys, and the instance from it")
 	default:
 		return "good", nil
+	}
+}
+
+// sharedEvery is the time between two records that an instance signs with a
+// key that others have too: it may do so each minute.
+const sharedEvery = time.Hour
+
+func (s *Service) recordShared(ctx context.Context, by Actor, instance store.Instance, fingerprint string) {
+	now := s.cfg.Now()
+	if last, ok := s.sharedSeen.Get(instance.ID); ok && now.Sub(last) < sharedEvery {
+		return
+	}
+	s.sharedSeen.Add(instance.ID, now)
+	entry := s.audit(by, "hostkey.shared", instance.ProjectID, "instance", instance.ID)
+	entry.Outcome, entry.Reason, entry.Details = "refused", "another instance has the host key that signed", map[string]string{"key": fingerprint}
+	s.cfg.Logger.WarnContext(ctx, "An instance signs with a host key that another one has too, and is refused; its image was built with host keys in it",
+		"instance", instance.ID, "key", fingerprint)
+	if err := s.cfg.Store.AppendAudit(ctx, entry); err != nil {
+		s.cfg.Logger.ErrorContext(ctx, "A refusal could not be recorded", "action", entry.Action, "object", entry.ObjectID, "error", err)
 	}
 }
 
@@ -69,8 +96,10 @@ func (s *Service) RenewHosts(ctx context.Context, by Actor, instance store.Insta
 	}
 	entry := s.audit(by, "hostcert.renew", instance.ProjectID, "instance", instance.ID)
 	entry.Details = keyDetails(due)
+	// Here a key that another instance has is never certified, whatever the rules
+	// say of images: it would keep the other one from proving who it is.
 	for _, key := range due {
-		if err := s.checkShared(ctx, entry, instance, key); err != nil {
+		if err := s.checkShared(ctx, entry, instance, key, true); err != nil {
 			return nil, err
 		}
 	}

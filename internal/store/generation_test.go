@@ -189,6 +189,13 @@ func TestHostKey(t *testing.T) {
 		equal(t, must(f.store().HostKey(ctx, i.ID, fingerprint(1)))(t), HostKey{Instance: i, ExpiresAt: long.ExpiresAt})
 		_, err = f.store().HostKey(ctx, id(101), fingerprint(1))
 		isError(t, err, ErrNotFound)
+		f.instance(t, 1, 102)
+		twin := insert(f.hostCert(t, 1, 102, 1))
+		equal(t, must(f.store().HostKey(ctx, i.ID, fingerprint(1)))(t).Shared, true)
+		if _, err := f.store().Revoke(ctx, RevocationOrder{ProjectID: id(1), Serial: twin.Serial}, Audit{}); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, must(f.store().HostKey(ctx, i.ID, fingerprint(1)))(t).Shared, false)
 		if _, err := f.store().Revoke(ctx, RevocationOrder{ProjectID: id(1), Serial: long.Serial}, Audit{}); err != nil {
 			t.Fatal(err)
 		}
@@ -201,6 +208,6 @@ func TestHostKey(t *testing.T) {
 			t.Errorf("after the instance's end: %+v", gone)
 		}
 		isError(t, f.store().InsertHostCerts(ctx, []HostCert{f.hostCert(t, 1, 100, 2)}, Audit{}), ErrNotFound)
-		equal(t, f.audited(t, "hostcert:renew", id(1)), 2)
+		equal(t, f.audited(t, "hostcert:renew", id(1)), 3)
 	})
 }

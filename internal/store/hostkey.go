@@ -34,14 +34,19 @@ type HostKey struct {
 	// Of the certificate for the key that is good for longest.
 	ExpiresAt time.Time
 	RevokedAt time.Time // zero: not revoked
+	// Shared: another live instance has a good certificate for the key too.
+	Shared bool
 }
 
-var selectHostKey = "SELECT " + instanceTable.list("i") + ", c.expires_at, c.revoked_at FROM host_cert c JOIN instance i ON i.id = c.instance_id " +
-	"WHERE c.instance_id = ? AND c.fingerprint = ? ORDER BY CASE WHEN c.revoked_at = 0 THEN 0 ELSE 1 END, c.expires_at DESC LIMIT 1"
+var selectHostKey = "SELECT " + instanceTable.list("i") + `, c.expires_at, c.revoked_at, CASE WHEN EXISTS (
+	SELECT 1 FROM host_cert o JOIN instance j ON j.id = o.instance_id WHERE o.fingerprint = c.fingerprint AND o.instance_id <> c.instance_id
+	AND o.revoked_at = 0 AND o.expires_at > ? AND j.state = 'live') THEN 1 ELSE 0 END
+	FROM host_cert c JOIN instance i ON i.id = c.instance_id WHERE c.fingerprint = ? AND c.instance_id = ?
+	ORDER BY CASE WHEN c.revoked_at = 0 THEN 0 ELSE 1 END, c.expires_at DESC LIMIT 1`
 
 // HostKey returns what is known of an instance's key (SHA256:...) that was certified. ErrNotFound.
 func (s *Store) HostKey(ctx context.Context, instanceID, fingerprint string) (HostKey, error) {
-	k, err := one(ctx, s, scanHostKey, selectHostKey, instanceID, fingerprint)
+	k, err := one(ctx, s, scanHostKey, selectHostKey, micros(s.now()), fingerprint, instanceID)
 	if err != nil {
 		return HostKey{}, fmt.Errorf("host key of an instance: %w", err)
 	}
@@ -50,10 +55,10 @@ func (s *Store) HostKey(ctx context.Context, instanceID, fingerprint string) (Ho
 
 func scanHostKey(r scanner) (HostKey, error) {
 	var k HostKey
-	var expires, revoked int64
+	var expires, revoked, shared int64
 	var err error
-	k.Instance, err = scanInstance(further{r, []any{&expires, &revoked}})
-	k.ExpiresAt, k.RevokedAt = fromMicros(expires), fromMicros(revoked)
+	k.Instance, err = scanInstance(further{r, []any{&expires, &revoked, &shared}})
+	k.ExpiresAt, k.RevokedAt, k.Shared = fromMicros(expires), fromMicros(revoked), shared != 0
 	return k, err
 }
 

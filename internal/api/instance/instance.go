@@ -32,7 +32,7 @@ type Authority interface {
 	IssueHost(ctx context.Context, by sshca.Actor, req sshca.HostRequest) (store.HostCert, error)
 	IssueHosts(ctx context.Context, by sshca.Actor, req sshca.HostSetRequest) ([]store.HostCert, error)
 	RenewHosts(ctx context.Context, by sshca.Actor, instance store.Instance, publicKeys []string) ([]store.HostCert, error)
-	Vouch(ctx context.Context, instanceID string, key ssh.PublicKey) (store.Instance, error)
+	Vouch(ctx context.Context, by sshca.Actor, instanceID string, key ssh.PublicKey) (store.Instance, error)
 	HostNames(ctx context.Context, instance store.Instance) ([]string, error)
 	Trust(ctx context.Context, projectID string) (sshca.Trust, error)
 }

@@ -38,7 +38,7 @@ func (f *Face) signed(r *api.Request, path string, into any) (store.Instance, er
 	if err != nil {
 		return store.Instance{}, problem.New(problem.Unauthorized, "%v", err)
 	}
-	instance, err := f.cfg.Hosts.Vouch(r.Context(), id, signature.Key())
+	instance, err := f.cfg.Hosts.Vouch(r.Context(), r.Actor(), id, signature.Key())
 	if err != nil {
 		return store.Instance{}, err
 	}

@@ -61,12 +61,11 @@ func (f *Face) ipa(ctx context.Context, instance store.Instance) (*agentapi.IPA,
 	if err != nil {
 		return nil, err
 	}
-	known, joined := enroll.InFreeIPA(found)
-	if !known {
+	if !found.HasEntry() {
 		return nil, nil
 	}
 	ipa := f.cfg.IPA
-	ipa.FQDN, ipa.Done = found.FQDN, joined
+	ipa.FQDN, ipa.Done = found.FQDN, found.OTPState == store.OTPUsed
 	ipa.Options = append([]string{}, ipa.Options...)
 	return &ipa, nil
 }

@@ -68,14 +68,8 @@ func (b *Book) fqdn(ctx context.Context, instanceID string) (string, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return "", nil
 	}
-	if err != nil || !HasName(e) {
+	if err != nil || !e.HasEntry() {
 		return "", err
 	}
 	return e.FQDN, nil
-}
-
-// HasName tells whether FreeIPA has the enrolment's FQDN for the instance: from when its host entry was made until it leaves. One that failed
-// may have failed because the name is somebody else's.
-func HasName(e store.Enrolment) bool {
-	return e.State == store.EnrolmentCreated || e.State == store.EnrolmentEnrolled
 }

@@ -24,7 +24,7 @@ const (
 	PathChallenges = "/noauth/v1/challenges"      // POST {} → Challenge
 	PathRenew      = "/noauth/v1/hostcerts/renew" // POST RenewRequest, signed → HostCertsAnswer
 	PathState      = "/noauth/v1/state"           // POST StateRequest, signed → State
-	PathEnrolment  = "/noauth/v1/enrolment"       // POST EnrolmentRequest, signed → {}
+	PathEnrolment  = "/noauth/v1/enrolment"       // POST EnrolmentRequest, signed → EnrolmentAnswer
 
 	PathPrograms    = "/noauth/agent/"           // GET, followed by a name of Programs
 	PathRevokedKeys = "/noauth/revokeduserkeys/" // GET, followed by the project's ID
@@ -110,7 +110,11 @@ type State struct {
 	// those in hand have others, they should be renewed.
 	Names []string `json:"names"`
 	// UserCAs are authorized_keys lines, of all generations that are trusted.
-	UserCAs  []string  `json:"user_cas"`
+	UserCAs []string `json:"user_cas"`
+	// HostCA is the authorized_keys line of the generation that signs host
+	// certificates now. Those in hand by another one should be renewed: it will
+	// be retired. Empty: none signs.
+	HostCA   string    `json:"host_ca"`
 	Accounts []Account `json:"accounts"`
 	// SSHPort is a second port for sshd; 22: none.
 	SSHPort                int  `json:"ssh_port"`
@@ -144,6 +148,13 @@ type IPA struct {
 	InstallClient bool     `json:"install_client"` // install the client's package if it is missing
 	// Done: Muster knows that the instance has joined.
 	Done bool `json:"done"`
+}
+
+// EnrolmentAnswer tells what Muster made of a report. A report is a hint: until
+// FreeIPA says so too, an instance that has joined is not "enrolled", and may
+// report again later.
+type EnrolmentAnswer struct {
+	State string `json:"state"` // wanted, created, enrolled, failed, leaving or gone
 }
 
 // EnrolmentRequest reports how joining FreeIPA went.

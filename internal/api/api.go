@@ -64,6 +64,9 @@ type Response struct {
 	Header   http.Header
 	Body     any    // written as JSON, unless Raw is set
 	Raw      []byte // written as it is, with the Content-Type in Header
+	// Serve writes status and body itself, with the header set before; nil:
+	// they are as above.
+	Serve func(http.ResponseWriter, *http.Request)
 }
 
 // ErrorShape writes a refusal in the way of a protocol.
@@ -201,6 +204,12 @@ func (r *Request) Waiting(limit time.Duration) (context.Context, context.CancelF
 		forget()
 		cancel()
 	}
+}
+
+// Transferring gives the client so long to take a long answer.
+func (r *Request) Transferring(limit time.Duration) {
+	// As in Waiting: a connection without deadlines is a test's.
+	_ = http.NewResponseController(r.writer).SetWriteDeadline(time.Now().Add(limit))
 }
 
 // answerTime is what a client has to take the answer, after the time for

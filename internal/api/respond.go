@@ -61,6 +61,10 @@ func (a *answer) send(request *Request, response Response) error {
 	if response.Location != "" {
 		header.Set("Location", response.Location)
 	}
+	if response.Serve != nil {
+		response.Serve(a, request.Request)
+		return nil
+	}
 	if response.Status == 0 {
 		response.Status = http.StatusOK
 	}
@@ -121,14 +125,31 @@ func encode(out *bytes.Buffer, value any) error {
 // problem, and so is anything after the first value. Fields that the protocol
 // does not name are passed over, as the predecessors did.
 func (r *Request) Decode(into any) error {
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, r.settings.MaxBody))
+	body, err := r.ReadBody(r.settings.MaxBody)
+	if err != nil {
+		return err
+	}
+	return Unmarshal(body, into)
+}
+
+// ReadBody returns the body as it was sent, if it is no longer than the limit
+// and than what the configuration allows.
+func (r *Request) ReadBody(limit int64) ([]byte, error) {
+	limit = min(limit, r.settings.MaxBody)
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return problem.New(problem.TooLarge, "the body is larger than %d bytes", r.settings.MaxBody)
+		return nil, problem.New(problem.TooLarge, "the body is larger than %d bytes", limit)
 	case err != nil:
-		return &problem.Problem{Kind: problem.Invalid, Reason: "the body could not be read", Cause: err}
-	case len(bytes.TrimSpace(body)) == 0:
+		return nil, &problem.Problem{Kind: problem.Invalid, Reason: "the body could not be read", Cause: err}
+	}
+	return body, nil
+}
+
+// Unmarshal reads the JSON of a body into a value, as [Request.Decode] does.
+func Unmarshal(body []byte, into any) error {
+	if len(bytes.TrimSpace(body)) == 0 {
 		return problem.New(problem.Invalid, "the request needs a JSON body")
 	}
 	if err := json.Unmarshal(body, into); err != nil {

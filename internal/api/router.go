@@ -19,6 +19,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
 )
@@ -178,11 +179,19 @@ func (ro *Router) fail(a *answer, request *Request, err error) {
 		a.Header().Set("Retry-After", seconds(retryAfter))
 	}
 	if status == http.StatusUnauthorized {
-		a.Header().Set("WWW-Authenticate", fmt.Sprintf("Keystone uri=%q", ro.cfg.KeystoneURL))
+		a.Header().Set("WWW-Authenticate", ro.challenge(request.URL.Path))
 	}
 	if err := a.send(request, response); err != nil && request.record.err == nil {
 		request.record.err = err
 	}
+}
+
+// challenge tells who may ask at a path: instances sign, all others have a token.
+func (ro *Router) challenge(path string) string {
+	if strings.HasPrefix(path, "/noauth/") {
+		return agentapi.SignatureHeader
+	}
+	return fmt.Sprintf("Keystone uri=%q", ro.cfg.KeystoneURL)
 }
 
 // unknown answers for the mux, which found no endpoint and left its verdict in

@@ -49,6 +49,7 @@ type Config struct {
 	SSH                SSH
 	Roles              []*Role // sorted by name
 	Vendordata         Vendordata
+	Agent              Agent
 	IPA                IPA
 	Enroll             Enroll
 	Projects           []*Project // sorted by name
@@ -166,6 +167,17 @@ type Vendordata struct {
 	PAMSudo     bool
 	APIEndpoint *url.URL // where instances reach Muster
 	SudoRoles   []string // empty: the roles with "admin" in their name
+}
+
+// Agent is [agent]: the program inside the instances, and what it is told.
+type Agent struct {
+	Directory              string // the programs; may be missing
+	CAFile                 string // empty: as the image has it
+	PollInterval           time.Duration
+	PasswordAuthentication bool
+	IPAServer              string // empty: found by DNS
+	IPAClientOptions       []string
+	InstallIPAClient       bool
 }
 
 // IPA is [ipa]: how Muster reaches FreeIPA, and who it is there.

@@ -32,6 +32,7 @@ func (r *rules) check(problems *Problems) {
 	r.database()
 	r.files()
 	r.enrolment()
+	r.agent()
 	r.messaging()
 	r.listeners()
 }

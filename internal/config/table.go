@@ -113,6 +113,8 @@ func table() []section {
 			}},
 		{name: "vendordata", help: "What instances are told when they boot.", options: vendordataOptions(),
 			target: func(c *Config, _ string) any { return &c.Vendordata }},
+		{name: "agent", help: "The program inside the instances (muster-agent), and what it is told.", options: agentOptions(),
+			target: func(c *Config, _ string) any { return &c.Agent }},
 		{name: "ipa", help: "FreeIPA: where it is, and who Muster is there.", options: ipaOptions(),
 			target: func(c *Config, _ string) any { return &c.IPA }},
 		{name: "enroll", help: "Instances in FreeIPA: their names, and what happens when FreeIPA does not answer.",

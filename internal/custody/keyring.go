@@ -18,6 +18,7 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -57,8 +58,9 @@ type Keyring struct {
 }
 
 type masterKey struct {
-	id   [keyIDSize]byte
-	aead cipher.AEAD
+	id     [keyIDSize]byte
+	aead   cipher.AEAD
+	derive []byte // further keys are derived from it
 }
 
 // NewMasterKey returns a fresh master key as a line for a key file.
@@ -117,7 +119,11 @@ func newMasterKey(line string) (*masterKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := &masterKey{aead: aead}
+	derive, err := hkdf.Extract(sha256.New, secret, []byte("muster derived keys"))
+	if err != nil {
+		return nil, err
+	}
+	key := &masterKey{aead: aead, derive: derive}
 	// The ID is a digest with a label of its own, so that it tells nothing of the key.
 	digest := sha256.Sum256(append([]byte("muster master key ID\x00"), secret...))
 	copy(key.id[:], digest[:])

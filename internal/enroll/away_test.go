@@ -67,7 +67,7 @@ func TestSlowFreeIPA(t *testing.T) {
 	r := w.replica(t, func(c *Config) { c.AnswerWithin, c.MaxInFlight = 300*time.Millisecond, 2 })
 	joined := r.enrol(t, request(1, "web", "joined"))
 	must(t, w.ipa.Join("joined.example.test", joined.OTP))
-	must(t, r.Reported(t.Context(), id(1)))
+	r.joined(t, 1)
 	created := r.enrol(t, request(2, "web", "created"))
 
 	release := make(chan struct{})

@@ -239,7 +239,7 @@ func TestDeathWhileRebuilding(t *testing.T) {
 		stop := first.run(t)
 		old := first.enrol(t, req).OTP
 		must(t, w.ipa.Join("a.example.test", old))
-		must(t, first.Reported(t.Context(), id(1)))
+		first.joined(t, 1)
 		stop()
 		w.dies(t, d, 1, store.EnrolmentCreated, func(r *replica) error { return r.Rebuild(t.Context(), operator, id(1), w.now()) })
 		r := w.replica(t)

@@ -11,6 +11,7 @@ import (
 // metrics are explained to operators in docs/metrics.md.
 type metrics struct {
 	answers, attempts    *prometheus.CounterVec
+	reports              *prometheus.CounterVec
 	states               *prometheus.GaugeVec
 	nameConflicts, found prometheus.Counter
 	attemptTime          prometheus.Histogram
@@ -29,6 +30,8 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			"Answers to instances that enrol: with a one-time password, after joining, pending, or refused.", "outcome"),
 		attempts: vector("muster_enrolment_attempts_total",
 			"Attempts to bring FreeIPA in line with an enrolment, by how they ended.", "outcome"),
+		reports: vector("muster_enrolment_reports_total",
+			"Reports of instances about their joining, by what they said.", "outcome"),
 		states: make.NewGaugeVec(prometheus.GaugeOpts{Name: "muster_enrolments",
 			Help: "Enrolments by state, in the whole database."}, []string{"state"}),
 		nameConflicts: counter("muster_enrolment_name_conflicts_total", "Instances that asked for a host name of another instance."),

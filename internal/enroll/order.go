@@ -140,21 +140,3 @@ func (s *Service) order(ctx context.Context, by Actor, action, instanceID string
 		return saved, nil
 	}
 }
-
-// Reported notes that FreeIPA says the instance has joined, so that its one-time password is forgotten. Repeats, and instances
-// that Muster knows nothing of, are no errors.
-func (s *Service) Reported(ctx context.Context, instanceID string) error {
-	for {
-		e, err := s.cfg.Store.Enrolment(ctx, instanceID)
-		if errors.Is(err, store.ErrNotFound) || err == nil && e.OTPState != store.OTPSet {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		_, err = s.cfg.Store.SaveEnrolment(ctx, joined(e), store.EnrolmentChange{})
-		if !errors.Is(err, store.ErrConflict) {
-			return err
-		}
-	}
-}

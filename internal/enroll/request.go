@@ -41,7 +41,7 @@ func (s *Service) Enrol(ctx context.Context, by Actor, req Request) (Answer, err
 	if e.State == store.EnrolmentWanted && s.claimed(e) {
 		e = s.await(ctx, e, news)
 	}
-	if e.State == store.EnrolmentCreated {
+	if toJoin(e) {
 		e = s.look(ctx, e)
 	}
 	return s.answer(ctx, by, e)
@@ -349,10 +349,10 @@ func (s *Service) compare(ctx context.Context, e store.Enrolment) store.Enrolmen
 
 // joined is an enrolment whose one-time password is spent.
 func joined(e store.Enrolment) store.Enrolment {
-	e.OTPState, e.OTPSealed = store.OTPUsed, nil
-	if e.State == store.EnrolmentCreated {
-		e.State = store.EnrolmentEnrolled
+	if toJoin(e) {
+		e.State, e.LastError = store.EnrolmentEnrolled, ""
 	}
+	e.OTPState, e.OTPSealed = store.OTPUsed, nil
 	return e
 }
 

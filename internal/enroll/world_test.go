@@ -188,6 +188,13 @@ func (r *replica) enrol(t testing.TB, req Request) Answer {
 	return answer
 }
 
+// joined lets an instance report that it has joined.
+func (r *replica) joined(t testing.TB, n int) {
+	t.Helper()
+	_, err := r.Report(t.Context(), Actor{}, Report{InstanceID: id(n), Joined: true})
+	must(t, err)
+}
+
 // leave lets an instance leave and waits for it.
 func (r *replica) leave(t testing.TB, n int) {
 	t.Helper()

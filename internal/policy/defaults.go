@@ -8,6 +8,8 @@ const (
 	AuthorityCreate           = "authority:create"
 	AuthorityList             = "authority:list"
 	AuthorityShow             = "authority:show"
+	AuthorityRotate           = "authority:rotate"
+	AuthorityRetire           = "authority:retire"
 	AuthorityRevokeGeneration = "authority:revoke_generation"
 	UserCertCreate            = "usercert:create"
 	UserCertList              = "usercert:list"
@@ -111,6 +113,16 @@ func certificateDefaults() []Default {
 			Name: AuthorityShow, Check: adminOrMember,
 			Description: "Show an authority with its public keys. Target: project_id.",
 			Operations:  []Operation{{"GET", "/v1/authorities/{auth_id}"}},
+		},
+		{
+			Name: AuthorityRotate, Check: managesProject,
+			Description: "Add a generation to a project's CA, which signs from then on. Target: project_id.",
+			Operations:  []Operation{{"POST", "/v1/authorities/{auth_id}/generations"}},
+		},
+		{
+			Name: AuthorityRetire, Check: managesProject,
+			Description: "End the trust in a generation that no longer signs, and revoke what it signed. Target: project_id.",
+			Operations:  []Operation{{"DELETE", "/v1/authorities/{auth_id}/generations/{role}/{generation}"}},
 		},
 		{
 			Name: AuthorityRevokeGeneration, Check: adminRequired,

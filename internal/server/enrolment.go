@@ -30,6 +30,8 @@ type enrolment struct {
 	directory *ipa.Client
 	service   *enroll.Service
 	answers   *vendordata.Enrolment
+
+	domain, realm string // FreeIPA's
 }
 
 // check tells whether FreeIPA can be reached and lets Muster in.
@@ -48,7 +50,7 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 		return fmt.Errorf("[ipa]: %w", err)
 	}
 	directory.Registerer = s.registry
-	e := &enrolment{}
+	e := &enrolment{domain: known.Domain, realm: known.Realm}
 	if e.directory, err = ipa.New(directory); err != nil {
 		return fmt.Errorf("[ipa]: %w", err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/muster-cloud/muster/internal/address"
 	"github.com/muster-cloud/muster/internal/api"
 	"github.com/muster-cloud/muster/internal/api/description"
 	"github.com/muster-cloud/muster/internal/api/health"
@@ -45,6 +46,7 @@ type Server struct {
 	version     string
 	registry    *prometheus.Registry
 	store       *store.Store
+	keyring     *custody.Keyring
 	custody     *custody.Sealed
 	tokens      *keystone.Client // validates callers' tokens
 	directory   *keystone.Client // looks up users, projects and roles
@@ -55,6 +57,8 @@ type Server struct {
 	memory      *notify.Memory   // where messages come from with memory://
 	listener    *notify.Listener // nil without transport_url
 	described   *description.Face
+	programs    *instance.Programs // the agent's
+	apiCA       string             // PEM, for instances
 	listeners   []*api.Listener
 	reserve     []byte
 }
@@ -83,7 +87,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("[custody] master_key: %w", err)
 	}
-	s.custody = custody.NewSealed(keyring)
+	s.keyring, s.custody = keyring, custody.NewSealed(keyring)
 	rules, err := s.loadRules()
 	if err != nil {
 		return err
@@ -108,6 +112,9 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	if err := s.buildListener(); err != nil {
+		return err
+	}
+	if err := s.buildAgent(); err != nil {
 		return err
 	}
 	if s.described, err = description.New(s.version); err != nil {
@@ -212,7 +219,7 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 		}
 	}
 	return sshca.Config{
-		Store: s.store, Custody: s.custody, Sealer: keyring, Directory: s.directory,
+		Store: s.store, Custody: s.custody, Sealer: keyring, Directory: s.directory, Names: address.NewBook(s.store),
 		Algorithm: custody.Algorithm(ssh.CAAlgorithm), CALifetime: ssh.CALifetime, MinRSABits: ssh.MinRSABits, ClockSkew: ssh.ClockSkew,
 		User: sshca.UserRules{
 			Accounts: sshca.AccountRules{Accounts: accounts, Prefix: ssh.AccountPrefix, Reserved: ssh.ExtraSystemAccounts},
@@ -277,10 +284,7 @@ func (s *Server) faces(listener *config.Listener, served []string) []api.Face {
 	// The instance face is made even where it is not served: Tatu has its
 	// calls under its own paths too.
 	rate := api.NewRateLimiter(listener.RateLimit, listener.RateBurst)
-	instances := instance.New(instance.Config{
-		Hosts: s.authority, Lists: s.authority.Feed(), Rate: rate,
-		MaxWait: s.cfg.API.LongPollMax, MaxWaiting: s.cfg.API.MaxLongPolls,
-	})
+	instances := instance.New(s.instanceConfig(rate))
 	var faces []api.Face
 	for _, name := range served {
 		switch name {
@@ -309,9 +313,9 @@ func (s *Server) faces(listener *config.Listener, served []string) []api.Face {
 
 func (s *Server) vendordataConfig() vendordata.Config {
 	cfg := vendordata.Config{
-		Guard: s.guard, Hosts: s.authority, Directory: s.directory,
+		Guard: s.guard, Hosts: s.authority, Accounts: s.accounts(), Programs: s.programs,
 		SSHPort: s.cfg.Vendordata.SSHPort, PAMSudo: s.cfg.Vendordata.PAMSudo,
-		APIEndpoint: text(s.cfg.Vendordata.APIEndpoint), SudoRoles: s.cfg.Vendordata.SudoRoles,
+		APIEndpoint: text(s.cfg.Vendordata.APIEndpoint), APICA: s.apiCA,
 	}
 	if s.enrolment != nil {
 		cfg.Enrolment = s.enrolment.answers

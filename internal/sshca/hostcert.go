@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/sshca/sshkey"
 	"github.com/muster-cloud/muster/internal/store"
@@ -25,6 +26,16 @@ type HostRequest struct {
 	PublicKey  string
 }
 
+// HostSetRequest asks for certificates of all of an instance's host keys.
+type HostSetRequest struct {
+	Token      string // 32 lower-case hexadecimal digits
+	InstanceID string
+	PublicKeys []string // authorized_keys lines, 1 to MaxHostKeys, all different
+}
+
+// MaxHostKeys is how many host keys may come at once.
+const MaxHostKeys = agentapi.MaxKeys
+
 // IssueHost certifies an instance's host key. The token decides alone: it is
 // spent on the first key, and answers with the same certificate when the same
 // key comes again. With another key, or from another instance, it is a
@@ -35,73 +46,169 @@ func (s *Service) IssueHost(ctx context.Context, by Actor, req HostRequest) (sto
 	if err != nil {
 		return store.HostCert{}, problem.InField("pub_key", "%v", err)
 	}
-	hash := tokenHash(req.Token)
-	instance, err := s.cfg.Store.InstanceByToken(ctx, hash)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return store.HostCert{}, s.unknownToken()
-	case err != nil:
+	certs, err := s.spend(ctx, by, spending{token: req.Token, instanceID: req.InstanceID, keys: []sshkey.Key{key}, names: s.namesForTatu})
+	if err != nil {
 		return store.HostCert{}, err
 	}
-	entry := s.audit(by, "hostcert.issue", instance.ProjectID, "instance", instance.ID)
-	entry.Details = map[string]string{"key": key.SHA256}
-	switch {
-	case instance.ID != req.InstanceID:
-		return store.HostCert{}, s.misused(ctx, entry, "the token belongs to another instance")
-	case instance.State != store.InstanceLive:
-		return store.HostCert{}, s.unknownToken()
-	case instance.Token.UsedFingerprint == key.SHA256:
-		return s.cfg.Store.HostCert(ctx, instance.ID, key.SHA256)
-	case instance.Token.UsedFingerprint != "":
-		return store.HostCert{}, s.misused(ctx, entry, "the token was used for another key")
-	case !s.cfg.Now().Before(instance.Token.ExpiresAt):
-		return store.HostCert{}, problem.New(problem.NotFound, "the token has expired; the instance's metadata has a new one")
-	}
-	if err := s.checkShared(ctx, entry, instance, key); err != nil {
-		return store.HostCert{}, err
-	}
-	return s.issueHost(ctx, by, entry, instance, key)
+	return certs[0], nil
 }
 
-func (s *Service) issueHost(ctx context.Context, by Actor, entry store.Audit, instance store.Instance, key sshkey.Key) (store.HostCert, error) {
+// IssueHosts certifies all host keys of an instance, in their order, for the
+// names that it has now. The token is spent on the set of keys, as [IssueHost]
+// spends it on one.
+func (s *Service) IssueHosts(ctx context.Context, by Actor, req HostSetRequest) ([]store.HostCert, error) {
+	keys, err := s.parseHostKeys(req.PublicKeys)
+	if err != nil {
+		return nil, err
+	}
+	return s.spend(ctx, by, spending{token: req.Token, instanceID: req.InstanceID, keys: keys, names: s.HostNames})
+}
+
+// parseHostKeys reads the keys of one request.
+func (s *Service) parseHostKeys(lines []string) ([]sshkey.Key, error) {
+	if len(lines) == 0 || len(lines) > MaxHostKeys {
+		return nil, problem.InField("pub_keys", "holds %d keys, want from 1 to %d", len(lines), MaxHostKeys)
+	}
+	keys, seen := make([]sshkey.Key, len(lines)), make(map[string]bool, len(lines))
+	for i, line := range lines {
+		key, err := s.hostKeys.Parse(line)
+		if err != nil {
+			return nil, problem.InField("pub_keys", "key %d: %v", i+1, err)
+		}
+		if seen[key.SHA256] {
+			return nil, problem.InField("pub_keys", "key %d is there twice", i+1)
+		}
+		keys[i], seen[key.SHA256] = key, true
+	}
+	return keys, nil
+}
+
+// spending is a token that comes with keys.
+type spending struct {
+	token, instanceID string
+	keys              []sshkey.Key
+	names             func(context.Context, store.Instance) ([]string, error) // principals
+}
+
+// set names the keys as the token's record does.
+func (sp spending) set() string { return store.KeySet(fingerprints(sp.keys)) }
+
+func fingerprints(keys []sshkey.Key) []string {
+	all := make([]string, len(keys))
+	for i, key := range keys {
+		all[i] = key.SHA256
+	}
+	return all
+}
+
+// spend exchanges a token for certificates.
+func (s *Service) spend(ctx context.Context, by Actor, sp spending) ([]store.HostCert, error) {
+	instance, err := s.cfg.Store.InstanceByToken(ctx, tokenHash(sp.token))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, s.unknownToken()
+	case err != nil:
+		return nil, err
+	}
+	entry := s.audit(by, "hostcert.issue", instance.ProjectID, "instance", instance.ID)
+	entry.Details = keyDetails(sp.keys)
+	switch {
+	case instance.ID != sp.instanceID:
+		return nil, s.misused(ctx, entry, "the token belongs to another instance")
+	case instance.State != store.InstanceLive:
+		return nil, s.unknownToken()
+	case instance.Token.UsedFingerprint == sp.set():
+		return s.issuedBefore(ctx, instance, sp.keys)
+	case instance.Token.UsedFingerprint != "":
+		return nil, s.misused(ctx, entry, "the token was used for another key")
+	case !s.cfg.Now().Before(instance.Token.ExpiresAt):
+		return nil, problem.New(problem.NotFound, "the token has expired; the instance's metadata has a new one")
+	}
+	for _, key := range sp.keys {
+		if err := s.checkShared(ctx, entry, instance, key, s.cfg.Host.RefuseSharedKeys); err != nil {
+			return nil, err
+		}
+	}
+	return s.issueSpending(ctx, by, entry, instance, sp)
+}
+
+// keyDetails names the keys in an audit entry.
+func keyDetails(keys []sshkey.Key) map[string]string {
+	return map[string]string{"key": strings.Join(fingerprints(keys), ",")}
+}
+
+// issuedBefore returns the newest certificates of keys.
+func (s *Service) issuedBefore(ctx context.Context, instance store.Instance, keys []sshkey.Key) ([]store.HostCert, error) {
+	certs := make([]store.HostCert, len(keys))
+	for i, key := range keys {
+		var err error
+		if certs[i], err = s.cfg.Store.HostCert(ctx, instance.ID, key.SHA256); err != nil {
+			return nil, err
+		}
+	}
+	return certs, nil
+}
+
+func (s *Service) issueSpending(ctx context.Context, by Actor, entry store.Audit, instance store.Instance, sp spending) ([]store.HostCert, error) {
+	principals, err := sp.names(ctx, instance)
+	if err != nil {
+		return nil, err
+	}
 	for range 2 {
-		a, _, err := s.authority(ctx, by, instance.ProjectID)
+		certs, err := s.newHostCerts(ctx, by, instance, sp.keys, principals)
 		if err != nil {
-			return store.HostCert{}, err
+			return nil, err
 		}
-		if a.host.signer == nil {
-			return store.HostCert{}, problem.New(problem.Conflict, "the project's host CA was revoked and has no successor; ask the cloud's operator")
-		}
-		cert, err := s.newHostCert(ctx, instance, key, a.host)
-		if err != nil {
-			return store.HostCert{}, err
-		}
-		stored, spent, err := s.cfg.Store.SpendToken(ctx, instance.Token.Hash, key.SHA256, cert, entry)
+		stored, spent, err := s.cfg.Store.SpendToken(ctx, instance.Token.Hash, certs, entry)
 		switch {
 		case err == nil && spent:
-			s.metrics.issued.WithLabelValues("host").Inc()
+			s.metrics.issued.WithLabelValues("host").Add(float64(len(stored)))
 			return stored, nil
 		case err == nil:
 			return stored, nil
 		case errors.Is(err, store.ErrNotFound):
-			return store.HostCert{}, s.unknownToken()
+			return nil, s.unknownToken()
 		case !errors.Is(err, store.ErrConflict):
-			return store.HostCert{}, err
+			return nil, err
 		}
-		// Either the token went to another key, or the generation was replaced.
+		// Either the token went to other keys, or the generation was replaced.
 		now, err := s.cfg.Store.Instance(ctx, instance.ID)
 		if err != nil {
-			return store.HostCert{}, err
+			return nil, err
 		}
-		if used := now.Token.UsedFingerprint; used != "" && used != key.SHA256 {
-			return store.HostCert{}, s.misused(ctx, entry, "the token was used for another key")
+		if used := now.Token.UsedFingerprint; used != "" && used != sp.set() {
+			return nil, s.misused(ctx, entry, "the token was used for another key")
 		}
 		s.forgetAuthority(instance.ProjectID)
 	}
-	return store.HostCert{}, problem.New(problem.Conflict, "the authority of the project is changing; try again")
+	return nil, errChanging()
 }
 
-func (s *Service) newHostCert(ctx context.Context, instance store.Instance, key sshkey.Key, ca signingKey) (store.HostCert, error) {
+// errChanging tells that a record was refused twice.
+func errChanging() error {
+	return problem.New(problem.Conflict, "the authority of the project is changing, or a key was revoked; try again")
+}
+
+// newHostCerts signs certificates with the generation that signs now. They are
+// not recorded yet.
+func (s *Service) newHostCerts(ctx context.Context, by Actor, instance store.Instance, keys []sshkey.Key, principals []string) ([]store.HostCert, error) {
+	a, _, err := s.authority(ctx, by, instance.ProjectID)
+	if err != nil {
+		return nil, err
+	}
+	if a.host.signer == nil {
+		return nil, problem.New(problem.Conflict, "the project's host CA was revoked and has no successor; ask the cloud's operator")
+	}
+	certs := make([]store.HostCert, len(keys))
+	for i, key := range keys {
+		if certs[i], err = s.newHostCert(ctx, instance, key, a.host, principals); err != nil {
+			return nil, err
+		}
+	}
+	return certs, nil
+}
+
+func (s *Service) newHostCert(ctx context.Context, instance store.Instance, key sshkey.Key, ca signingKey, principals []string) (store.HostCert, error) {
 	now := s.cfg.Now()
 	after, before, err := s.validity(ca, now, s.cfg.Host.Lifetime)
 	if err != nil {
@@ -110,10 +217,6 @@ func (s *Service) newHostCert(ctx context.Context, instance store.Instance, key 
 	serial, err := s.cfg.Store.NextSerial(ctx)
 	if err != nil {
 		return store.HostCert{}, err
-	}
-	var principals []string
-	if s.cfg.Host.NamePrincipals {
-		principals = []string{strings.ToLower(instance.Hostname)}
 	}
 	template := &ssh.Certificate{
 		Key:             key.PublicKey,
@@ -137,7 +240,7 @@ func (s *Service) newHostCert(ctx context.Context, instance store.Instance, key 
 
 // checkShared looks for other instances with the same host key: an image that
 // was built with one in it. Each of them can pose as the others.
-func (s *Service) checkShared(ctx context.Context, entry store.Audit, instance store.Instance, key sshkey.Key) error {
+func (s *Service) checkShared(ctx context.Context, entry store.Audit, instance store.Instance, key sshkey.Key, refuse bool) error {
 	holders, err := s.cfg.Store.HostKeyHolders(ctx, key.SHA256, 2)
 	if err != nil {
 		return err
@@ -151,7 +254,7 @@ func (s *Service) checkShared(ctx context.Context, entry store.Audit, instance s
 		"instance", instance.ID, "other", holders[0].InstanceID, "key", key.SHA256)
 	entry.Action = "hostkey.shared"
 	entry.Details = map[string]string{"key": key.SHA256, "other": holders[0].InstanceID}
-	if s.cfg.Host.RefuseSharedKeys {
+	if refuse {
 		return s.refuse(ctx, entry, problem.New(problem.Conflict, "another instance has this host key; rebuild the image without host keys"))
 	}
 	return s.cfg.Store.AppendAudit(ctx, entry)

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/sshca/krl"
 	"github.com/muster-cloud/muster/internal/store"
 )
@@ -44,10 +45,26 @@ type Snapshot struct {
 	cutoff  time.Time // entries that expired before it have left
 	commits uint64    // the commits that it holds, at least
 	base64  func() string
+	sign    func(context.Context) (string, error)
+	signed  atomic.Pointer[string]
 }
 
 // Base64 returns the list in standard base64. It is made once.
 func (s *Snapshot) Base64() string { return s.base64() }
+
+// Signature returns the project's user CA's signature of the list, as a value
+// of the header [agentapi.SignatureHeader], or nothing if no generation signs.
+// It is made once.
+func (s *Snapshot) Signature(ctx context.Context) (string, error) {
+	if made := s.signed.Load(); made != nil {
+		return *made, nil
+	}
+	made, err := s.sign(ctx)
+	if err == nil && made != "" {
+		s.signed.Store(&made)
+	}
+	return made, err
+}
 
 // list is a project's revocation list in memory.
 type list struct {
@@ -60,6 +77,7 @@ type list struct {
 	waiting  atomic.Int64
 	usedAt   atomic.Int64 // Unix seconds
 
+	signing  singleflight.Group // by ETag
 	building singleflight.Group // one at a time, which owns what follows
 	loaded   uint64             // the version up to which entries were read
 	newest   time.Time          // when the newest entry was made
@@ -195,6 +213,8 @@ func (l *list) add(ctx context.Context, row store.Revocation, serials map[string
 			return err
 		}
 		l.keys[krl.FingerprintOf(key)] = krl.Never
+		// The authority in memory may still sign with it, and would sign this list.
+		l.service.forgetAuthority(l.projectID)
 	default:
 		return fmt.Errorf("revocation %d of project %s: unknown kind %q; this program is older than the record", row.Version, l.projectID, row.Kind)
 	}
@@ -237,7 +257,7 @@ func (l *list) authorityKey(ctx context.Context, keyID string) (ssh.PublicKey, e
 // cutoff, so that all replicas build the same.
 func (l *list) build(ctx context.Context, now time.Time) (*Snapshot, error) {
 	started := time.Now()
-	out := krl.List{Version: l.loaded, GeneratedAt: l.newest, Comment: "muster " + l.projectID}
+	out := krl.List{Version: l.loaded, GeneratedAt: l.newest, Comment: l.projectID}
 	limit := cutoff(now)
 	for _, keyID := range slices.Sorted(maps.Keys(l.revoked)) {
 		of := l.revoked[keyID]
@@ -260,10 +280,27 @@ func (l *list) build(ctx context.Context, now time.Time) (*Snapshot, error) {
 	l.service.metrics.builds.Inc()
 	l.service.metrics.buildTime.Observe(time.Since(started).Seconds())
 	digest := sha256.Sum256(raw)
+	etag := `"` + hex.EncodeToString(digest[:16]) + `"`
 	return &Snapshot{
-		Version: l.loaded, Raw: raw, ETag: `"` + hex.EncodeToString(digest[:16]) + `"`, cutoff: limit,
+		Version: l.loaded, Raw: raw, ETag: etag, cutoff: limit,
 		base64: sync.OnceValue(func() string { return base64.StdEncoding.EncodeToString(raw) }),
+		sign:   func(ctx context.Context) (string, error) { return l.sign(ctx, etag, raw) },
 	}, nil
+}
+
+// sign lets the project's user CA vouch for a list. Of those that want it at
+// once, one does it.
+func (l *list) sign(ctx context.Context, etag string, raw []byte) (string, error) {
+	header, _, err := together(ctx, &l.signing, etag, func() (string, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
+		defer cancel()
+		a, _, err := l.service.authority(ctx, Actor{}, l.projectID)
+		if err != nil || a.user.signer == nil {
+			return "", err
+		}
+		return agentapi.SignList(a.user.signer, raw)
+	})
+	return header, err
 }
 
 // publish replaces the snapshot and wakes who waits, if it says anything new.

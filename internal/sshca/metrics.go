@@ -10,8 +10,8 @@ import (
 
 // metrics are explained to operators in docs/metrics.md.
 type metrics struct {
-	issued, refused, revoked             *prometheus.CounterVec
-	reused, leftOut                      prometheus.Counter
+	issued, refused, revoked, vouched    *prometheus.CounterVec
+	reused, leftOut, rotated             prometheus.Counter
 	tokens, unknownTokens, misusedTokens prometheus.Counter
 	sharedKeys, builds                   prometheus.Counter
 	buildTime                            prometheus.Histogram
@@ -30,7 +30,9 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		issued:        vector("muster_certificates_issued_total", "Certificates signed and recorded.", "kind"),
 		refused:       vector("muster_certificates_refused_total", "Requests for a certificate that were refused.", "kind"),
 		revoked:       vector("muster_revocations_total", "Revocations ordered, by what they named.", "by"),
-		reused:        counter("muster_certificates_reused_total", "User certificates given again instead of a new one."),
+		vouched:       vector("muster_host_keys_vouched_total", "Requests signed with a host key, by what is known of the key.", "outcome"),
+		reused:        counter("muster_certificates_reused_total", "Certificates given again instead of a new one."),
+		rotated:       counter("muster_authority_rotations_total", "Generations added to authorities."),
 		leftOut:       counter("muster_roles_left_out_total", "Roles left out of a certificate because they cannot be accounts."),
 		tokens:        counter("muster_host_tokens_created_total", "One-time tokens made for instances."),
 		unknownTokens: counter("muster_host_tokens_unknown_total", "Requests with a token that is not known."),

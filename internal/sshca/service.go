@@ -71,12 +71,13 @@ type HostRules struct {
 	RefuseSharedKeys bool
 }
 
-// Config is what a Service is made of. All but Registerer, Logger and Now are needed.
+// Config is what a Service is made of. All but Names, Registerer, Logger and Now are needed.
 type Config struct {
 	Store     *store.Store
 	Custody   Custody
 	Sealer    Sealer
 	Directory Directory
+	Names     Names // nil: instances have no other names than their host name
 
 	Algorithm  custody.Algorithm // of new authorities
 	CALifetime time.Duration     // how long a CA generation may sign and its certificates live; zero: without end
@@ -106,8 +107,9 @@ type Service struct {
 	metrics  *metrics
 
 	authorities *lru.Cache[string, *authority]
-	loading     singleflight.Group // authorities being read or made, by project
-	issuing     singleflight.Group // user certificates being made, by project, user and key
+	sharedSeen  *lru.Cache[string, time.Time] // when an instance last signed with a key that others have
+	loading     singleflight.Group            // authorities being read or made, by project
+	issuing     singleflight.Group            // user certificates being made, by project, user and key
 }
 
 // cachedAuthorities bounds the memory for opened signing keys: about 2 kB each.
@@ -140,12 +142,17 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	sharedSeen, err := lru.New[string, time.Time](cachedAuthorities)
+	if err != nil {
+		return nil, err
+	}
 	s := &Service{
 		cfg:         cfg,
 		userKeys:    sshkey.Policy{MinRSABits: cfg.MinRSABits, AllowSecurityKeys: true},
 		hostKeys:    sshkey.Policy{MinRSABits: cfg.MinRSABits},
 		metrics:     newMetrics(cfg.Registerer),
 		authorities: cache,
+		sharedSeen:  sharedSeen,
 	}
 	s.feed = newFeed(s)
 	return s, nil

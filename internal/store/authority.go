@@ -69,6 +69,10 @@ func (a Authority) check() error {
 	return c.err
 }
 
+func (k AuthorityKey) row() []any {
+	return []any{k.ID, k.ProjectID, string(k.Role), k.Generation, k.Algorithm, k.PublicKey, bytes(k.Handle), micros(k.CreatedAt), string(k.State)}
+}
+
 // CreateAuthority records an authority with its first keys, and the audit entry. ErrExists if the project has one.
 func (s *Store) CreateAuthority(ctx context.Context, a Authority, audit Audit) error {
 	if err := a.check(); err != nil {
@@ -82,8 +86,8 @@ func (s *Store) CreateAuthority(ctx context.Context, a Authority, audit Audit) e
 		if k.CreatedAt.IsZero() {
 			k.CreatedAt = a.CreatedAt
 		}
-		keys[i] = []any{k.ID, a.ProjectID, string(k.Role), k.Generation, k.Algorithm, k.PublicKey, bytes(k.Handle),
-			micros(k.CreatedAt), string(k.State)}
+		k.ProjectID = a.ProjectID
+		keys[i] = k.row()
 	}
 	entry, err := s.auditRow(audit)
 	if err != nil {

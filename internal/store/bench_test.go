@@ -46,7 +46,7 @@ func BenchmarkIssueHostCert(b *testing.B) {
 		parallel(b, func(n int) {
 			i := f.instance(b, 1, n)
 			c := f.hostCert(b, 1, n, n)
-			if _, _, err := f.store().SpendToken(b.Context(), i.Token.Hash, c.Fingerprint, c, f.entry("hostcert:create", id(1))); err != nil {
+			if _, _, err := f.store().SpendToken(b.Context(), i.Token.Hash, []HostCert{c}, f.entry("hostcert:create", id(1))); err != nil {
 				b.Error(err)
 			}
 		})

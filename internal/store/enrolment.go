@@ -57,6 +57,12 @@ type Enrolment struct {
 	Version     int64     // grows with each change
 }
 
+// HasEntry tells whether FreeIPA has taken the host entry that Muster made for the instance: the name is the instance's then, until it leaves.
+// An enrolment that failed may have failed because the name is somebody else's, or later, when the instance could not join.
+func (e Enrolment) HasEntry() bool {
+	return (e.OTPState == OTPSet || e.OTPState == OTPUsed) && e.State != EnrolmentLeaving && e.State != EnrolmentGone
+}
+
 // TakenError tells that a host name belongs to another instance. It is an ErrConflict.
 type TakenError struct {
 	FQDN       string

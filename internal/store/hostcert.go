@@ -5,8 +5,11 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
-	"strconv"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -67,93 +70,200 @@ var (
 	selectLatestHostCert = selectHostCert + " WHERE instance_id = ? AND fingerprint = ? ORDER BY serial DESC LIMIT 1"
 )
 
-// SpendToken exchanges a host token for a host certificate, at once: a token that was not used is marked used, and the certificate and audit
-// entry recorded. If it was used for the same key, the certificate that is stored is returned with spent = false, and nothing is
-// written. ErrConflict if the token is another instance's or was used for another key, the host's key is revoked, or the authority's key
-// is not active; ErrNotFound if the token is unknown or has expired, or the instance is gone. When ctx ends first, the token may be spent:
-// the same call again returns the certificate.
-func (s *Store) SpendToken(ctx context.Context, tokenHash, fingerprint string, c HostCert, audit Audit) (stored HostCert, spent bool, err error) {
-	if c.CreatedAt.IsZero() {
-		c.CreatedAt = s.now()
+// KeySet names what a token was spent on: the fingerprint of its only key (SHA256:...), or a digest of all of them in whatever order.
+func KeySet(fingerprints []string) string {
+	if len(fingerprints) == 1 {
+		return fingerprints[0]
 	}
-	row, err := c.row()
-	if err != nil {
-		return HostCert{}, false, err
+	digest := sha256.Sum256([]byte(strings.Join(slices.Sorted(slices.Values(fingerprints)), "\n")))
+	return "SET256:" + base64.RawStdEncoding.EncodeToString(digest[:])
+}
+
+// maxHostCerts is how many certificates one call records.
+const maxHostCerts = 16
+
+// hostCertRows checks certificates of one instance for different keys, and returns them for inserting.
+func (s *Store) hostCertRows(certs []HostCert) (checked []HostCert, rows [][]any, err error) {
+	if len(certs) == 0 || len(certs) > maxHostCerts {
+		return nil, nil, fmt.Errorf("%w: from 1 to %d host certificates at a time", ErrInvalid, maxHostCerts)
 	}
-	if tokenHash == "" || fingerprint != c.Fingerprint {
-		return HostCert{}, false, fmt.Errorf("host token: %w: the certificate is for another key", ErrInvalid)
+	checked, rows = slices.Clone(certs), make([][]any, len(certs))
+	keys := make(map[string]bool, len(certs))
+	for i := range checked {
+		c := &checked[i]
+		if c.CreatedAt.IsZero() {
+			c.CreatedAt = s.now()
+		}
+		if rows[i], err = c.row(); err != nil {
+			return nil, nil, err
+		}
+		if c.InstanceID != certs[0].InstanceID || c.ProjectID != certs[0].ProjectID || keys[c.Fingerprint] {
+			return nil, nil, fmt.Errorf("%w: the host certificates are of several instances, or for one key", ErrInvalid)
+		}
+		keys[c.Fingerprint] = true
 	}
-	entry, err := s.auditRow(audit)
-	if err != nil {
-		return HostCert{}, false, err
+	return checked, rows, nil
+}
+
+// SpendToken exchanges a host token for certificates of all of an instance's keys, at once: a token that was not used is marked used, and the
+// certificates and audit entry recorded. If it was used for the same set of keys, the certificates that are stored are returned, in the same
+// order, with spent = false, and nothing is written. ErrConflict if the token is another instance's or was used for other keys, a host's key
+// is revoked, or the authority's key is not active; ErrNotFound if the token is unknown or has expired, or the instance is gone. When ctx ends
+// first, the token may be spent: the same call again returns the certificates.
+func (s *Store) SpendToken(ctx context.Context, tokenHash string, certs []HostCert, audit Audit) (stored []HostCert, spent bool, err error) {
+	sp := &spending{hash: tokenHash}
+	if sp.certs, sp.rows, err = s.hostCertRows(certs); err != nil {
+		return nil, false, err
 	}
-	sp := &spending{hash: tokenHash, cert: c, row: row, entry: entry, name: revokedName{c.ProjectID, RevokedKey, fingerprint}}
-	if err := s.group(ctx, &write{project: c.ProjectID, need: sp.need, decide: sp.decide}); err != nil {
-		return HostCert{}, false, fmt.Errorf("host token: %w", err)
+	if tokenHash == "" {
+		return nil, false, fmt.Errorf("host token: %w: there is none", ErrInvalid)
+	}
+	fingerprints := make([]string, len(certs))
+	for i, c := range certs {
+		fingerprints[i] = c.Fingerprint
+	}
+	sp.keys = KeySet(fingerprints)
+	if sp.entry, err = s.auditRow(audit); err != nil {
+		return nil, false, err
+	}
+	if err := s.group(ctx, &write{project: certs[0].ProjectID, need: sp.need, decide: sp.decide}); err != nil {
+		return nil, false, fmt.Errorf("host token: %w", err)
 	}
 	return sp.stored, sp.spent, nil
 }
 
 // spending is one SpendToken in a batch.
 type spending struct {
-	hash       string
-	cert       HostCert
-	row, entry []any
-	name       revokedName
+	hash  string
+	keys  string
+	certs []HostCert
+	rows  [][]any
+	entry []any
 
-	stored HostCert
+	stored []HostCert
 	spent  bool
 }
 
 func (sp *spending) need(b *batch) {
 	b.tokens[sp.hash] = nil
-	b.needSigner(sp.cert.AuthorityKeyID, sp.name)
+	b.needHostSigner(sp.certs)
 }
 
 func (sp *spending) decide(b *batch) error {
-	sp.stored, sp.spent = HostCert{}, false
+	sp.stored, sp.spent = nil, false
 	i := b.tokens[sp.hash]
 	if i == nil || i.State != InstanceLive {
 		return fmt.Errorf("%w: unknown", ErrNotFound)
 	}
-	if i.ID != sp.cert.InstanceID || i.ProjectID != sp.cert.ProjectID {
+	if i.ID != sp.certs[0].InstanceID || i.ProjectID != sp.certs[0].ProjectID {
 		return fmt.Errorf("%w: it is another instance's", ErrConflict)
 	}
 	used := !i.Token.UsedAt.IsZero()
-	if used && i.Token.UsedFingerprint != sp.cert.Fingerprint {
-		return fmt.Errorf("%w: it was used for another key", ErrConflict)
+	if used && i.Token.UsedFingerprint != sp.keys {
+		return fmt.Errorf("%w: it was used for other keys", ErrConflict)
 	}
 	if used {
-		found, err := b.latestHostCert(hostKey{i.ID, sp.cert.Fingerprint})
-		if err != nil {
+		found, err := b.latestHostCerts(sp.certs)
+		if err != nil || len(found) == len(sp.certs) {
+			sp.stored = found
 			return err
-		}
-		if len(found) > 0 {
-			sp.stored = found[0]
-			return nil
 		}
 	}
 	if !i.Token.ExpiresAt.After(b.now) {
 		return fmt.Errorf("%w: it has expired", ErrNotFound)
 	}
-	if err := b.maySign(sp.cert.AuthorityKeyID, sp.name); err != nil {
+	if err := b.maySignHosts(sp.certs); err != nil {
 		return err
 	}
 	sp.write(b, i, used)
 	return nil
 }
 
-// write marks the token used, unless it was, and adds the certificate.
+// write marks the token used, unless it was, and adds the certificates.
 func (sp *spending) write(b *batch, i *Instance, used bool) {
 	if !used {
-		i.Token.UsedAt, i.Token.UsedFingerprint = b.now, sp.cert.Fingerprint
+		i.Token.UsedAt, i.Token.UsedFingerprint = b.now, sp.keys
 		b.update("UPDATE instance SET token_used_at = ?, token_fingerprint = ? WHERE id = ? AND token_hash = ? AND token_used_at = 0",
-			micros(b.now), sp.cert.Fingerprint, i.ID, sp.hash)
+			micros(b.now), sp.keys, i.ID, sp.hash)
 	}
-	sp.stored, sp.spent = sp.cert.stored(), true
-	b.newHosts[hostKey{i.ID, sp.cert.Fingerprint}] = sp.stored
-	b.insert(hostCertTable, sp.row)
+	sp.stored, sp.spent = b.insertHostCerts(sp.certs, sp.rows), true
 	b.insert(auditTable, sp.entry)
+}
+
+// InsertHostCerts records further certificates of an instance's keys, and the audit entry, all or nothing. ErrNotFound if the instance is not
+// live; ErrConflict if it is another project's, a host's key is revoked, the authority retired, or its key not active.
+func (s *Store) InsertHostCerts(ctx context.Context, certs []HostCert, audit Audit) error {
+	certs, rows, err := s.hostCertRows(certs)
+	if err != nil {
+		return err
+	}
+	entry, err := s.auditRow(audit)
+	if err != nil {
+		return err
+	}
+	id, project := certs[0].InstanceID, certs[0].ProjectID
+	need := func(b *batch) {
+		b.instances[id] = nil
+		b.needHostSigner(certs)
+	}
+	decide := func(b *batch) error {
+		i := b.instances[id]
+		if i == nil || i.State != InstanceLive {
+			return fmt.Errorf("%w: the instance is gone", ErrNotFound)
+		}
+		if err := i.usable(project); err != nil {
+			return err
+		}
+		if err := b.maySignHosts(certs); err != nil {
+			return err
+		}
+		b.insertHostCerts(certs, rows)
+		b.insert(auditTable, entry)
+		return nil
+	}
+	if err := s.group(ctx, &write{project: project, need: need, decide: decide}); err != nil {
+		return fmt.Errorf("certificates of instance %s: %w", id, err)
+	}
+	return nil
+}
+
+func (b *batch) needHostSigner(certs []HostCert) {
+	for _, c := range certs {
+		b.needSigner(c.AuthorityKeyID, revokedName{c.ProjectID, RevokedKey, c.Fingerprint})
+	}
+}
+
+func (b *batch) maySignHosts(certs []HostCert) error {
+	for _, c := range certs {
+		if err := b.maySign(c.AuthorityKeyID, revokedName{c.ProjectID, RevokedKey, c.Fingerprint}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// insertHostCerts adds certificates and returns them as they will be read back.
+func (b *batch) insertHostCerts(certs []HostCert, rows [][]any) []HostCert {
+	stored := make([]HostCert, len(certs))
+	for i, c := range certs {
+		stored[i] = c.stored()
+		b.newHosts[hostKey{c.InstanceID, c.Fingerprint}] = stored[i]
+		b.insert(hostCertTable, rows[i])
+	}
+	return stored
+}
+
+// latestHostCerts returns the newest certificates for the same keys, or fewer if a key has none.
+func (b *batch) latestHostCerts(certs []HostCert) ([]HostCert, error) {
+	var all []HostCert
+	for _, c := range certs {
+		found, err := b.latestHostCert(hostKey{c.InstanceID, c.Fingerprint})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
 }
 
 // latestHostCert looks among what this batch adds, then in the database.
@@ -183,22 +293,4 @@ func (s *Store) HostCerts(ctx context.Context, f Filter, page Page) ([]HostCert,
 	c.addSet("project_id = ?", f.ProjectID)
 	c.addSet("instance_id = ?", f.InstanceID)
 	return listBySerial(ctx, s, scanHostCert, selectHostCert, c, page)
-}
-
-// HostKeyHolders returns the certificates, neither expired nor revoked, of live instances for this host key (SHA256:...), at most limit
-// (0: DefaultPageLimit).
-func (s *Store) HostKeyHolders(ctx context.Context, fingerprint string, limit int) ([]HostCert, error) {
-	limit, err := Page{Limit: limit}.limit()
-	if err != nil {
-		return nil, err
-	}
-	// The limit is in the text since SQLite plans a statement anew each time that a placeholder for it is bound, which costs more than this
-	// query. Callers have a few limits.
-	all, err := list(ctx, s, scanHostCert, "SELECT "+hostCertTable.list("c")+` FROM host_cert c JOIN instance i ON i.id = c.instance_id
-		WHERE c.fingerprint = ? AND c.revoked_at = 0 AND c.expires_at > ? AND i.state = 'live' ORDER BY c.serial LIMIT `+strconv.Itoa(limit),
-		fingerprint, micros(s.now()))
-	if err != nil {
-		return nil, fmt.Errorf("holders of a host key: %w", err)
-	}
-	return all, nil
 }

@@ -66,7 +66,7 @@ func TestSpendingWaitsForSpending(t *testing.T) {
 			_, err := tx.exec("UPDATE instance SET token_used_at = 1, token_fingerprint = ? WHERE id = ?", fingerprint(1), i.ID)
 			return err
 		}, func(s *Store) error {
-			_, _, err := s.SpendToken(t.Context(), i.Token.Hash, c.Fingerprint, c, Audit{})
+			_, _, err := s.SpendToken(t.Context(), i.Token.Hash, []HostCert{c}, Audit{})
 			return err
 		})
 		isError(t, err, ErrConflict)

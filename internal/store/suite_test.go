@@ -185,25 +185,25 @@ func TestSpendToken(t *testing.T) {
 		i := f.instance(t, 1, 100)
 		audit := f.entry("hostcert:create", id(1))
 		c := f.hostCert(t, 1, 100, 1)
-		stored, spent, err := f.store().SpendToken(ctx, i.Token.Hash, fingerprint(1), c, audit)
+		stored, spent, err := f.store().SpendToken(ctx, i.Token.Hash, []HostCert{c}, audit)
 		if err != nil || !spent {
 			t.Fatal(spent, err)
 		}
-		equal(t, stored, c)
-		stored, spent, err = f.store().SpendToken(ctx, i.Token.Hash, fingerprint(1), f.hostCert(t, 1, 100, 1), audit)
+		equal(t, stored, []HostCert{c})
+		stored, spent, err = f.store().SpendToken(ctx, i.Token.Hash, []HostCert{f.hostCert(t, 1, 100, 1)}, audit)
 		if err != nil || spent {
 			t.Fatal(spent, err)
 		}
-		equal(t, stored, c)
-		_, _, err = f.store().SpendToken(ctx, i.Token.Hash, fingerprint(2), f.hostCert(t, 1, 100, 2), audit)
+		equal(t, stored, []HostCert{c})
+		_, _, err = f.store().SpendToken(ctx, i.Token.Hash, []HostCert{f.hostCert(t, 1, 100, 2)}, audit)
 		isError(t, err, ErrConflict)
-		_, _, err = f.store().SpendToken(ctx, hash("none"), fingerprint(1), f.hostCert(t, 1, 100, 1), audit)
+		_, _, err = f.store().SpendToken(ctx, hash("none"), []HostCert{f.hostCert(t, 1, 100, 1)}, audit)
 		isError(t, err, ErrNotFound)
 		other := f.instance(t, 1, 101)
-		_, _, err = f.store().SpendToken(ctx, other.Token.Hash, fingerprint(1), f.hostCert(t, 1, 100, 1), audit)
+		_, _, err = f.store().SpendToken(ctx, other.Token.Hash, []HostCert{f.hostCert(t, 1, 100, 1)}, audit)
 		isError(t, err, ErrConflict)
 		f.clock.step(time.Hour)
-		_, _, err = f.store().SpendToken(ctx, other.Token.Hash, fingerprint(1), f.hostCert(t, 1, 101, 1), audit)
+		_, _, err = f.store().SpendToken(ctx, other.Token.Hash, []HostCert{f.hostCert(t, 1, 101, 1)}, audit)
 		isError(t, err, ErrNotFound)
 		equal(t, f.audited(t, "hostcert:create", id(1)), 1)
 		equal(t, must(f.store().HostCert(ctx, id(100), c.Fingerprint))(t), c)
@@ -225,7 +225,7 @@ func TestTokenIsSpentOnce(t *testing.T) {
 		for n := range callers {
 			c, s := f.hostCert(t, 1, 100, n), f.store()
 			wg.Go(func() {
-				_, spent, err := s.SpendToken(t.Context(), i.Token.Hash, c.Fingerprint, c, Audit{})
+				_, spent, err := s.SpendToken(t.Context(), i.Token.Hash, []HostCert{c}, Audit{})
 				if err == nil && !spent {
 					err = errors.New("no error for another key")
 				}
@@ -253,7 +253,7 @@ func TestDeleteInstance(t *testing.T) {
 		f.authority(t, 1)
 		i := f.instance(t, 1, 100)
 		c := f.hostCert(t, 1, 100, 1)
-		if _, _, err := f.store().SpendToken(ctx, i.Token.Hash, c.Fingerprint, c, Audit{}); err != nil {
+		if _, _, err := f.store().SpendToken(ctx, i.Token.Hash, []HostCert{c}, Audit{}); err != nil {
 			t.Fatal(err)
 		}
 		order := RevocationOrder{Reason: "deleted", By: "nova"}
@@ -269,7 +269,7 @@ func TestDeleteInstance(t *testing.T) {
 		isError(t, err, ErrNotFound)
 		_, _, err = f.store().CreateInstance(ctx, i, Audit{})
 		isError(t, err, ErrConflict)
-		_, _, err = f.store().SpendToken(ctx, i.Token.Hash, c.Fingerprint, c, Audit{})
+		_, _, err = f.store().SpendToken(ctx, i.Token.Hash, []HostCert{c}, Audit{})
 		isError(t, err, ErrNotFound)
 		equal(t, len(must(f.store().HostKeyHolders(ctx, c.Fingerprint, 10))(t)), 0)
 		equal(t, must(f.store().HostCert(ctx, i.ID, c.Fingerprint))(t).RevokedAt, f.clock.Now())
@@ -354,7 +354,7 @@ func TestRevokedKeyGetsNoCertificate(t *testing.T) {
 		isError(t, f.store().InsertUserCert(ctx, f.userCert(t, 1, 50, 1), Audit{}), ErrConflict)
 		f.insert(t, f.userCert(t, 2, 50, 1))
 		i := f.instance(t, 1, 100)
-		_, _, err := f.store().SpendToken(ctx, i.Token.Hash, fingerprint(1), f.hostCert(t, 1, 100, 1), Audit{})
+		_, _, err := f.store().SpendToken(ctx, i.Token.Hash, []HostCert{f.hostCert(t, 1, 100, 1)}, Audit{})
 		isError(t, err, ErrConflict)
 	})
 }

@@ -3,29 +3,38 @@
 
 // Package instance is the face that instances see, under /noauth: host
 // certificates against one-time tokens, and revocation lists, which are no
-// secrets. It has no Keystone tokens, so each address may ask only so often.
+// secrets; for Muster's agent, what else an instance needs to stay as it should
+// be (see package agentapi). It has no Keystone tokens, so each address may ask
+// only so often; after its first certificate an instance signs with its host
+// key.
 //
 // It never tells an instance anything about another.
 package instance
 
 import (
 	"context"
-	"errors"
-	"net/http"
-	"strings"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/sshca"
 	"github.com/muster-cloud/muster/internal/store"
-	"github.com/muster-cloud/muster/internal/uuid"
 )
 
-// HostCertifier issues host certificates against tokens.
-type HostCertifier interface {
+// Authority certifies host keys and tells what instances rely on.
+type Authority interface {
 	IssueHost(ctx context.Context, by sshca.Actor, req sshca.HostRequest) (store.HostCert, error)
+	IssueHosts(ctx context.Context, by sshca.Actor, req sshca.HostSetRequest) ([]store.HostCert, error)
+	RenewHosts(ctx context.Context, by sshca.Actor, instance store.Instance, publicKeys []string) ([]store.HostCert, error)
+	Vouch(ctx context.Context, by sshca.Actor, instanceID string, key ssh.PublicKey) (store.Instance, error)
+	HostNames(ctx context.Context, instance store.Instance) ([]string, error)
+	Trust(ctx context.Context, projectID string) (sshca.Trust, error)
 }
 
 // RevocationLists gives out the lists of projects.
@@ -34,32 +43,80 @@ type RevocationLists interface {
 	Wait(ctx context.Context, projectID, etag string) (*sshca.Snapshot, error)
 }
 
+// Authenticator knows again what Muster gave out. *custody.Keyring is one.
+type Authenticator interface {
+	MAC(message []byte, purpose string) []byte
+	CheckMAC(message, code []byte, purpose string) bool
+}
+
+// Accounts are those that the instances of a project have.
+type Accounts interface {
+	Of(ctx context.Context, projectID string) ([]agentapi.Account, error)
+}
+
+// Enrolments are those of instances in FreeIPA.
+type Enrolments interface {
+	Enrolment(ctx context.Context, instanceID string) (store.Enrolment, error)
+}
+
+// Reports take what instances say of their joining.
+type Reports interface {
+	Report(ctx context.Context, by enroll.Actor, report enroll.Report) (store.Enrolment, error)
+}
+
 // Config is what the face is made of.
 type Config struct {
-	Hosts HostCertifier
-	Lists RevocationLists
-	Rate  *api.RateLimiter // nil: no limit
+	Hosts         Authority
+	Lists         RevocationLists
+	Authenticator Authenticator
+	Accounts      Accounts
+	Enrolments    Enrolments
+	Reports       Reports          // nil: instances are not enrolled
+	Programs      *Programs        // nil: none are offered
+	Rate          *api.RateLimiter // nil: no limit
 	// MaxWait bounds ?wait=, MaxWaiting the long polls at once.
 	MaxWait    time.Duration
 	MaxWaiting int
+	// State and IPA hold what is the same for all instances.
+	State agentapi.State
+	IPA   agentapi.IPA
+
+	Now    func() time.Time // default time.Now
+	Logger *slog.Logger     // default: discarded
 }
 
 // Face answers instances.
 type Face struct {
-	cfg     Config
-	waiting atomic.Int64
+	cfg      Config
+	accounts *accountMemory
+	waiting  atomic.Int64
 }
 
 // New returns the face.
-func New(cfg Config) *Face { return &Face{cfg: cfg} }
+func New(cfg Config) *Face {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Face{cfg: cfg, accounts: newAccountMemory(cfg.Accounts, cfg.Now, cfg.Logger)}
+}
 
 // Name implements api.Face.
 func (f *Face) Name() string { return "instance" }
 
 // Register implements api.Face.
 func (f *Face) Register(router *api.Router) {
-	router.Handle("POST /noauth/hostcerts", f.cfg.Rate.Limited(f.CreateHostCert))
-	router.Handle("GET /noauth/revokeduserkeys/{auth_id}", f.cfg.Rate.Limited(f.ShowRevokedKeys))
+	handle := func(pattern string, endpoint api.Endpoint) { router.Handle(pattern, f.cfg.Rate.Limited(endpoint)) }
+	handle("POST /noauth/hostcerts", f.CreateHostCert)
+	handle("GET /noauth/revokeduserkeys/{auth_id}", f.ShowRevokedKeys)
+	handle("POST "+agentapi.PathHostCerts, f.createHostCerts)
+	handle("POST "+agentapi.PathChallenges, f.createChallenge)
+	handle("POST "+agentapi.PathRenew, f.renewHostCerts)
+	handle("POST "+agentapi.PathState, f.showState)
+	handle("POST "+agentapi.PathEnrolment, f.reportEnrolment)
+	handle("GET "+agentapi.PathPrograms+"{name}", f.showProgram)
 }
 
 // CreateHostCert certifies a host key for whoever has the instance's token.
@@ -88,62 +145,4 @@ func (f *Face) CreateHostCert(r *api.Request) (api.Response, error) {
 		return api.Response{}, err
 	}
 	return api.Response{Location: "/hostcerts/" + cert.InstanceID + "/" + cert.MD5, Body: api.NewHostCert(cert)}, nil
-}
-
-// revokedKeys is Tatu's form of a revocation list.
-type revokedKeys struct {
-	AuthID   string `json:"auth_id"`
-	Encoding string `json:"encoding"`
-	Data     string `json:"revoked_keys_data"`
-}
-
-// ShowRevokedKeys answers with a project's revocation list: as Tatu does in
-// base64 inside JSON, or raw for "Accept: application/octet-stream". With
-// ?wait=SECONDS and If-None-Match it answers as soon as the list has changed,
-// or with 304 when the time is over.
-func (f *Face) ShowRevokedKeys(r *api.Request) (api.Response, error) {
-	project, err := uuid.Parse(r.PathValue("auth_id"))
-	if err != nil {
-		return api.Response{}, problem.InField("auth_id", "%v", err)
-	}
-	wait, err := r.IntQuery("wait", 0, 0, int(f.cfg.MaxWait/time.Second))
-	if err != nil {
-		return api.Response{}, err
-	}
-	raw := strings.Contains(r.Header.Get("Accept"), "application/octet-stream")
-	known := listETag(r.Header.Get("If-None-Match"))
-	snapshot, err := f.snapshot(r, project, known, time.Duration(wait)*time.Second)
-	if err != nil {
-		return api.Response{}, err
-	}
-	header := http.Header{"Etag": {snapshot.ETag}, "Vary": {"Accept"}, "Cache-Control": {"no-cache"}}
-	switch {
-	case known == snapshot.ETag:
-		return api.Response{Status: http.StatusNotModified, Header: header}, nil
-	case raw:
-		header.Set("Content-Type", "application/octet-stream")
-		return api.Response{Header: header, Raw: snapshot.Raw}, nil
-	default:
-		return api.Response{Header: header, Body: revokedKeys{AuthID: project, Encoding: "base64", Data: snapshot.Base64()}}, nil
-	}
-}
-
-func (f *Face) snapshot(r *api.Request, project, known string, wait time.Duration) (*sshca.Snapshot, error) {
-	if wait == 0 || known == "" {
-		return f.cfg.Lists.Current(r.Context(), project)
-	}
-	if f.waiting.Add(1) > int64(f.cfg.MaxWaiting) {
-		f.waiting.Add(-1)
-		return nil, &problem.Problem{Kind: problem.Unavailable, Reason: "too many requests wait already; ask without ?wait=", Cause: errors.New("[api] max_long_polls reached")}
-	}
-	defer f.waiting.Add(-1)
-	ctx, cancel := r.Waiting(wait)
-	defer cancel()
-	return f.cfg.Lists.Wait(ctx, project, known)
-}
-
-// listETag reads the one tag that a client of ours sends back. A weak mark,
-// which a proxy may have added, does not matter here.
-func listETag(header string) string {
-	return strings.TrimPrefix(strings.TrimSpace(header), "W/")
 }

@@ -25,11 +25,13 @@ import (
 	"github.com/muster-cloud/muster/internal/store"
 )
 
-// Authority takes back what was given.
+// Authority takes back what was given, and changes keys.
 type Authority interface {
 	Revoke(ctx context.Context, by sshca.Actor, order store.RevocationOrder) (store.RevocationResult, error)
 	RevokeUser(ctx context.Context, by sshca.Actor, userID, reason string) (certificates int, err error)
 	DeleteInstance(ctx context.Context, by sshca.Actor, instanceID, reason string) error
+	Rotate(ctx context.Context, by sshca.Actor, order sshca.Rotation) (key store.AuthorityKey, added bool, err error)
+	Retire(ctx context.Context, by sshca.Actor, projectID string, role store.Role, generation int) (store.RevocationResult, error)
 }
 
 // Records are what was issued, taken back, and done.
@@ -83,7 +85,7 @@ func (f *Face) Register(router *api.Router) {
 	}
 	handle("POST /v1/revocations", f.revoke)
 	handle("GET /v1/revocations", f.listRevocations)
-	handle("GET /v1/authorities/{auth_id}/generations", f.listGenerations)
+	f.registerGenerations(handle)
 	handle("DELETE /v1/hosts/{host_id}", f.deleteHost)
 	handle("GET /v1/audit", f.listAudit)
 	if f.cfg.Enrolments != nil {
@@ -264,42 +266,6 @@ func (f *Face) projectScope(r *api.Request) (string, error) {
 		return "", problem.InField("auth_id", "is missing, and the token is not for a project")
 	}
 	return r.Caller.ProjectID, nil
-}
-
-// generation is one key pair of an authority on the wire.
-type generation struct {
-	ID         string   `json:"id"`
-	Role       string   `json:"role"`
-	Generation int      `json:"generation"`
-	Algorithm  string   `json:"algorithm"`
-	State      string   `json:"state"`
-	PubKey     string   `json:"pub_key"`
-	CreatedAt  api.Time `json:"created_at"`
-}
-
-func (f *Face) listGenerations(r *api.Request) (api.Response, error) {
-	project, err := api.ID("auth_id", r.PathValue("auth_id"))
-	if err != nil {
-		return api.Response{}, err
-	}
-	if err := r.Authorize(policy.AuthorityShow, api.Object{ProjectID: project}); err != nil {
-		return api.Response{}, err
-	}
-	record, err := f.cfg.Records.Authority(r.Context(), project)
-	if errors.Is(err, store.ErrNotFound) {
-		return api.Response{}, problem.New(problem.NotFound, "project %s has no authority", project)
-	}
-	if err != nil {
-		return api.Response{}, err
-	}
-	list := make([]generation, len(record.Keys))
-	for i, key := range record.Keys {
-		list[i] = generation{
-			ID: key.ID, Role: string(key.Role), Generation: key.Generation, Algorithm: key.Algorithm,
-			State: string(key.State), PubKey: key.PublicKey, CreatedAt: api.Time(key.CreatedAt),
-		}
-	}
-	return api.Response{Body: map[string][]generation{"generations": list}}, nil
 }
 
 // deleteHost ends all that an instance has: certificates, and its place in

@@ -13,7 +13,6 @@ package vendordata
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/muster-cloud/muster/internal/api"
@@ -25,25 +24,20 @@ import (
 // HostTokens prepares instances for their SSH identity.
 type HostTokens interface {
 	HostToken(ctx context.Context, by sshca.Actor, req sshca.InstanceRequest) (sshca.Boot, error)
-	Accounts(roles []string) (accounts []string, leftOut []sshca.LeftOut)
-}
-
-// Directory tells which roles anyone holds in a project.
-type Directory interface {
-	ProjectRoles(ctx context.Context, projectID string) ([]string, error)
 }
 
 // Config is what the face is made of.
 type Config struct {
 	Guard     *api.Guard
 	Hosts     HostTokens
-	Directory Directory
+	Accounts  *Accounts
 	Enrolment *Enrolment // nil: instances are not enrolled
+	Programs  Programs   // nil: instances are not offered an agent
 
-	SSHPort     int      // where instances serve SSH beside 22
-	PAMSudo     bool     // sudo asks the user's SSH agent
-	APIEndpoint string   // where instances reach Muster
-	SudoRoles   []string // whose accounts may use sudo; empty: those with admin in their name, as in Tatu
+	SSHPort     int    // where instances serve SSH beside 22
+	PAMSudo     bool   // sudo asks the user's SSH agent
+	APIEndpoint string // where instances reach Muster
+	APICA       string // PEM; who signed that address's certificate; empty: as the image has it
 }
 
 // Face answers Nova.
@@ -125,6 +119,7 @@ type Identity struct {
 	SSH
 	Joining
 	EnrolmentError string `json:"ipa_error,omitempty"` // why there is no enrolment
+	Agent
 }
 
 // create answers with all that an instance needs.
@@ -133,7 +128,7 @@ func (f *Face) create(r *api.Request) (api.Response, error) {
 	if err != nil {
 		return api.Response{}, err
 	}
-	identity := Identity{SSH: ssh}
+	identity := Identity{SSH: ssh, Agent: f.agent(instance, ssh.APIEndpoint)}
 	if f.cfg.Enrolment != nil {
 		identity.Joining, identity.EnrolmentError, err = f.cfg.Enrolment.beside(r, instance)
 	}
@@ -159,37 +154,24 @@ func (f *Face) prepare(r *api.Request) (SSH, identified, error) {
 }
 
 func (f *Face) describe(r *api.Request, project string, boot sshca.Boot) (SSH, error) {
-	roles, err := f.cfg.Directory.ProjectRoles(r.Context(), project)
+	accounts, err := f.cfg.Accounts.Of(r.Context(), project)
 	if err != nil {
 		return SSH{}, err
 	}
-	accounts, _ := f.cfg.Hosts.Accounts(roles)
+	var users, sudoers []string
+	for _, account := range accounts {
+		users = append(users, account.Name)
+		if account.Sudo {
+			sudoers = append(sudoers, account.Name)
+		}
+	}
 	endpoint := f.cfg.APIEndpoint
 	if endpoint == "" {
 		endpoint = r.BaseURL()
 	}
 	return SSH{
 		Token: boot.Token, UserCA: boot.UserCA,
-		Users: strings.Join(accounts, ","), Sudoers: strings.Join(f.sudoers(roles), ","),
+		Users: strings.Join(users, ","), Sudoers: strings.Join(sudoers, ","),
 		SSHPort: f.cfg.SSHPort, APIEndpoint: endpoint, PAMSudo: f.cfg.PAMSudo,
 	}, nil
-}
-
-// sudoers are the accounts of the roles that may use sudo.
-func (f *Face) sudoers(roles []string) []string {
-	var admins []string
-	for _, role := range roles {
-		if f.maySudo(role) {
-			admins = append(admins, role)
-		}
-	}
-	accounts, _ := f.cfg.Hosts.Accounts(admins)
-	return accounts
-}
-
-func (f *Face) maySudo(role string) bool {
-	if len(f.cfg.SudoRoles) > 0 {
-		return slices.Contains(f.cfg.SudoRoles, role)
-	}
-	return strings.Contains(strings.ToLower(role), "admin")
 }

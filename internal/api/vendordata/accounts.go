@@ -1,0 +1,53 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package vendordata
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/muster-cloud/muster/internal/agentapi"
+	"github.com/muster-cloud/muster/internal/sshca"
+)
+
+// Directory tells which roles anyone holds in a project.
+type Directory interface {
+	ProjectRoles(ctx context.Context, projectID string) ([]string, error)
+}
+
+// AccountNames turns roles into the names of accounts.
+type AccountNames interface {
+	Accounts(roles []string) (accounts []string, leftOut []sshca.LeftOut)
+}
+
+// Accounts are those that the instances of a project have: one for each role
+// that anyone holds there.
+type Accounts struct {
+	Names     AccountNames
+	Directory Directory
+	SudoRoles []string // whose accounts may use sudo; empty: those with admin in their name, as in Tatu
+}
+
+// Of returns a project's accounts by name.
+func (a *Accounts) Of(ctx context.Context, projectID string) ([]agentapi.Account, error) {
+	roles, err := a.Directory.ProjectRoles(ctx, projectID)
+	if err != nil {
+		return nil, err
+	}
+	names, _ := a.Names.Accounts(roles)
+	sudoers, _ := a.Names.Accounts(slices.DeleteFunc(roles, func(role string) bool { return !a.maySudo(role) }))
+	accounts := make([]agentapi.Account, len(names))
+	for i, name := range names {
+		accounts[i] = agentapi.Account{Name: name, Sudo: slices.Contains(sudoers, name)}
+	}
+	return accounts, nil
+}
+
+func (a *Accounts) maySudo(role string) bool {
+	if len(a.SudoRoles) > 0 {
+		return slices.Contains(a.SudoRoles, role)
+	}
+	return strings.Contains(strings.ToLower(role), "admin")
+}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -27,12 +26,10 @@ var Addresses = []string{"http://169.254.169.254", "http://[fe80::a9fe:a9fe]"}
 // instanceData is where cloud-init keeps what it read, for root only.
 const instanceData = "/run/cloud-init/instance-data-sensitive.json"
 
-// Limits of one look, and of the pauses between looks.
+// Limits of one look.
 const (
 	requestTimeout = 20 * time.Second
 	mountTimeout   = 30 * time.Second
-	firstPause     = time.Second
-	longestPause   = time.Minute
 )
 
 // Runner runs a program of the machine.
@@ -74,29 +71,6 @@ func New(cfg Config) *Finder {
 	// the next look, which may be days away.
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext}
 	return &Finder{cfg: cfg, http: &http.Client{Transport: transport, Timeout: requestTimeout}}
-}
-
-// Wait looks until it finds something or the context ends, with growing pauses.
-// It says what is missing when that changes.
-func (f *Finder) Wait(ctx context.Context) (Instance, error) {
-	said := ""
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		found, err := f.Find(ctx)
-		if err == nil {
-			return found, nil
-		}
-		if ctx.Err() != nil {
-			return Instance{}, errors.Join(err, ctx.Err())
-		}
-		if err.Error() != said {
-			said = err.Error()
-			f.cfg.Log.Warn("No metadata yet; trying again", "reason", err)
-		}
-		select {
-		case <-time.After(pause/2 + rand.N(pause/2)):
-		case <-ctx.Done():
-		}
-	}
 }
 
 // Find looks once in all places, and returns the first that has something from

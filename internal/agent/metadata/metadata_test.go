@@ -14,8 +14,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -247,25 +245,4 @@ func TestFindNothing(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("an endless answer: %v", err)
 	}
-}
-
-// TestWait: metadata that comes late is found, and a context that ends ends it.
-func TestWait(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		content := drive(t, `{"m": `+muster+`}`)
-		machine := &disk{mounted: map[string]bool{}}
-		finder := New(Config{Root: t.TempDir(), Runner: machine, Addresses: []string{}})
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		defer cancel()
-		if _, err := finder.Wait(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrNone) {
-			t.Errorf("got %v", err)
-		}
-		if looks := len(machine.called) / len(labels); looks < 6 || looks > 20 {
-			t.Errorf("looked %d times in 5 minutes", looks)
-		}
-		machine.content = content
-		if found, err := finder.Wait(t.Context()); err != nil || found.Token != "t1" {
-			t.Errorf("got %v", err)
-		}
-	})
 }

@@ -233,8 +233,17 @@ func (c *Client) RevokedKeys(ctx context.Context, etag string, wait time.Duratio
 	}
 }
 
-// signed sends a call with a fresh challenge in it, signed by a host key.
+// signed sends a call with a fresh challenge in it, signed by a host key. A
+// challenge may be too old when it arrives; then there is a second one.
 func (c *Client) signed(ctx context.Context, signer ssh.Signer, path string, fill func(agentapi.Signed) any, into any) error {
+	err := c.signedOnce(ctx, signer, path, fill, into)
+	if Refused(err, http.StatusUnauthorized) {
+		err = c.signedOnce(ctx, signer, path, fill, into)
+	}
+	return err
+}
+
+func (c *Client) signedOnce(ctx context.Context, signer ssh.Signer, path string, fill func(agentapi.Signed) any, into any) error {
 	var challenge agentapi.Challenge
 	if err := c.post(ctx, agentapi.PathChallenges, []byte("{}"), "", &challenge); err != nil {
 		return err

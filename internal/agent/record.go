@@ -65,7 +65,9 @@ func (r *record) load(dir string) error {
 }
 
 // save writes the record.
-func (r *record) save(dir string) error { return writeJSON(filepath.Join(dir, RecordFile), r, 0o600) }
+func (r *record) save(dir string) error {
+	return writeJSON(filepath.Join(dir, RecordFile), r, 0o600, true)
+}
 
 func (r *record) clone() record {
 	c := *r
@@ -94,8 +96,9 @@ func (a *Agent) snapshot() record {
 	return a.record.clone()
 }
 
-// writeJSON replaces a file in one step. It is on the disk when that is done.
-func writeJSON(path string, value any, mode fs.FileMode) error {
+// writeJSON replaces a file in one step; if it is to be durable, it is on the
+// disk when that is done.
+func writeJSON(path string, value any, mode fs.FileMode, durable bool) error {
 	data, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
@@ -106,7 +109,10 @@ func writeJSON(path string, value any, mode fs.FileMode) error {
 		return err
 	}
 	_, err = file.Write(data)
-	if err = errors.Join(err, file.Sync(), file.Close()); err == nil {
+	if err == nil && durable {
+		err = file.Sync()
+	}
+	if err = errors.Join(err, file.Close()); err == nil {
 		err = os.Rename(file.Name(), path)
 	}
 	if err != nil {

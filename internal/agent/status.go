@@ -68,19 +68,19 @@ type IPAStatus struct {
 }
 
 // ReadStatus reads what the agent last published.
-func ReadStatus(runDir string) (Status, error) {
-	var status Status
+func ReadStatus(runDir string) (*Status, error) {
 	file, err := os.Open(filepath.Join(runDir, StatusFile))
 	if err != nil {
-		return status, err
+		return nil, err
 	}
 	defer file.Close()
 	data, err := io.ReadAll(io.LimitReader(file, maxRecord))
 	if err != nil {
-		return status, err
+		return nil, err
 	}
-	if err := json.Unmarshal(data, &status); err != nil {
-		return status, fmt.Errorf("%s is damaged", file.Name())
+	status := new(Status)
+	if err := json.Unmarshal(data, status); err != nil {
+		return nil, fmt.Errorf("%s is damaged", file.Name())
 	}
 	return status, nil
 }
@@ -158,7 +158,7 @@ func (a *Agent) publish() {
 	if status.Problems == nil {
 		status.Problems = []Problem{}
 	}
-	if err := writeJSON(filepath.Join(a.cfg.RunDir, StatusFile), status, 0o644); err != nil {
+	if err := writeJSON(filepath.Join(a.cfg.RunDir, StatusFile), status, 0o644, false); err != nil {
 		a.log.Debug("Cannot publish the status", "reason", err)
 	}
 }

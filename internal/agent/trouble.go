@@ -110,12 +110,15 @@ func (a *Agent) note(about string, err error) {
 		return
 	}
 	a.mu.Lock()
-	defer a.publish()
-	defer a.mu.Unlock()
 	now := a.cfg.Now().UTC()
 	before := a.status.problem(about)
+	if err == nil && before == nil {
+		a.mu.Unlock()
+		return
+	}
+	defer a.publish()
+	defer a.mu.Unlock()
 	switch {
-	case err == nil && before == nil:
 	case err == nil:
 		a.log.Info(troubles[about].over, "after", now.Sub(before.Since).Round(time.Second))
 		a.status.forget(about)
@@ -177,5 +180,6 @@ func (a *Agent) contact(err error) error {
 	a.status.LastContact = a.cfg.Now().UTC()
 	a.mu.Unlock()
 	a.note(aboutMuster, nil)
+	a.publish()
 	return err
 }

@@ -44,7 +44,7 @@ const (
 
 // ErrAway: there was no answer, or one that says to come again. The instance
 // keeps what it has.
-var ErrAway = errors.New("Muster does not answer")
+var ErrAway = errors.New("no answer from Muster")
 
 // Refusal is Muster's answer when it does not do what was asked. Those that
 // pass with time (429, 502 to 504) are ErrAway, too.

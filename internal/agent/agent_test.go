@@ -1,0 +1,596 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/agent/metadata"
+	"github.com/muster-cloud/muster/internal/agent/muster"
+	"github.com/muster-cloud/muster/internal/agentapi"
+)
+
+// live runs a test of an agent in a bubble of its own time.
+func live(t *testing.T, test func(t *testing.T, l *life)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { test(t, newLife(t)) })
+}
+
+// settle lets time pass, and everything that is due happen.
+func settle(pass time.Duration) {
+	time.Sleep(pass)
+	synctest.Wait()
+}
+
+func TestBoot(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		l.end()
+		if len(l.host.wanted().HostCerts) != 2 || l.host.wanted().State.Version != "v1" || l.host.times() != 1 {
+			t.Errorf("set up: %+v, %d times", l.host.wanted(), l.host.times())
+		}
+		for path, cert := range l.host.wanted().HostCerts {
+			if parsed, err := muster.ParseCert(cert); err != nil || !slices.Equal(parsed.ValidPrincipals, []string{"web"}) {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		if l.host.version(t) != 1 || l.cloud.called("hostcerts") != 1 || l.cloud.called("renew") != 0 {
+			t.Errorf("list %d, calls %v", l.host.version(t), l.cloud.all())
+		}
+		status := l.status()
+		if len(status.Problems) != 0 || len(status.Certificates) != 2 || status.InstanceID != instanceID || status.List.Version != 1 ||
+			!slices.Equal(status.Sudoers, []string{"admin"}) || status.LastContact.IsZero() || !status.AwaySince().IsZero() {
+			t.Errorf("status: %+v", status)
+		}
+	})
+}
+
+// TestSecrets: neither files nor the log hold the token or a password.
+func TestSecrets(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.cloud.token, l.cloud.found.Token = "secret-token", "secret-token"
+		l.cloud.found.Joining = metadata.Joining{FQDN: "web.example.com", Realm: "EXAMPLE.COM", OTP: "secret-password"}
+		l.cloud.state.IPA = &agentapi.IPA{FQDN: "web.example.com", Realm: "EXAMPLE.COM"}
+		l.start()
+		settle(time.Minute)
+		l.end()
+		if len(l.host.tried()) != 1 {
+			t.Fatalf("joined %d times", len(l.host.tried()))
+		}
+		for _, name := range []string{RecordFile, StatusFile} {
+			text, err := os.ReadFile(filepath.Join(l.dir, name))
+			if err != nil || strings.Contains(string(text), "secret-") {
+				t.Errorf("%s: %v\n%s", name, err, text)
+			}
+		}
+		if l.log.count("secret-") != 0 {
+			t.Error("the log holds a secret")
+		}
+	})
+}
+
+// TestOrder: the list is there before a certificate is let in, and an empty one
+// before anything else.
+func TestOrder(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.cloud.foundErr = metadata.ErrNone
+		l.start()
+		settle(time.Second)
+		if l.host.version(t) != 0 || l.host.times() != 0 {
+			t.Errorf("list %d, configured %d times", l.host.version(t), l.host.times())
+		}
+		if p := l.status().problem(aboutMetadata); p == nil {
+			t.Error("the status does not tell of the missing metadata")
+		}
+		l.cloud.do(func(c *cloud) { c.foundErr = nil })
+		settle(time.Minute)
+		l.end()
+		if l.host.version(t) != 1 || l.host.times() != 1 {
+			t.Errorf("list %d, configured %d times", l.host.version(t), l.host.times())
+		}
+	})
+}
+
+func TestRevocationArrivesAtOnce(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		states := l.cloud.called("state")
+		l.cloud.do(func(c *cloud) { c.revoke(7) })
+		settle(0)
+		if l.host.version(t) != 7 {
+			t.Errorf("sshd has version %d", l.host.version(t))
+		}
+		if l.cloud.called("state") != states+1 {
+			t.Errorf("the state was asked for %d times, want once", l.cloud.called("state")-states)
+		}
+		l.end()
+	})
+}
+
+// TestIdle: what an agent asks for when nothing happens.
+func TestIdle(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Minute)
+		before := map[string]int{"state": l.cloud.called("state"), "list": l.cloud.called("list"), "configured": l.host.times()}
+		settle(6 * time.Hour)
+		l.end()
+		states, lists := l.cloud.called("state")-before["state"], l.cloud.called("list")-before["list"]
+		if states < 300 || states > 420 || lists < 380 || lists > 450 {
+			t.Errorf("in 6 hours %d states and %d lists", states, lists)
+		}
+		if n := l.host.times() - before["configured"]; n < 5 || n > 6 {
+			t.Errorf("configured %d times in 6 hours", n)
+		}
+	})
+}
+
+func TestMusterAway(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		l.cloud.do(func(c *cloud) { c.away = true; c.revoke(2) })
+		settle(90 * time.Minute)
+		if since := l.status().AwaySince(); since.IsZero() || time.Since(since) < 88*time.Minute {
+			t.Errorf("away since %v, it is %v", since, time.Now())
+		}
+		if l.host.version(t) != 1 || len(l.host.wanted().State.Accounts) != 2 {
+			t.Error("what was there did not stay")
+		}
+		if n := l.log.count("Muster does not answer"); n < 1 || n > 3 {
+			t.Errorf("the log says %d times that Muster is away", n)
+		}
+		if n := l.cloud.called("state") + l.cloud.called("list"); n > 300 {
+			t.Errorf("%d requests while away", n)
+		}
+		// A restart changes nothing of that, not even without metadata.
+		l.cloud.do(func(c *cloud) { c.foundErr = metadata.ErrNone })
+		l.end()
+		l.start()
+		settle(time.Minute)
+		if l.host.version(t) != 1 || len(l.host.wanted().HostCerts) != 2 {
+			t.Errorf("after a restart: list %d, %d certificates", l.host.version(t), len(l.host.wanted().HostCerts))
+		}
+		l.cloud.do(func(c *cloud) { c.away = false })
+		settle(2 * time.Minute)
+		l.end()
+		if l.host.version(t) != 2 || !l.status().AwaySince().IsZero() {
+			t.Errorf("afterwards: list %d, %+v", l.host.version(t), l.status().Problems)
+		}
+		if l.cloud.called("hostcerts") != 1 {
+			t.Errorf("the token was used %d times", l.cloud.called("hostcerts"))
+		}
+	})
+}
+
+func TestAwayAtBoot(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.cloud.away = true
+		l.start()
+		settle(time.Hour)
+		if l.host.times() != 0 || l.status().AwaySince().IsZero() {
+			t.Errorf("configured %d times", l.host.times())
+		}
+		l.cloud.do(func(c *cloud) { c.away = false })
+		settle(2 * time.Minute)
+		l.end()
+		if len(l.host.wanted().HostCerts) != 2 {
+			t.Error("not set up afterwards")
+		}
+	})
+}
+
+func TestTokenRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(*cloud)
+		want  string
+	}{
+		"expired":              {func(c *cloud) { c.token = "another" }, "rebuild the instance"},
+		"spent on another key": {func(c *cloud) { c.spent = "another" }, "used for other host keys"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			live(t, func(t *testing.T, l *life) {
+				test.spoil(l.cloud)
+				l.start()
+				settle(6 * time.Hour)
+				if p := l.status().problem(aboutCertificates); p == nil || !strings.Contains(p.Text, test.want) {
+					t.Errorf("problem: %v", p)
+				}
+				if n := l.cloud.called("hostcerts"); n < 10 || n > 60 {
+					t.Errorf("asked %d times in 6 hours", n)
+				}
+				l.cloud.do(func(c *cloud) { c.token, c.spent, c.found.Token = "t2", "", "t2" })
+				settle(time.Hour)
+				l.end()
+				if len(l.host.wanted().HostCerts) != 2 {
+					t.Error("the new token was not used")
+				}
+			})
+		})
+	}
+}
+
+func TestClock(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		a := l.agent()
+		a.cfg.Earliest = time.Now().Add(time.Minute) // the bubble's time goes on, and gets there
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- a.Run(ctx) }()
+		settle(50 * time.Second)
+		if p := l.status().problem(aboutClock); p == nil || l.cloud.called("find") != 0 {
+			t.Errorf("problem %v, calls %v", p, l.cloud.all())
+		}
+		settle(30 * time.Second)
+		if l.status().problem(aboutClock) != nil || l.host.times() != 1 {
+			t.Error("not set up when the clock was right")
+		}
+		stop()
+		<-ended
+	})
+}
+
+func TestRenewal(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.cloud.state.PollSeconds, l.cloud.state.LongPollSeconds = 3600, agentapi.MaxWaitList
+		l.start()
+		settle(time.Second)
+		first := l.host.wanted()
+		settle(lifetime*2/3 - time.Hour)
+		if l.cloud.called("renew") != 0 {
+			t.Error("renewed too early")
+		}
+		settle(lifetime/10 + 2*time.Hour)
+		for path, cert := range l.host.wanted().HostCerts {
+			if cert == first.HostCerts[path] {
+				t.Errorf("%s was not renewed", path)
+			}
+		}
+		if l.cloud.called("renew") != 1 || l.cloud.called("hostcerts") != 1 {
+			t.Errorf("calls: %v", l.cloud.all())
+		}
+		// Other names: at once, and once.
+		l.cloud.do(func(c *cloud) { c.state.Version, c.state.Names = "v2", []string{"web", "192.0.2.7"} })
+		settle(2 * time.Hour)
+		for path, cert := range l.host.wanted().HostCerts {
+			if parsed, err := muster.ParseCert(cert); err != nil || len(parsed.ValidPrincipals) != 2 {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		settle(time.Hour)
+		if l.cloud.called("renew") != 2 {
+			t.Errorf("calls: %v", l.cloud.all())
+		}
+		l.end()
+	})
+}
+
+// TestNewHostKey: a key that sshd has since is certified, too.
+func TestNewHostKey(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		fresh := newSigner(t)
+		l.host.do(func(h *host) { h.signers = append(h.signers, fresh) })
+		settle(fullCheck + 5*time.Minute)
+		l.end()
+		if len(l.host.wanted().HostCerts) != 3 || l.cloud.called("hostcerts") != 1 {
+			t.Errorf("%d certificates, calls %v", len(l.host.wanted().HostCerts), l.cloud.all())
+		}
+	})
+}
+
+// TestExpired: an instance that was off for longer than its certificates live.
+func TestExpired(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		l.end()
+		settle(2 * lifetime)
+		l.start()
+		settle(time.Minute)
+		l.end()
+		if l.cloud.called("hostcerts") != 2 || l.cloud.called("renew") != 0 {
+			t.Errorf("calls: %v", l.cloud.all())
+		}
+		for _, cert := range l.host.wanted().HostCerts {
+			if parsed, err := muster.ParseCert(cert); err != nil || !validAt(parsed, time.Now()) {
+				t.Errorf("not valid: %v", err)
+			}
+		}
+	})
+}
+
+func TestCopyOfAnotherInstance(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		l.end()
+		l.cloud.do(func(c *cloud) {
+			c.found.ID = "0123456789abcdef0123456789abcdef"
+			c.found.Token, c.token, c.spent = "t2", "t2", ""
+		})
+		l.start()
+		settle(time.Second)
+		l.end()
+		if l.cloud.called("hostcerts") != 2 || l.status().InstanceID != "0123456789abcdef0123456789abcdef" {
+			t.Errorf("calls: %v", l.cloud.all())
+		}
+	})
+}
+
+func TestListIsRefused(t *testing.T) {
+	stranger := newSigner(t)
+	for name, test := range map[string]struct {
+		spoil func(*cloud)
+		text  string
+	}{
+		"older":                      {func(c *cloud) { c.revoke(3) }, "older"},
+		"not signed":                 {func(c *cloud) { c.userCA = nil; c.list.Version = 9 }, "vouches"},
+		"signed by a stranger":       {func(c *cloud) { c.userCA = stranger; c.list.Version = 9 }, "vouches"},
+		"of another project":         {func(c *cloud) { c.list.Comment = instanceID; c.list.Version = 9 }, "another project"},
+		"a stranger, and an old one": {func(c *cloud) { c.userCA = stranger; c.revoke(1) }, "vouches"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			live(t, func(t *testing.T, l *life) {
+				l.cloud.revoke(5)
+				l.start()
+				settle(time.Second)
+				l.cloud.do(test.spoil)
+				settle(10 * time.Minute)
+				l.end()
+				if l.host.version(t) != 5 {
+					t.Errorf("sshd has version %d", l.host.version(t))
+				}
+				if p := l.status().problem(aboutList); p == nil || !strings.Contains(p.Text, test.text) {
+					t.Errorf("problem: %+v", p)
+				}
+				if n := l.cloud.called("list"); n > 40 {
+					t.Errorf("asked %d times in 10 minutes", n)
+				}
+			})
+		})
+	}
+}
+
+// TestRotation: a list signed by a new user CA is taken as soon as the state
+// names it, and then both are trusted.
+func TestRotation(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		fresh := newSigner(t)
+		l.cloud.do(func(c *cloud) {
+			c.userCA = fresh
+			c.state.Version, c.state.UserCAs = "v2", append(slices.Clone(c.state.UserCAs), line(fresh.PublicKey()))
+			c.revoke(2)
+		})
+		settle(2 * time.Second)
+		if l.host.version(t) != 2 || len(l.host.wanted().State.UserCAs) != 2 {
+			t.Errorf("list %d, %d user CAs", l.host.version(t), len(l.host.wanted().State.UserCAs))
+		}
+		// All user CAs are gone: nobody can sign a list, and nobody gets in.
+		l.cloud.do(func(c *cloud) {
+			c.userCA, c.state.Version, c.state.UserCAs = nil, "v3", nil
+			c.list.Version = 3
+			close(c.changed)
+			c.changed = make(chan struct{})
+		})
+		settle(5 * time.Second)
+		if l.host.version(t) != 3 || len(l.host.wanted().State.UserCAs) != 0 {
+			t.Errorf("list %d, %d user CAs", l.host.version(t), len(l.host.wanted().State.UserCAs))
+		}
+		l.end()
+	})
+}
+
+func TestListSurvivesRestart(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.cloud.revoke(5)
+		l.start()
+		settle(time.Second)
+		l.end()
+		l.cloud.do(func(c *cloud) { c.revoke(3) })
+		l.start()
+		settle(time.Minute)
+		l.end()
+		if l.host.version(t) != 5 {
+			t.Errorf("the version went back to %d", l.host.version(t))
+		}
+		// A damaged file must not keep everybody out, nor be taken for a list.
+		l.host.do(func(h *host) { h.revoked = []byte("half") })
+		l.start()
+		settle(time.Minute)
+		l.end()
+		if l.host.version(t) != 3 {
+			t.Errorf("version %d", l.host.version(t))
+		}
+	})
+}
+
+func TestMachineFails(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		l.host.do(func(h *host) { h.fail = errors.New("sshd_config.d: the disk is full: make room") })
+		l.cloud.do(func(c *cloud) { c.state.Version, c.state.Accounts = "v2", nil; c.revoke(2) })
+		settle(10 * time.Minute)
+		for _, about := range []string{aboutMachine, aboutList} {
+			if p := l.status().problem(about); p == nil || !strings.Contains(p.Text, "make room") {
+				t.Errorf("%s: %+v", about, p)
+			}
+		}
+		l.host.do(func(h *host) { h.fail = nil })
+		settle(2 * time.Minute)
+		l.end()
+		if l.host.version(t) != 2 || l.host.wanted().State.Version != "v2" || len(l.status().Problems) != 0 {
+			t.Errorf("list %d, state %s, problems %v", l.host.version(t), l.host.wanted().State.Version, l.status().Problems)
+		}
+	})
+}
+
+// TestFullDisk: without a place to write, the agent goes on with what it has in
+// memory.
+func TestFullDisk(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		a := l.agent()
+		a.cfg.StateDir = filepath.Join(l.dir, "missing")
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		if err := a.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if l.host.times() != 1 || l.status().problem(aboutRecord) == nil {
+			t.Errorf("configured %d times, problems %v", l.host.times(), l.status().Problems)
+		}
+	})
+}
+
+func TestHostKeyNoLongerAccepted(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		// The instance was rebuilt in Muster's eyes: its certificates are revoked, and there is a new token.
+		l.cloud.do(func(c *cloud) {
+			c.certs = map[string]string{}
+			c.token, c.spent, c.found.Token = "t2", "", "t2"
+		})
+		settle(3 * time.Minute)
+		l.end()
+		if l.cloud.called("hostcerts") != 2 || len(l.status().Problems) != 0 {
+			t.Errorf("calls %v, problems %v", l.cloud.calls, l.status().Problems)
+		}
+	})
+}
+
+func TestInstanceDeleted(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		l.cloud.do(func(c *cloud) { c.refuse = http.StatusNotFound })
+		settle(6 * time.Hour)
+		l.end()
+		if p := l.status().problem(aboutState); p == nil {
+			t.Errorf("problems %v", l.status().Problems)
+		}
+		if n := l.cloud.called("state"); n > 60 {
+			t.Errorf("asked %d times in 6 hours", n)
+		}
+	})
+}
+
+func TestJoin(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		if len(l.host.tried()) != 0 {
+			t.Error("joined unasked")
+		}
+		// It is to be joined, but FreeIPA has no password yet.
+		l.cloud.do(func(c *cloud) {
+			c.state.Version, c.state.IPA = "v2", &agentapi.IPA{FQDN: "web.example.com", Realm: "EXAMPLE.COM"}
+			c.found.Joining = metadata.Joining{FQDN: "web.example.com", Realm: "EXAMPLE.COM"}
+		})
+		settle(2 * time.Minute)
+		if p := l.status().problem(aboutJoining); p == nil || len(l.host.tried()) != 0 {
+			t.Errorf("problem %v, joins %v", p, l.host.tried())
+		}
+		// Now there is, but ipa-client-install fails, for a while.
+		l.cloud.do(func(c *cloud) { c.found.Joining.OTP = "otp1" })
+		l.host.do(func(h *host) { h.joinErr = errors.New("no route to ipa.example.com") })
+		settle(30 * time.Minute)
+		if n := len(l.host.tried()); n < 3 || n > 8 {
+			t.Errorf("tried %d times", n)
+		}
+		if !slices.Equal(l.cloud.told(), []string{"failed no route to ipa.example.com"}) {
+			t.Errorf("reports: %q", l.cloud.told())
+		}
+		l.host.do(func(h *host) { h.joinErr, h.joins = nil, nil })
+		l.cloud.do(func(c *cloud) { c.found.Joining.OTP = "otp2" })
+		settle(time.Hour)
+		l.end()
+		if !slices.Equal(l.host.tried(), []string{"web.example.com otp2"}) {
+			t.Errorf("joins: %v", l.host.tried())
+		}
+		if got := l.cloud.told()[len(l.cloud.told())-1]; got != "enrolled" || l.status().IPA.Outcome != "enrolled" {
+			t.Errorf("reported %q, status %+v", got, l.status().IPA)
+		}
+		if p := l.status().problem(aboutJoining); p != nil {
+			t.Errorf("problem: %+v", p)
+		}
+	})
+}
+
+// TestJoinedReportIsLate: that Muster was away when the machine had joined does
+// not make it join again.
+func TestJoinedReportIsLate(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.host.joined = true
+		l.cloud.state.IPA = &agentapi.IPA{FQDN: "web.example.com"}
+		l.start()
+		settle(time.Minute)
+		l.end()
+		if len(l.host.tried()) != 0 || !slices.Equal(l.cloud.told(), []string{"enrolled"}) {
+			t.Errorf("joins %v, reports %v", l.host.tried(), l.cloud.told())
+		}
+	})
+}
+
+func TestOnce(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		if err := l.agent().Once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if l.host.times() != 1 || l.host.version(t) != 1 {
+			t.Errorf("configured %d times, list %d", l.host.times(), l.host.version(t))
+		}
+		if err := l.agent().Once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if l.cloud.called("hostcerts") != 1 {
+			t.Errorf("calls: %v", l.cloud.all())
+		}
+		l.cloud.do(func(c *cloud) { c.away = true })
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		err := l.agent().Once(ctx)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer from Muster") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestDamagedRecord(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		if err := os.WriteFile(filepath.Join(l.dir, RecordFile), []byte(`{"identity": {"id": "`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l.start()
+		settle(time.Second)
+		l.end()
+		if l.host.times() != 1 {
+			t.Error("not set up")
+		}
+	})
+}
+
+func TestRetryAfter(t *testing.T) {
+	err := &muster.Refusal{Status: http.StatusTooManyRequests, RetryAfter: 90 * time.Second}
+	for range 100 {
+		if pause := pauseAfter(err, 0); pause < 90*time.Second || pause > 92*time.Second {
+			t.Fatalf("pause %v", pause)
+		}
+	}
+}

@@ -1,0 +1,202 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-cloud/muster/internal/agent/muster"
+	"github.com/muster-cloud/muster/internal/agentapi"
+)
+
+// forever is the expiry of a certificate without one (PROTOCOL.certkeys).
+const forever = ssh.CertTimeInfinity
+
+// errNotCertified: no host key can vouch for the instance.
+var errNotCertified = errors.New("no host key has a certificate that is still good")
+
+// ensureCerts gets certificates for all host keys. An agent that knows a state
+// had them, and renews them when it keeps that.
+func (a *Agent) ensureCerts(ctx context.Context) error {
+	if a.snapshot().State.Version != "" {
+		return nil
+	}
+	keys, err := a.hostKeys(ctx)
+	if err != nil {
+		return err
+	}
+	if a.covered(keys) {
+		return nil
+	}
+	return a.certify(ctx, keys)
+}
+
+// hostKeys are sshd's host keys, as many as Muster takes.
+func (a *Agent) hostKeys(ctx context.Context) ([]HostKey, error) {
+	keys, err := a.machine.HostKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("sshd has no host key; ssh-keygen -A makes them")
+	}
+	return keys[:min(len(keys), agentapi.MaxKeys)], nil
+}
+
+// certify gets certificates for the keys: by the signature of a key that has
+// one, else with the instance's token.
+func (a *Agent) certify(ctx context.Context, keys []HostKey) error {
+	lines := make([]string, len(keys))
+	for i, key := range keys {
+		lines[i] = key.Public
+	}
+	certs, err := a.renew(ctx, keys, lines)
+	if errors.Is(err, errNotCertified) || muster.Refused(err, http.StatusUnauthorized, http.StatusNotFound) {
+		certs, err = a.spendToken(ctx, lines, err)
+	}
+	if err != nil {
+		return err
+	}
+	fresh := make(map[string]string, len(certs))
+	for _, cert := range certs {
+		fresh[cert.PubKey] = strings.TrimSpace(cert.Cert)
+	}
+	a.change(func(r *record) { r.Certs = fresh })
+	a.log.Info("Have host certificates", "count", len(certs), "serial", certs[0].Serial, "until", certs[0].ExpiresAt)
+	return a.checkTimes(fresh)
+}
+
+func (a *Agent) renew(ctx context.Context, keys []HostKey, lines []string) ([]agentapi.HostCert, error) {
+	signer, err := a.signer(keys)
+	if err != nil {
+		return nil, err
+	}
+	certs, err := a.muster().Renew(ctx, signer, lines)
+	return certs, a.contact(err)
+}
+
+// spendToken asks with the token that the metadata has now; a rebuilt instance
+// has another one than before.
+func (a *Agent) spendToken(ctx context.Context, lines []string, why error) ([]agentapi.HostCert, error) {
+	found, err := a.cfg.Finder.FindCurrent(ctx)
+	if err != nil {
+		return nil, errors.Join(why, err)
+	}
+	if found.ID != a.identity().ID {
+		return nil, errors.New("the metadata is of another instance meanwhile; restart the agent")
+	}
+	certs, err := a.muster().HostCerts(ctx, found.Token, lines)
+	if err := a.contact(err); err == nil || errors.Is(err, muster.ErrAway) {
+		return certs, err
+	}
+	switch {
+	case muster.Refused(err, http.StatusNotFound, http.StatusUnauthorized, http.StatusGone):
+		return nil, fmt.Errorf("the instance's token is not, or no longer, good: rebuild the instance to get a new one: %w", err)
+	case muster.Refused(err, http.StatusConflict):
+		return nil, fmt.Errorf("the instance's token was used for other host keys: if nobody else may have used it, "+
+			"rebuild the instance to get a new one; else tell the operator: %w", err)
+	default:
+		return nil, err
+	}
+}
+
+// checkTimes says so if, by our clock, new certificates are not valid.
+func (a *Agent) checkTimes(certs map[string]string) error {
+	now := a.cfg.Now()
+	for _, line := range certs {
+		cert, err := muster.ParseCert(line)
+		if err != nil {
+			return err
+		}
+		if !validAt(cert, now) {
+			a.log.Warn("By this clock the new certificate is not valid; set the clock", "clock", now.UTC(),
+				"valid_from", time.Unix(int64(cert.ValidAfter), 0).UTC(), "valid_until", validUntil(cert))
+			break
+		}
+	}
+	return nil
+}
+
+// signer is a host key with which Muster knows this instance.
+func (a *Agent) signer(keys []HostKey) (ssh.Signer, error) {
+	certs, now := a.snapshot().Certs, a.cfg.Now()
+	problem := errNotCertified
+	for _, key := range byStrength(keys) {
+		cert, err := muster.ParseCert(certs[key.Public])
+		if err != nil || !validAt(cert, now) {
+			continue
+		}
+		signer, err := a.machine.Signer(key)
+		if err == nil {
+			return signer, nil
+		}
+		problem = fmt.Errorf("%w: %w", errNotCertified, err)
+	}
+	return nil, problem
+}
+
+// byStrength sorts the keys that sign with the least work first.
+func byStrength(keys []HostKey) []HostKey {
+	rank := func(key HostKey) int {
+		return slices.IndexFunc([]string{"ssh-ed25519 ", "ecdsa-", ""}, func(kind string) bool {
+			return strings.HasPrefix(key.Public, kind)
+		})
+	}
+	keys = slices.Clone(keys)
+	slices.SortStableFunc(keys, func(a, b HostKey) int { return rank(a) - rank(b) })
+	return keys
+}
+
+// covered tells whether each key has a certificate that needs no renewal yet.
+func (a *Agent) covered(keys []HostKey) bool {
+	certs, now := a.snapshot().Certs, a.cfg.Now()
+	return !slices.ContainsFunc(keys, func(key HostKey) bool {
+		cert, err := muster.ParseCert(certs[key.Public])
+		return err != nil || !validAt(cert, now) || !now.Before(renewAfter(cert))
+	})
+}
+
+// named tells whether the certificates have the principals that they should.
+func named(certs map[string]string, names []string) bool {
+	for _, line := range certs {
+		if cert, err := muster.ParseCert(line); err != nil || !sameNames(cert.ValidPrincipals, names) {
+			return false
+		}
+	}
+	return true
+}
+
+// validAt tells whether a certificate is valid by its times.
+func validAt(cert *ssh.Certificate, now time.Time) bool {
+	seconds := uint64(max(now.Unix(), 0))
+	return cert.ValidAfter <= seconds && seconds < cert.ValidBefore
+}
+
+// validUntil is when a certificate ends; the zero time if never.
+func validUntil(cert *ssh.Certificate) time.Time {
+	if cert.ValidBefore >= forever/2 {
+		return time.Time{}
+	}
+	return time.Unix(int64(cert.ValidBefore), 0).UTC()
+}
+
+// renewAfter is when to get a new certificate: after two thirds of its life,
+// and a part of the rest that differs from one certificate to the next, so that
+// instances that booted together do not come back together.
+func renewAfter(cert *ssh.Certificate) time.Time {
+	if cert.ValidBefore >= forever/2 || cert.ValidBefore <= cert.ValidAfter {
+		return time.Unix(1<<40, 0).UTC()
+	}
+	life := cert.ValidBefore - cert.ValidAfter
+	spread := life / 10
+	return time.Unix(int64(cert.ValidAfter+life/3*2+cert.Serial*2654435761%max(spread, 1)), 0).UTC()
+}

@@ -1,0 +1,143 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/agent/muster"
+	"github.com/muster-cloud/muster/internal/sshca/krl"
+)
+
+// shortestWait is the least time between two requests for the list when the
+// first found nothing new: a server that does not wait must not be asked
+// without end.
+const shortestWait = 2 * time.Second
+
+// ensureList makes an empty list if there is none: without the file, sshd
+// refuses every login.
+func (a *Agent) ensureList(ctx context.Context) error {
+	raw, err := a.machine.Revoked()
+	if err != nil {
+		return err
+	}
+	if len(raw) > 0 {
+		if list, err := krl.Parse(raw); err == nil {
+			a.showList(list.Version, false)
+			return nil
+		}
+		a.log.Warn("The revocation list on this machine is damaged; making an empty one until Muster gives the right one")
+	}
+	empty, err := new(krl.List).Marshal()
+	if err != nil {
+		return err
+	}
+	return a.machine.SetRevoked(ctx, empty)
+}
+
+// keepList follows the project's list.
+func (a *Agent) keepList(ctx context.Context) {
+	etag, failures := "", 0
+	for ctx.Err() == nil {
+		begin := a.cfg.Now()
+		wait := longPoll(a.snapshot().State)
+		fresh, err := a.takeList(ctx, etag, wait)
+		if ctx.Err() != nil {
+			return
+		}
+		a.note(aboutList, err)
+		switch {
+		case err != nil:
+			_ = sleep(ctx, pauseAfter(err, failures)) // the loop looks at the context
+			failures++
+		case fresh == etag:
+			failures = 0
+			least := shortestWait
+			if wait == 0 {
+				least = a.pollPause()
+			}
+			_ = sleep(ctx, least-a.cfg.Now().Sub(begin))
+		default:
+			if etag != "" || failures > 0 {
+				wake(a.askState) // whoever was taken away may have lost an account, too
+			}
+			etag, failures = fresh, 0
+		}
+	}
+}
+
+// fetchList takes the list as it is now.
+func (a *Agent) fetchList(ctx context.Context) error {
+	_, err := a.takeList(ctx, "", 0)
+	return err
+}
+
+// takeList asks for a list that differs, verifies it, and gives it to sshd. It
+// returns the tag of the list in hand.
+func (a *Agent) takeList(ctx context.Context, etag string, wait time.Duration) (string, error) {
+	list, err := a.muster().RevokedKeys(ctx, etag, wait)
+	if err := a.contact(err); err != nil {
+		return etag, err
+	}
+	if list == nil {
+		a.showList(0, true)
+		return etag, nil
+	}
+	current, version, err := a.currentList()
+	if err != nil {
+		return etag, err
+	}
+	parsed, err := a.verify(list, version)
+	if errors.Is(err, muster.ErrUnsigned) {
+		// The authority may be newer than what we know of it.
+		wake(a.askState)
+	}
+	if err != nil {
+		return etag, fmt.Errorf("keeping the old list: %w", err)
+	}
+	if !bytes.Equal(list.Raw, current) {
+		if err := a.machine.SetRevoked(ctx, list.Raw); err != nil {
+			return etag, err
+		}
+		a.log.Info("Have a new revocation list", "version", parsed.Version)
+	}
+	a.showList(parsed.Version, true)
+	return list.ETag, nil
+}
+
+func (a *Agent) verify(list *muster.List, version uint64) (*krl.KRL, error) {
+	r := a.snapshot()
+	return list.Verify(r.Identity.ProjectID, r.State.UserCAs, version)
+}
+
+// currentList is what sshd reads now. A list of ours that is of another
+// project has no version that counts; ensureList's has the lowest.
+func (a *Agent) currentList() ([]byte, uint64, error) {
+	raw, err := a.machine.Revoked()
+	if err != nil || len(raw) == 0 {
+		return nil, 0, err
+	}
+	list, err := krl.Parse(raw)
+	if err != nil || list.Comment != a.identity().ProjectID {
+		return raw, 0, nil
+	}
+	return raw, list.Version, nil
+}
+
+// showList puts the list into the status; a version of 0 stays as it was.
+func (a *Agent) showList(version uint64, checked bool) {
+	a.mu.Lock()
+	if version > 0 {
+		a.status.List.Version = version
+	}
+	if checked {
+		a.status.List.CheckedAt = a.cfg.Now().UTC()
+	}
+	a.mu.Unlock()
+	a.publish()
+}

@@ -1,0 +1,164 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cloudinit makes what cloud-init runs inside an instance to get
+// muster-agent: a short boot script, as a cloud-config or in the static
+// vendordata that Nova hands out (vendordata_jsonfile_path).
+//
+// It joins that with what an operator hands out already, and turns each form
+// into the other. It reads and writes no files, and puts no secret into what it
+// makes: everything that belongs to one instance comes to it through Nova's
+// dynamic vendordata.
+package cloudinit
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Header begins a cloud-config. cloud-init looks at nothing else to know one.
+const Header = "#cloud-config"
+
+// MaxSize is the most bytes that a file which is read may have. Nova reads its
+// file at each start of an instance, and gives it to each one.
+const MaxSize = 1 << 20
+
+// key is the one of Nova's static vendordata that cloud-init reads.
+const key = "cloud-init"
+
+// marker tells the boot script, of any version, from other commands.
+const marker = "# muster-boot:"
+
+// mergeHow makes cloud-init run a vendor's commands beside those of the user.
+// By default the runcmd of the user-data takes the place of the vendor's. The
+// vendor's run first: a user's command may end the whole script
+// (cloud-init, "Merging user data sections").
+const mergeHow = "list(prepend)+dict(no_replace,recurse_list)+str()"
+
+//go:embed boot.sh
+var script string
+
+// Script returns the boot script, for a POSIX shell.
+func Script() string { return script }
+
+// config is the cloud-config of the boot script alone.
+type config struct {
+	MergeHow string     `yaml:"merge_how"`
+	RunCmd   [][]string `yaml:"runcmd"`
+}
+
+// CloudConfig returns the boot script as a cloud-config, which may also be
+// given to one instance as its user-data.
+func CloudConfig() (string, error) {
+	return encodeConfig(config{MergeHow: mergeHow, RunCmd: [][]string{{"sh", "-c", script}}})
+}
+
+// Vendordata returns the boot script as Nova's static vendordata.
+func Vendordata() ([]byte, error) {
+	text, err := CloudConfig()
+	if err != nil {
+		return nil, err
+	}
+	return encodeVendordata(document{{key, mustJSON(text)}})
+}
+
+// encodeConfig writes a cloud-config.
+func encodeConfig(value any) (string, error) {
+	var text bytes.Buffer
+	text.WriteString(Header + "\n")
+	encoder := yaml.NewEncoder(&text)
+	encoder.SetIndent(2)
+	if err := errors.Join(encoder.Encode(value), encoder.Close()); err != nil {
+		return "", fmt.Errorf("writing the cloud-config: %w", err)
+	}
+	return text.String(), nil
+}
+
+// IsCloudConfig tells whether cloud-init takes the text for a cloud-config.
+func IsCloudConfig(text string) bool {
+	first, _, _ := strings.Cut(text, "\n")
+	return strings.TrimSpace(first) == Header
+}
+
+// ToVendordata puts text that cloud-init understands, of whatever kind, into
+// Nova's static vendordata: as it is, comments included.
+func ToVendordata(text []byte) ([]byte, error) {
+	if err := checkSize(text); err != nil {
+		return nil, err
+	}
+	if IsCloudConfig(string(text)) {
+		if _, err := parseConfig(string(text)); err != nil {
+			return nil, err
+		}
+	} else if !isKnownKind(string(text)) {
+		return nil, fmt.Errorf("cloud-init does not know this: the first line must be %s, #!INTERPRETER or another of its formats",
+			Header)
+	}
+	return encodeVendordata(document{{key, mustJSON(string(text))}})
+}
+
+// isKnownKind tells whether text begins as one of cloud-init's formats does
+// (cloud-init, "User data formats").
+func isKnownKind(text string) bool {
+	for _, start := range []string{
+		"#!", "#include", "#cloud-boothook", "#cloud-config-archive", "#cloud-config-jsonp", "#part-handler",
+		"## template: jinja", "Content-Type: multipart", "MIME-Version:", "From nobody",
+	} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	return false
+}
+
+// FromVendordata returns what cloud-init reads in Nova's static vendordata. It
+// fails if that has several parts, which no single file can hold.
+func FromVendordata(data []byte) (string, error) {
+	if err := checkSize(data); err != nil {
+		return "", err
+	}
+	entries, err := parseDocument(data)
+	if err != nil {
+		return "", err
+	}
+	raw, found := entries.get(key)
+	if !found {
+		return "", fmt.Errorf("the vendordata has no key %q, and so nothing for cloud-init", key)
+	}
+	parts, err := parseParts(raw)
+	if err != nil {
+		return "", err
+	}
+	if len(parts) != 1 {
+		return "", fmt.Errorf("%q is a list of %d parts; only a single one can be turned into a file", key, len(parts))
+	}
+	return parts[0], nil
+}
+
+// parseParts reads the value of the key: a text, or a list of them
+// (cloud-init, "Vendor data").
+func parseParts(raw json.RawMessage) ([]string, error) {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return []string{text}, nil
+	}
+	var list []string
+	if json.Unmarshal(raw, &list) == nil {
+		return list, nil
+	}
+	return nil, fmt.Errorf("%q must be a text or a list of texts", key)
+}
+
+// checkSize refuses what no vendordata should be.
+func checkSize(data []byte) error {
+	if len(data) > MaxSize {
+		return fmt.Errorf("the file has more than %d bytes; every instance would have to read them at boot", MaxSize)
+	}
+	return nil
+}

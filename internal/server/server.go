@@ -466,7 +466,7 @@ func (s *Server) pruneOnce(ctx context.Context) error {
 		{s.store.PruneExpired, now.Add(-s.cfg.Prune.CertificateRetention)},
 		{s.store.PruneAudit, now.Add(-s.cfg.Audit.Retention)},
 	} {
-		for removed := pruneBatch; removed == pruneBatch; {
+		for removed := pruneBatch; removed > 0; {
 			if removed, err = step.remove(ctx, step.before, pruneBatch); err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/api"
 	"github.com/muster-cloud/muster/internal/api/apitest"
 	"github.com/muster-cloud/muster/internal/api/description"
@@ -71,6 +72,28 @@ var calls = []struct {
 	{"listAuthorities of demo", inDemo("GET", "/v1/authorities"), "401 401 401 403 403 403 403 403 403 200 200", nil},
 	{"showAuthority", demoPath("GET", "/v1/authorities/%s"), "401 401 401 403 403 200 200 200 403 200 200", nil},
 	{"listGenerations", demoPath("GET", "/v1/authorities/%s/generations"), "401 401 401 403 403 200 200 200 403 200 200", nil},
+
+	{"createGeneration", func(w *world) ask {
+		return ask{"POST", "/v1/authorities/" + w.demo + "/generations", object("role", "host"), nil}
+	}, "401 401 401 403 403 403 403 201 403 201 201", nil},
+	{"retireGeneration that is retired, or never was", demoPath("DELETE", "/v1/authorities/%s/generations/user/9"),
+		"401 401 401 403 403 403 403 404 403 404 404", nil},
+	{"retireGeneration that signs", demoPath("DELETE", "/v1/authorities/%s/generations/user/1"),
+		"401 401 401 403 403 403 403 409 403 409 409", nil},
+
+	{"createHostCerts", func(w *world) ask {
+		id, token := w.instance()
+		return ask{"POST", agentapi.PathHostCerts, object("token", token, "host_id", id, "pub_keys", []string{line(newKey(w.t))}), nil}
+	}, anyone, nil},
+	{"createChallenge", at("POST", agentapi.PathChallenges), anyone, nil},
+	{"renewHostCerts", func(w *world) ask {
+		return w.certified().ask(agentapi.PathRenew, "pub_keys", []string{line(newKey(w.t))})
+	}, anyone, nil},
+	{"showState", func(w *world) ask { return w.certified().ask(agentapi.PathState) }, anyone, nil},
+	{"reportEnrolment that was never asked for", func(w *world) ask {
+		return w.certified().ask(agentapi.PathEnrolment, "outcome", "enrolled")
+	}, "404 404 404 404 404 404 404 404 404 404 404", nil},
+	{"showProgram", at("GET", "/noauth/agent/muster-agent-linux-amd64"), anyone, nil},
 
 	{"createUserCert for alice in demo", func(w *world) ask {
 		return ask{"POST", "/v1/usercerts", object("user_id", w.users["alice"], "auth_id", w.demo, "pub_key", line(newKey(w.t))), nil}

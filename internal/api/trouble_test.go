@@ -12,6 +12,7 @@ import (
 
 	_ "modernc.org/sqlite"
 
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/api/apitest"
 	"github.com/muster-cloud/muster/test/deployment"
 )
@@ -20,6 +21,7 @@ import (
 // them fail.
 var noTrouble = []string{
 	"listVersions", "showVersion", "showAlive", "showReady", "showMetrics", "showDescription", "showPage", "listPATs", "listEvents",
+	"createChallenge", "showProgram",
 }
 
 // troubled is a world in which each call of the table can be made.
@@ -87,6 +89,10 @@ func TestTroubleIsDescribed(t *testing.T) {
 			w.do("none", "POST", path, order).want(429)
 		}
 		w.do("none", "GET", "/noauth/revokeduserkeys/"+w.demo, "").want(429)
+		w.do("none", "GET", agentapi.PathPrograms+agentapi.Programs["amd64"], "").want(429)
+		for _, path := range []string{agentapi.PathHostCerts, agentapi.PathChallenges, agentapi.PathRenew, agentapi.PathState, agentapi.PathEnrolment} {
+			w.do("none", "POST", path, "{}").want(429)
+		}
 	})
 	exercised := checks.Exercised()
 	for _, path := range apitest.Load(t).Paths.Map() {

@@ -38,6 +38,7 @@ type world struct {
 	checks *apitest.Transport
 	client *http.Client
 
+	programs    string            // the agent's folder
 	demo, other string            // projects
 	users       map[string]string // IDs by name
 	tokens      map[string]string // by caller
@@ -58,9 +59,11 @@ func newWorld(t testing.TB, replicas int, o deployment.Options) *world {
 	if o.Settings == nil {
 		o.Settings = deployment.Settings{}
 	}
+	folder := programs(t)
+	o.Settings["agent"] = map[string]string{"directory": folder}
 	o.Settings["converge"] = map[string]string{"enabled": "true", "create_authorities": "false"}
 	d := deployment.New(t, o)
-	w := &world{t: t, cloud: d, turn: new(atomic.Int64), checks: apitest.NewTransport(t), users: map[string]string{}, tokens: map[string]string{}}
+	w := &world{t: t, programs: folder, cloud: d, turn: new(atomic.Int64), checks: apitest.NewTransport(t), users: map[string]string{}, tokens: map[string]string{}}
 	for range replicas {
 		w.urls = append(w.urls, d.Start(t).URL)
 		w.awaitComparison()

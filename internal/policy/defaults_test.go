@@ -59,6 +59,7 @@ func TestDefaultsByCaller(t *testing.T) {
 		"admin_required": admins, "manager": managers, "project_member": "owner,member,reader,manager",
 		"owner": "owner,owner away", "service_user": services,
 		AuthorityCreate: managers, AuthorityList: members, AuthorityShow: members, AuthorityRevokeGeneration: admins,
+		AuthorityRotate: managers, AuthorityRetire: managers,
 		UserCertCreate: admins + ",owner", UserCertList: admins + ",owner", UserCertListProject: managers,
 		UserCertListAll: admins, UserCertShow: owners, UserCertRevoke: owners, RevocationCreate: managers, KRLShow: everyone,
 		HostList: members, HostShow: members, HostDelete: admins + "," + services,

@@ -73,7 +73,8 @@ func (s *Service) EnsureAuthority(ctx context.Context, by Actor, projectID strin
 // authority returns the project's authority, from memory while that is fresh.
 func (s *Service) authority(ctx context.Context, by Actor, projectID string) (a *authority, created bool, err error) {
 	known, ok := s.authorities.Get(projectID)
-	if ok && s.cfg.Now().Sub(known.readAt) < authorityFreshness {
+	// One that cannot sign may just have got a new generation.
+	if ok && s.cfg.Now().Sub(known.readAt) < authorityFreshness && known.user.signer != nil && known.host.signer != nil {
 		return known, false, nil
 	}
 	a, joined, err := together(ctx, &s.loading, projectID, func() (*authority, error) {

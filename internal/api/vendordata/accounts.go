@@ -37,7 +37,13 @@ func (a *Accounts) Of(ctx context.Context, projectID string) ([]agentapi.Account
 		return nil, err
 	}
 	names, _ := a.Names.Accounts(roles)
-	sudoers, _ := a.Names.Accounts(slices.DeleteFunc(roles, func(role string) bool { return !a.maySudo(role) }))
+	var admins []string
+	for _, role := range roles {
+		if a.maySudo(role) {
+			admins = append(admins, role)
+		}
+	}
+	sudoers, _ := a.Names.Accounts(admins)
 	accounts := make([]agentapi.Account, len(names))
 	for i, name := range names {
 		accounts[i] = agentapi.Account{Name: name, Sudo: slices.Contains(sudoers, name)}

@@ -391,7 +391,8 @@ func TestBothHalvesInOneCall(t *testing.T) {
 			if tt.change != nil {
 				tt.change(w)
 			}
-			if got := post(w.router(t, io.Discard, false), "/v1/vendordata", "good", tt.body); got.Code != 200 || got.Body.String() != ssh+tt.want {
+			whole := ssh + strings.TrimSuffix(tt.want, "}") + `, "project_id": "` + projectID + `", "instance_id": "` + instanceID + `"}`
+			if got := post(w.router(t, io.Discard, false), "/v1/vendordata", "good", tt.body); got.Code != 200 || got.Body.String() != whole {
 				t.Errorf("%d %s", got.Code, got.Body)
 			}
 			if got := post(w.router(t, io.Discard, true), "/v1/vendordata", "good", tt.body); got.Code != tt.strict {

@@ -121,8 +121,8 @@ actual=$(sha256sum "$work/agent" | sed 's/ .*//')
 if [ "$actual" != "$expected" ]; then
     stop "WRONG CHECKSUM: $url has SHA-256 $actual, Nova's vendordata says $expected; nothing was installed"
 fi
-chmod 755 "$work/agent" || stop "cannot write $work/agent"
-mv -f "$work/agent" "$agent" || stop "cannot write $agent"
+# The agent puts itself in place, so that it can also take itself away.
+chmod 755 "$work/agent" || stop "cannot write to $folder"
+"$work/agent" install || stop "muster-agent install failed; its messages are above"
 clean
-"$agent" install || stop "$agent install failed; its messages are above"
 say "muster-agent is installed and started"

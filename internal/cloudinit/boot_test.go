@@ -24,8 +24,17 @@ import (
 // shells are those that cloud images have as /bin/sh.
 var shells = map[string][]string{"dash": {"dash"}, "ash": {"busybox", "sh"}, "bash": {"bash", "--posix"}}
 
-// program is what plays the agent: it writes down how it was called.
-const program = "#!/bin/sh\necho \"$@\" >>\"${0%/*}/called\"\n"
+// program is what plays the agent: it writes down how it was called, and puts
+// itself in place.
+const program = `#!/bin/sh
+case $0 in
+*/.muster.*) folder=${0%/*/*} ;;
+*) folder=${0%/*} ;;
+esac
+echo "$@" >>"$folder/called"
+[ "$0" = "$folder/muster-agent" ] || cat "$0" >"$folder/muster-agent"
+chmod 755 "$folder/muster-agent"
+`
 
 // machine is an instance that boots: a folder for its programs, and Nova's
 // metadata service.

@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -132,7 +133,7 @@ func New(cfg Config) (*Agent, error) {
 		cfg: cfg, log: cfg.Log, machine: cfg.Machine,
 		stateChanged: make(chan struct{}, 1), askState: make(chan struct{}, 1),
 	}
-	a.status.Version = cfg.Version
+	a.status.Version, a.status.PID = cfg.Version, os.Getpid()
 	if err := a.record.load(cfg.StateDir); err != nil {
 		// What it held can be had again from Muster.
 		a.log.Warn("What the agent knew is lost; starting afresh", "reason", err)

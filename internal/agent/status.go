@@ -23,6 +23,7 @@ const StatusFile = "status.json"
 // Status is what an agent has set up, and what is wrong.
 type Status struct {
 	Version   string    `json:"version"`
+	PID       int       `json:"pid"`
 	WrittenAt time.Time `json:"written_at"`
 
 	InstanceID string `json:"instance_id,omitempty"`

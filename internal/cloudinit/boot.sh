@@ -76,12 +76,6 @@ from_service() {
     fetch "$metadata/openstack/latest/vendor_data2.json" "$work/vendordata" 2>"$work/error" && named
 }
 
-case $(uname -m) in
-x86_64 | amd64) arch=amd64 ;;
-aarch64 | arm64) arch=arm64 ;;
-*) stop "there is no muster-agent for the architecture $(uname -m)" ;;
-esac
-
 # An image may contain the agent.
 for program in "$agent" /usr/sbin/muster-agent /usr/bin/muster-agent; do
     if [ -x "$program" ]; then
@@ -90,6 +84,12 @@ for program in "$agent" /usr/sbin/muster-agent /usr/bin/muster-agent; do
         exit 0
     fi
 done
+
+case $(uname -m) in
+x86_64 | amd64) arch=amd64 ;;
+aarch64 | arm64) arch=arm64 ;;
+*) stop "there is no muster-agent for the architecture $(uname -m)" ;;
+esac
 
 mkdir -p "$folder" || stop "cannot write to $folder"
 work=$(mktemp -d "$folder/.muster.XXXXXX") || stop "cannot write to $folder"

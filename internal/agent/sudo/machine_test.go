@@ -145,7 +145,8 @@ func (h *host) startSSHD() {
 		_ = command.Process.Kill()
 		_ = command.Wait()
 		if h.Failed() {
-			h.Log(h.said())
+			said := h.said()
+			h.Log("the end of sshd's log:\n", said[max(0, len(said)-2000):])
 		}
 		_ = h.log.Close()
 	})
@@ -418,7 +419,8 @@ func TestSudoAsksForACertificate(t *testing.T) {
 		carol.refused("member", nil, "SSH_AUTH_SOCK=relative sudo id -u", "no absolute path")
 		carol.refused("member", nil, "SSH_AUTH_SOCK=/etc/passwd sudo id -u", "no socket of yours")
 		carol.refused("member", forward, "SSH_AUTH_SOCK=/dev/log PAM_USER=free PAM_RUSER=free sudo -u reader id -u -- -", "")
-		carol.expect("member", forward, "SSH_AUTH_SOCK=/etc/passwd sudo id -u", "0") // the session's own is found
+		// The session's own is found in the shell that calls sudo.
+		carol.expect("member", forward, "SSH_AUTH_SOCK=/etc/passwd sudo id -u; exit $?", "0")
 	})
 	t.Run("revoked in an open session", func(t *testing.T) {
 		open := bob.login("member", forward)
@@ -434,6 +436,7 @@ func TestSudoAsksForACertificate(t *testing.T) {
 	})
 	t.Run("the certificate leaves the agent", func(t *testing.T) {
 		open := carol.login("member", forward)
+		open.does("true")
 		if err := carol.keys.RemoveAll(); err != nil {
 			t.Fatal(err)
 		}

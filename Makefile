@@ -38,8 +38,9 @@ lint: ## Check formatting, vet, staticcheck, module tidiness and known vulnerabi
 	scripts/lint.sh
 
 .PHONY: build
-build: ## Build static binaries into bin/
+build: ## Build static binaries into bin/, and the agent for each architecture into bin/agent/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	@scripts/agent-build.sh bin/agent '$(LDFLAGS)'
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (30s)

@@ -208,6 +208,7 @@ func (m *merging) value(into, from *yaml.Node, path string) error {
 			return slices.ContainsFunc(into.Content, func(other *yaml.Node) bool { return same(item, other) })
 		})
 		into.Content = append(fresh, into.Content...)
+		into.Style &^= yaml.FlowStyle // a script within one line is nothing to read
 	default:
 		m.conflicts = append(m.conflicts, fmt.Sprintf("line %d: %s stays %q, where Muster has %q: %s",
 			into.Line+1, path, into.Value, from.Value,

@@ -96,12 +96,17 @@ func (f *Finder) first(ctx context.Context, places ...func(context.Context) (Ins
 		}
 		problems = append(problems, err)
 	}
+	// What a place has, but wrongly, says more than that others have nothing.
 	for _, err := range problems {
 		if !errors.Is(err, ErrNone) {
 			return Instance{}, err
 		}
 	}
-	return Instance{}, problems[0]
+	reasons := make([]string, len(problems))
+	for i, err := range problems {
+		reasons[i] = strings.TrimPrefix(err.Error(), ErrNone.Error()+": ")
+	}
+	return Instance{}, fmt.Errorf("%w: %s", ErrNone, strings.Join(reasons, "; "))
 }
 
 // fromService asks the metadata service.

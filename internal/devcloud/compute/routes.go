@@ -4,6 +4,7 @@
 package compute
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -46,7 +47,10 @@ func (s *Service) routes() {
 	})))
 	s.mux.HandleFunc("POST /v2.1/servers/{id}/action", s.known(s.owned(s.act)))
 	s.mux.HandleFunc("GET /v2.1/servers/{id}/os-instance-actions", s.known(s.owned(s.listActions)))
-	s.mux.HandleFunc("GET /openstack/latest/vendor_data2.json", s.readMetadata)
+	s.mux.HandleFunc("GET /openstack/latest/meta_data.json", s.readMetadata(metaData))
+	s.mux.HandleFunc("GET /openstack/latest/vendor_data2.json", s.readMetadata(func(ctx context.Context, found server) (any, error) {
+		return s.Vendordata(ctx, found.id)
+	}))
 }
 
 func (s *Service) showVersion(w http.ResponseWriter, _ *http.Request) {
@@ -204,28 +208,38 @@ func fullView(s *Service, one server) object {
 
 // readMetadata answers as the metadata service does behind Neutron's proxy,
 // which names the instance and signs it.
-func (s *Service) readMetadata(w http.ResponseWriter, r *http.Request) {
-	id := r.Header.Get("X-Instance-ID")
-	if id == "" || r.Header.Get("X-Tenant-ID") == "" || r.Header.Get("X-Forwarded-For") == "" {
-		http.Error(w, "X-Instance-ID, X-Tenant-ID or X-Forwarded-For header is missing from request.", http.StatusBadRequest)
-		return
+func (s *Service) readMetadata(document func(context.Context, server) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get("X-Instance-ID")
+		if id == "" || r.Header.Get("X-Tenant-ID") == "" || r.Header.Get("X-Forwarded-For") == "" {
+			http.Error(w, "X-Instance-ID, X-Tenant-ID or X-Forwarded-For header is missing from request.", http.StatusBadRequest)
+			return
+		}
+		if !hmac.Equal([]byte(r.Header.Get("X-Instance-ID-Signature")), []byte(s.Sign(id))) {
+			http.Error(w, "Invalid proxy request signature.", http.StatusForbidden)
+			return
+		}
+		found, ok := s.find(id)
+		tenant, err := uuid.Parse(r.Header.Get("X-Tenant-ID"))
+		if !ok || err != nil || tenant != found.ProjectID {
+			http.Error(w, "404 Not Found", http.StatusNotFound)
+			return
+		}
+		answer, err := document(r.Context(), found)
+		if err != nil {
+			http.Error(w, "404 Not Found", http.StatusNotFound)
+			return
+		}
+		writeJSON(w, http.StatusOK, answer)
 	}
-	if !hmac.Equal([]byte(r.Header.Get("X-Instance-ID-Signature")), []byte(s.Sign(id))) {
-		http.Error(w, "Invalid proxy request signature.", http.StatusForbidden)
-		return
-	}
-	found, ok := s.find(id)
-	tenant, err := uuid.Parse(r.Header.Get("X-Tenant-ID"))
-	if !ok || err != nil || tenant != found.ProjectID {
-		http.Error(w, "404 Not Found", http.StatusNotFound)
-		return
-	}
-	answer, err := s.Vendordata(r.Context(), id)
-	if err != nil {
-		http.Error(w, "404 Not Found", http.StatusNotFound)
-		return
-	}
-	writeJSON(w, http.StatusOK, answer)
+}
+
+// metaData is meta_data.json, without what is drawn by lot.
+func metaData(_ context.Context, found server) (any, error) {
+	return object{
+		"uuid": found.id, "name": found.Name, "hostname": found.hostname + ".novalocal", "project_id": found.ProjectID,
+		"meta": found.Metadata, "launch_index": 0, "availability_zone": "nova", "devices": []string{},
+	}, nil
 }
 
 // Sign returns the X-Instance-ID-Signature for an instance ID: HMAC-SHA256

@@ -81,7 +81,7 @@ func (e Enrolment) check() error {
 	var c check
 	c.id("instance ID", e.InstanceID)
 	c.id("project ID", e.ProjectID)
-	c.text("project name", e.ProjectName, maxName)
+	c.name("project name", e.ProjectName)
 	c.text("FQDN", e.FQDN, maxName)
 	c.id("state", string(e.State))
 	c.id("state of the password", string(e.OTPState))

@@ -52,7 +52,12 @@ type identity struct {
 // boot boots an instance, and returns when Nova has built it.
 func (s *site) boot(t testing.TB, owner *cloud.Session, name string, metadata map[string]string) *guest {
 	t.Helper()
-	id, err := owner.Boot(t.Context(), cloud.Server{Name: name, Image: s.image, Flavor: s.flavor, Network: s.network, Metadata: metadata})
+	return s.bootOf(t, owner, s.image, name, metadata)
+}
+
+func (s *site) bootOf(t testing.TB, owner *cloud.Session, image, name string, metadata map[string]string) *guest {
+	t.Helper()
+	id, err := owner.Boot(t.Context(), cloud.Server{Name: name, Image: image, Flavor: s.flavor, Network: s.network, Metadata: metadata})
 	must(t, err)
 	must(t, owner.AwaitActive(t.Context(), id, patience))
 	return &guest{site: s, id: id, project: owner.ProjectID, owner: owner, folder: t.TempDir(), changed: make(chan struct{}, 1)}

@@ -182,32 +182,31 @@ func TestInstanceGoes(t *testing.T) {
 		before := s.directory()
 		r := s.start(t, "one")
 		owner := s.member(t, s.newProject(t, unique("shop"))).session
-		play := func(name string, away func(t *testing.T, g *guest)) {
-			t.Run(name, func(t *testing.T) {
-				g := s.enrolled(t, owner)
-				away(t, g)
-				s.awaitNothing(t, before, g)
-			})
+		play := func(name string, away func(g *guest)) {
+			t.Logf("an instance goes; %s", name)
+			g := s.enrolled(t, owner)
+			away(g)
+			s.awaitNothing(t, before, g)
 		}
-		play("all-is-well", func(t *testing.T, g *guest) { g.goes(t) })
-		play("Muster-is-down", func(t *testing.T, g *guest) {
+		play("all is well", func(g *guest) { g.goes(t) })
+		play("Muster is down", func(g *guest) {
 			r.kill()
 			g.goes(t)
 			r = s.start(t, "one")
 		})
-		play("FreeIPA-is-down", func(t *testing.T, g *guest) {
+		play("FreeIPA is down", func(g *guest) {
 			s.toIPA.Shut()
 			g.goes(t)
 			s.awaitTried(t, g)
 			s.toIPA.Open()
 		})
-		play("the-broker-is-out-of-reach", func(t *testing.T, g *guest) {
+		play("the broker is out of reach", func(g *guest) {
 			s.toBroker.Shut()
 			g.goes(t)
 			s.toBroker.Open()
 		})
 		if w.broker != nil {
-			play("the-broker-loses-its-messages", func(t *testing.T, g *guest) { s.loseMessages(t, g) })
+			play("the broker loses its messages", func(g *guest) { s.loseMessages(t, g) })
 		}
 	})
 }
@@ -267,8 +266,16 @@ func (s *site) awaitNova(t testing.TB) {
 	})
 }
 
-// Muster is killed at each of its calls of FreeIPA while it takes an instance
-// out, or prepares one that was rebuilt: just before the call, and just after.
+// deaths are the moments at which Muster is killed: its first calls of FreeIPA
+// for an instance, just before each and just after.
+var deaths = []struct {
+	call   int
+	moment freeipa.Cut
+}{{1, freeipa.CutBefore}, {1, freeipa.CutAfter}, {2, freeipa.CutBefore}, {2, freeipa.CutAfter}, {3, freeipa.CutBefore}, {3, freeipa.CutAfter}}
+
+// Muster is killed again and again while it prepares instances that were
+// rebuilt, and while it takes them out. Whoever lives goes on where the dead one
+// stopped, as soon as it may believe in the death.
 func TestMusterIsKilled(t *testing.T) {
 	inEachWorld(t, func(t *testing.T, w *world) {
 		s := newSite(t, w)
@@ -276,25 +283,28 @@ func TestMusterIsKilled(t *testing.T) {
 		before := s.directory()
 		r := s.start(t, "one")
 		owner := s.member(t, s.newProject(t, unique("shop"))).session
-		for call := 1; call <= 3; call++ {
-			for _, moment := range []freeipa.Cut{freeipa.CutBefore, freeipa.CutAfter} {
-				when := map[freeipa.Cut]string{freeipa.CutBefore: "before", freeipa.CutAfter: "after"}[moment]
-				t.Run(fmt.Sprintf("%s-call-%d", when, call), func(t *testing.T) {
-					g := s.enrolled(t, owner)
-					old := g.metadata
-					killed := s.killAt(r, call, moment)
-					must(t, owner.Rebuild(t.Context(), g.id, s.image))
-					must(t, owner.AwaitActive(t.Context(), g.id, patience))
-					r = s.afterKill(t, r, killed, func(ctx context.Context) error { return g.fresh(ctx, old) })
-					s.awaitFresh(t, g, old)
-
-					killed = s.killAt(r, call, moment)
-					g.goes(t)
-					r = s.afterKill(t, r, killed, g.left)
-					s.awaitNothing(t, before, g)
-				})
-			}
+		guests := make([]*guest, len(deaths))
+		old := make([]identity, len(deaths))
+		for i := range deaths {
+			guests[i] = s.enrolled(t, owner)
+			old[i] = guests[i].metadata
 		}
+		for i, death := range deaths {
+			g := guests[i]
+			killed := s.killAt(r, death.call, death.moment)
+			must(t, owner.Rebuild(t.Context(), g.id, s.image))
+			must(t, owner.AwaitActive(t.Context(), g.id, patience))
+			r = s.afterKill(t, r, killed, func(ctx context.Context) error { return g.fresh(ctx, old[i]) })
+		}
+		for i, g := range guests {
+			s.awaitFresh(t, g, old[i])
+		}
+		for i, death := range deaths {
+			killed := s.killAt(r, death.call, death.moment)
+			guests[i].goes(t)
+			r = s.afterKill(t, r, killed, guests[i].left)
+		}
+		s.awaitNothing(t, before, guests...)
 	})
 }
 

@@ -25,7 +25,7 @@ type world struct {
 	transport                            string // Muster's transport_url
 	topic                                string // of Nova's notifications, for Muster
 	image, flavor, network, public       string
-	asking                               string // an image with ipa_enroll
+	asking                               string             // an image with ipa_enroll
 	broker                               *services.RabbitMQ // nil: not ours to stop
 	// real: what takes the real services minutes is played smaller.
 	real bool

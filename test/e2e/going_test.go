@@ -108,10 +108,7 @@ func (g *guest) wantWorthless(t testing.TB) {
 func (s *site) enrolled(t testing.TB, owner *cloud.Session) *guest {
 	t.Helper()
 	g := s.boot(t, owner, unique("web"), enrolling())
-	g.metadata = g.read(t)["muster"]
-	if g.metadata.OTP == "" || g.metadata.Token == "" {
-		t.Fatalf("the instance is not prepared: %+v", g.metadata)
-	}
+	g.metadata = g.read(t, hasPasswords)["muster"]
 	deployment.As(g.metadata.Endpoint, deployment.Person{}).Want(t, http.StatusOK, "POST", "/noauth/hostcerts",
 		deployment.Object{"token_id": g.metadata.Token, "host_id": g.id, "pub_key": deployment.NewKey(t)}, &g.cert)
 	return g

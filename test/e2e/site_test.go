@@ -31,7 +31,7 @@ const (
 	// ipaUser is who Muster is in FreeIPA.
 	ipaUser = "nova/muster." + ipaDomain
 	// startTimeout bounds the start of a replica, on a busy machine.
-	startTimeout = time.Minute
+	startTimeout = 3 * time.Minute
 )
 
 // site is a Muster beside a cloud, with a FreeIPA of its own.

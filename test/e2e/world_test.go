@@ -124,7 +124,7 @@ func (w *world) admin(t testing.TB) *cloud.Session {
 
 // patience is how long something may take that is sure to happen. Machines that
 // run tests are busy.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // eventually asks until the answer is nil.
 func eventually(t testing.TB, ask func(context.Context) error) {

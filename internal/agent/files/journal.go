@@ -212,3 +212,9 @@ func owner(info fs.FileInfo) (uid, gid int) {
 	}
 	return os.Geteuid(), os.Getegid()
 }
+
+// OwnerOf is the number of the user who owns the file.
+func OwnerOf(info fs.FileInfo) int {
+	uid, _ := owner(info)
+	return uid
+}

@@ -1,0 +1,129 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package account
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/muster-cloud/muster/internal/agent/files"
+)
+
+// byproducts are files in a home that programs make without the person's doing.
+var byproducts = []string{".cache/motd.legal-displayed", ".sudo_as_admin_successful"}
+
+// Remove takes away the rules of sudo and the accounts that Muster made. A
+// home folder goes too if nobody has left anything in it; others are kept,
+// and returned.
+func (a *Accounts) Remove(ctx context.Context) (kept []string, err error) {
+	change := a.tree.Begin()
+	if err := change.Restore(SudoersFile); err != nil {
+		return nil, err
+	}
+	if _, err := change.Do(ctx); err != nil {
+		return nil, err
+	}
+	users, err := a.readUsers()
+	if err != nil {
+		return nil, err
+	}
+	var failed []error
+	for _, name := range a.names() {
+		known := a.made[name]
+		user, exists := users[name]
+		if exists && (user.uid == known.UID || known.UID < 0 && user.comment == comment) {
+			if err := a.remove(ctx, name); err != nil {
+				failed = append(failed, fmt.Errorf("removing account %s: %w", name, err))
+				continue
+			}
+			gone, err := a.removeHome(known, user.uid)
+			if err != nil {
+				failed = append(failed, err)
+			} else if !gone {
+				kept = append(kept, known.Home)
+			}
+		}
+		delete(a.made, name)
+		failed = append(failed, a.save())
+	}
+	if err := errors.Join(failed...); err != nil {
+		return kept, err
+	}
+	return kept, a.tree.DropState(stateName)
+}
+
+// remove takes the account and its group out of the system's files, even if
+// it is the one that asked for it.
+func (a *Accounts) remove(ctx context.Context, name string) error {
+	_, err := a.runner.Run(ctx, nil, "userdel", "--force", name)
+	if files.Missing(err) {
+		_, err = a.runner.Run(ctx, nil, "deluser", name)
+	}
+	if err != nil {
+		return err
+	}
+	if group, err := a.tree.Read("/etc/group"); err == nil && bytes.Contains(append([]byte("\n"), group...), []byte("\n"+name+":")) {
+		// userdel leaves it where the distribution has no groups per user.
+		_, err := a.runner.Run(ctx, nil, "groupdel", name)
+		return err
+	}
+	return nil
+}
+
+// removeHome removes a home folder, and an empty mail box, that hold nothing
+// of anybody's.
+func (a *Accounts) removeHome(known made, uid int) (gone bool, err error) {
+	for _, spool := range []string{"/var/mail", "/var/spool/mail"} {
+		box := filepath.Join(a.tree.Root(), spool, filepath.Base(known.Home))
+		if info, err := os.Lstat(box); err == nil && info.Mode().IsRegular() && info.Size() == 0 && files.OwnerOf(info) == uid {
+			if err := os.Remove(box); err != nil {
+				return false, err
+			}
+		}
+	}
+	home := filepath.Join(a.tree.Root(), known.Home)
+	if info, err := os.Lstat(home); err != nil || known.HomeWasThere || !info.IsDir() || files.OwnerOf(info) != uid {
+		return errors.Is(err, fs.ErrNotExist), nil
+	}
+	if a.used(home) {
+		return false, nil
+	}
+	return true, os.RemoveAll(home)
+}
+
+// used tells whether a home holds anything but copies of the skeleton. The
+// account is gone already, so nobody changes it meanwhile but its last processes.
+func (a *Accounts) used(home string) bool {
+	skeleton := filepath.Join(a.tree.Root(), "/etc/skel")
+	err := filepath.WalkDir(home, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		inside := strings.TrimPrefix(name, home+"/")
+		for _, byproduct := range byproducts {
+			if info, err := entry.Info(); inside == byproduct && err == nil && info.Size() == 0 {
+				return nil
+			}
+		}
+		if !entry.Type().IsRegular() {
+			return fs.ErrExist
+		}
+		model, err := os.ReadFile(filepath.Join(skeleton, inside))
+		if err != nil {
+			return err
+		}
+		content, err := os.ReadFile(name)
+		if err == nil && !bytes.Equal(content, model) {
+			err = fs.ErrExist
+		}
+		return err
+	})
+	return err != nil
+}

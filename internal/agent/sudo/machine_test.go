@@ -1,0 +1,495 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package sudo
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/ssh"
+	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/muster-cloud/muster/internal/agent/account"
+	"github.com/muster-cloud/muster/internal/agent/agenttest"
+	"github.com/muster-cloud/muster/internal/agent/files"
+	"github.com/muster-cloud/muster/internal/agent/sshd"
+	"github.com/muster-cloud/muster/internal/agentapi"
+	"github.com/muster-cloud/muster/internal/sshca/krl"
+)
+
+// program is where a copy of this test stands in for the agent's program.
+const program = "/usr/local/sbin/muster-agent"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == "sudo-check" {
+		os.Exit(beProgram())
+	}
+	os.Exit(agenttest.Main(m))
+}
+
+// beProgram does what the agent's program does for pam_exec.
+func beProgram() int {
+	request, err := FromPAM(os.Getenv)
+	if err == nil {
+		_, err = Check(context.Background(), request)
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	return 0
+}
+
+// host is a machine with a running sshd, accounts and sudo's rules.
+type host struct {
+	*testing.T
+	root     string
+	port     int
+	ca       ssh.Signer
+	tree     *files.Tree
+	sshd     *sshd.SSHD
+	accounts *account.Accounts
+	pam      *PAM
+	log      *os.File
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	h := &host{T: t, root: agenttest.Machine(t, "sshd", "ssh-keygen", "useradd", "visudo", "sudo"), ca: newSigner(t)}
+	if _, err := exec.LookPath("ssh"); err != nil {
+		t.Fatal(err)
+	}
+	h.copyProgram()
+	h.startSSHD()
+	runner := files.Programs{Root: h.root}
+	var err error
+	h.tree, err = files.OpenTree(t.Context(), files.Config{Root: h.root, State: "/var/lib/muster-agent", Runner: runner})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = h.tree.Close() })
+	h.sshd, err = sshd.New(sshd.Config{Tree: h.tree, Runner: runner})
+	if err == nil {
+		h.accounts, err = account.New(account.Config{Tree: h.tree, Runner: runner})
+	}
+	if err == nil {
+		h.pam, err = New(Config{Tree: h.tree, Program: program})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (h *host) copyProgram() {
+	h.Helper()
+	self, err := os.Open(os.Args[0])
+	if err != nil {
+		h.Fatal(err)
+	}
+	defer self.Close()
+	copied, err := os.OpenFile(filepath.Join(h.root, program), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
+	if err != nil {
+		h.Fatal(err)
+	}
+	if _, err := io.Copy(copied, self); err != nil {
+		h.Fatal(err)
+	}
+	if err := errors.Join(copied.Close(), os.Chmod(filepath.Join(h.root, program), 0o755)); err != nil {
+		h.Fatal(err)
+	}
+}
+
+// startSSHD starts the machine's own sshd on a free port.
+func (h *host) startSSHD() {
+	h.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.port = listener.Addr().(*net.TCPAddr).Port
+	if err := listener.Close(); err != nil {
+		h.Fatal(err)
+	}
+	agenttest.Write(h, h.root, "/etc/ssh/sshd_config",
+		"Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\nLogLevel VERBOSE\nListenAddress 127.0.0.1\nPort "+strconv.Itoa(h.port)+"\n")
+	agenttest.Run(h, h.root, "ssh-keygen", "-A")
+	if h.log, err = os.Create(filepath.Join(h.root, "tmp/sshd.log")); err != nil {
+		h.Fatal(err)
+	}
+	command := exec.Command("/usr/sbin/sshd", "-D", "-e")
+	command.Dir = "/"
+	command.Stderr = h.log
+	command.SysProcAttr = &syscall.SysProcAttr{Chroot: h.root, Setsid: true}
+	if err := command.Start(); err != nil {
+		h.Fatal(err)
+	}
+	h.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+		if h.Failed() {
+			said := h.said()
+			h.Log("the end of sshd's log:\n", said[max(0, len(said)-2000):])
+		}
+		_ = h.log.Close()
+	})
+	h.until("sshd listens", func() bool { return strings.Contains(h.said(), "Server listening") })
+}
+
+// said is sshd's log.
+func (h *host) said() string {
+	content, err := os.ReadFile(h.log.Name())
+	if err != nil {
+		return err.Error()
+	}
+	return string(content)
+}
+
+// until waits for something that another process does.
+func (h *host) until(what string, done func() bool) {
+	h.Helper()
+	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			h.Fatalf("%s: not in 20 s\n%s", what, h.said())
+		}
+	}
+}
+
+// setUp is what the agent does on the machine.
+func (h *host) setUp(accounts ...agentapi.Account) {
+	h.Helper()
+	ctx := h.Context()
+	result, err := h.accounts.Apply(ctx, accounts, true)
+	if err != nil {
+		h.Fatal(err)
+	}
+	if _, err = h.pam.Install(ctx, result.Made); err != nil {
+		h.Fatal(err)
+	}
+	if changed, err := h.pam.Install(ctx, result.Made); err != nil || changed {
+		h.Fatal("the same again: ", changed, err)
+	}
+	keys, err := h.sshd.HostKeys(ctx)
+	if err != nil {
+		h.Fatal(err)
+	}
+	want := sshd.Want{
+		HostCerts: map[string]string{}, UserCAs: []string{string(ssh.MarshalAuthorizedKey(h.ca.PublicKey()))}, Accounts: result.Active,
+	}
+	for _, key := range keys {
+		public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key.PublicKey))
+		if err != nil {
+			h.Fatal(err)
+		}
+		cert := &ssh.Certificate{Key: public, CertType: ssh.HostCert, ValidPrincipals: []string{"host"}, ValidBefore: ssh.CertTimeInfinity}
+		if err := cert.SignCert(rand.Reader, h.ca); err != nil {
+			h.Fatal(err)
+		}
+		want.HostCerts[key.Path] = string(ssh.MarshalAuthorizedKey(cert))
+	}
+	before := strings.Count(h.said(), "Server listening")
+	changed, err := h.sshd.Apply(ctx, want)
+	if err != nil {
+		h.Fatal(err)
+	}
+	if changed {
+		h.until("sshd is reloaded", func() bool { return strings.Count(h.said(), "Server listening") > before })
+	}
+}
+
+func newSigner(t testing.TB) ssh.Signer {
+	t.Helper()
+	signer, err := ssh.NewSignerFromKey(newKey(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
+func newKey(t testing.TB) ed25519.PrivateKey {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// visitor is a person with an SSH agent that holds a key and a certificate.
+type visitor struct {
+	*host
+	keys   agent.Agent
+	socket string
+	cert   *ssh.Certificate
+}
+
+func (h *host) visitor(serial uint64, principals ...string) *visitor {
+	h.Helper()
+	key := newKey(h)
+	signer, err := ssh.NewSignerFromKey(key)
+	if err != nil {
+		h.Fatal(err)
+	}
+	cert := &ssh.Certificate{
+		Key: signer.PublicKey(), CertType: ssh.UserCert, Serial: serial, KeyId: fmt.Sprint("visitor ", serial), ValidPrincipals: principals,
+		ValidBefore: ssh.CertTimeInfinity,
+		Permissions: ssh.Permissions{Extensions: map[string]string{"permit-pty": "", "permit-agent-forwarding": ""}},
+	}
+	if err := cert.SignCert(rand.Reader, h.ca); err != nil {
+		h.Fatal(err)
+	}
+	v := &visitor{host: h, keys: agent.NewKeyring(), cert: cert, socket: filepath.Join(h.T.TempDir(), "agent")}
+	if err := v.keys.Add(agent.AddedKey{PrivateKey: key, Certificate: cert}); err != nil {
+		h.Fatal(err)
+	}
+	listener, err := net.Listen("unix", v.socket)
+	if err != nil {
+		h.Fatal(err)
+	}
+	var connections sync.WaitGroup
+	h.Cleanup(func() { _ = listener.Close(); connections.Wait() })
+	go func() {
+		for {
+			connection, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			connections.Go(func() {
+				defer connection.Close()
+				_ = agent.ServeAgent(v.keys, connection)
+			})
+		}
+	}()
+	return v
+}
+
+// command is ssh to the host.
+func (v *visitor) command(name string, options []string, remote string) *exec.Cmd {
+	known := filepath.Join(v.T.TempDir(), "known_hosts")
+	if err := os.WriteFile(known, append([]byte("@cert-authority * "), ssh.MarshalAuthorizedKey(v.ca.PublicKey())...), 0o600); err != nil {
+		v.Fatal(err)
+	}
+	arguments := []string{
+		"-F", "none", "-T", "-p", strconv.Itoa(v.port), "-l", name, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
+		"-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=none", "-o", "HostKeyAlias=host", "-o", "LogLevel=ERROR",
+		"-o", "IdentityAgent=" + v.socket, "-o", "IdentityFile=none", "-o", "ConnectTimeout=10",
+	}
+	command := exec.CommandContext(v.Context(), "ssh", append(append(arguments, options...), "127.0.0.1", remote)...)
+	command.Env = []string{"PATH=" + os.Getenv("PATH"), "SSH_AUTH_SOCK=" + v.socket, "HOME=/nonexistent"}
+	return command
+}
+
+// run logs in and runs something; it returns everything that was written.
+func (v *visitor) run(name string, options []string, remote string) (string, error) {
+	v.Helper()
+	output, err := v.command(name, options, remote).CombinedOutput()
+	return string(output), err
+}
+
+func (v *visitor) expect(name string, options []string, remote, want string) {
+	v.Helper()
+	output, err := v.run(name, options, remote)
+	if err != nil || strings.TrimSpace(output) != want {
+		v.Errorf("%s: %v: %s", remote, err, output)
+	}
+}
+
+func (v *visitor) refused(name string, options []string, remote, want string) {
+	v.Helper()
+	output, err := v.run(name, options, remote)
+	if err == nil || !strings.Contains(output, want) {
+		v.Errorf("%s: %v: %s", remote, err, output)
+	}
+}
+
+var forward = []string{"-A"}
+
+// session is an open login that runs lines which it gets.
+type session struct {
+	*visitor
+	input  io.WriteCloser
+	output *lockedBuffer
+}
+
+// lockedBuffer collects what a program writes.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (v *visitor) login(name string, options []string) *session {
+	v.Helper()
+	s := &session{visitor: v, output: &lockedBuffer{}}
+	command := v.command(name, options, "sh")
+	command.Stdout, command.Stderr = s.output, s.output
+	var err error
+	if s.input, err = command.StdinPipe(); err != nil {
+		v.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		v.Fatal(err)
+	}
+	v.Cleanup(func() { _ = s.input.Close(); _ = command.Wait() })
+	return s
+}
+
+// does runs a line and returns what it wrote.
+func (s *session) does(line string) string {
+	s.Helper()
+	mark := fmt.Sprintf("done-%d", time.Now().UnixNano())
+	before := len(s.output.String())
+	if _, err := io.WriteString(s.input, line+" 2>&1; echo "+mark+"\n"); err != nil {
+		s.Fatal(err)
+	}
+	s.until(line, func() bool { return strings.Contains(s.output.String()[before:], mark) })
+	said, _, _ := strings.Cut(s.output.String()[before:], mark)
+	return strings.TrimSpace(said)
+}
+
+func TestSudoAsksForACertificate(t *testing.T) {
+	h := newHost(t)
+	pam, err := h.tree.Read("/etc/pam.d/sudo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	agenttest.Run(t, h.root, "useradd", "-m", "-p", "$6$salt$IxDD3jeSOb5eB1CX5LBsqZFVkJdido3OUILO5Ifz5iwMuTS4XMS130MTSuDDl3aCI6WouIL9AjRbLCelDCy.g.", "alice")
+	agenttest.Run(t, h.root, "useradd", "-m", "-p", "*", "free")
+	agenttest.Write(t, h.root, "/etc/sudoers.d/local", "alice ALL=(ALL) ALL\nfree ALL=(ALL) NOPASSWD: ALL\n")
+	h.setUp(agentapi.Account{Name: "member", Sudo: true}, agentapi.Account{Name: "reader"})
+	alice := h.visitor(7, "alice", "free")
+	bob, carol := h.visitor(1, "member"), h.visitor(2, "member", "reader")
+
+	bob.expect("member", forward, "sudo id -u", "0")
+	bob.expect("member", forward, "sudo -n id -u", "0")
+	bob.expect("member", forward, "sudo -n -i id -u", "0")
+	bob.refused("member", nil, "sudo id -u", "ssh -A")
+	carol.refused("reader", forward, "sudo -n id -u", "")
+	// Accounts that are not Muster's, and root, have the distribution's rules.
+	alice.expect("free", nil, "sudo -n id -u", "0")
+	alice.expect("alice", nil, "echo password | sudo -S -p '' id -u", "0")
+	alice.refused("alice", forward, "echo wrong | sudo -S -p '' id -u", "")
+	if output := agenttest.Run(t, h.root, "sudo", "-n", "-u", "member", "id", "-un"); output != "member\n" {
+		t.Error(output)
+	}
+
+	t.Run("another login's agent", func(t *testing.T) {
+		open := bob.login("member", forward)
+		theirs := open.does("echo $SSH_AUTH_SOCK")
+		if got := open.does("sudo id -u"); got != "0" {
+			t.Fatal(got)
+		}
+		if strings.HasSuffix(open.does("cat /proc/self/sessionid"), "4294967295") {
+			t.Log("the kernel keeps no audit sessions: not tested")
+			return
+		}
+		carol.refused("member", nil, "SSH_AUTH_SOCK="+theirs+" sudo id -u", "another login")
+		carol.refused("reader", nil, "sudo -n id -u", "")
+	})
+	t.Run("lies about the agent", func(t *testing.T) {
+		carol.refused("member", nil, "SSH_AUTH_SOCK=/run/nothing sudo id -u", "nothing that you may use")
+		carol.refused("member", nil, "SSH_AUTH_SOCK=relative sudo id -u", "no absolute path")
+		carol.refused("member", nil, "SSH_AUTH_SOCK=/etc/passwd sudo id -u", "no socket of yours")
+		carol.refused("member", forward, "SSH_AUTH_SOCK=/dev/log PAM_USER=free PAM_RUSER=free sudo -u reader id -u -- -", "")
+		// The session's own is found in the shell that calls sudo.
+		carol.expect("member", forward, "SSH_AUTH_SOCK=/etc/passwd sudo id -u; exit $?", "0")
+	})
+	t.Run("revoked in an open session", func(t *testing.T) {
+		open := bob.login("member", forward)
+		if got := open.does("sudo id -u"); got != "0" {
+			t.Fatal(got)
+		}
+		h.revoke(1)
+		if got := open.does("sudo id -u"); !strings.Contains(got, "it is revoked") {
+			t.Fatal(got)
+		}
+		bob.refused("member", forward, "true", "Permission denied")
+		carol.expect("member", forward, "sudo id -u", "0")
+	})
+	t.Run("the certificate leaves the agent", func(t *testing.T) {
+		open := carol.login("member", forward)
+		open.does("true")
+		if err := carol.keys.RemoveAll(); err != nil {
+			t.Fatal(err)
+		}
+		if got := open.does("sudo id -u"); !strings.Contains(got, "it holds none at all") {
+			t.Fatal(got)
+		}
+	})
+	dave := h.visitor(3, "member", "reader")
+	t.Run("without the program", func(t *testing.T) {
+		if err := os.Remove(filepath.Join(h.root, program)); err != nil {
+			t.Fatal(err)
+		}
+		dave.refused("member", forward, "sudo -n id -u", "")
+		alice.expect("free", nil, "sudo -n id -u", "0")
+		alice.expect("alice", nil, "echo password | sudo -S -p '' id -u", "0")
+		h.copyProgram()
+		dave.expect("member", forward, "sudo id -u", "0")
+	})
+	t.Run("without the list of accounts", func(t *testing.T) {
+		if err := os.Remove(filepath.Join(h.root, AccountsFile)); err != nil {
+			t.Fatal(err)
+		}
+		dave.refused("member", forward, "sudo -n id -u", "")
+		alice.expect("alice", nil, "echo password | sudo -S -p '' id -u", "0")
+	})
+	t.Run("the role goes", func(t *testing.T) {
+		open := dave.login("member", forward)
+		open.does("true")
+		h.setUp(agentapi.Account{Name: "reader", Sudo: true})
+		if got := open.does("sudo -n id -u"); got == "0" {
+			t.Fatal(got)
+		}
+		dave.refused("member", forward, "true", "")
+		dave.expect("reader", forward, "sudo id -u", "0")
+	})
+	if _, err := h.pam.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	after, err := h.tree.Read("/etc/pam.d/sudo")
+	if err != nil || !cmp.Equal(pam, after) {
+		t.Fatal(string(after), err)
+	}
+	alice.expect("alice", nil, "echo password | sudo -S -p '' id -u", "0")
+}
+
+// revoke puts serials of the user CA into the list.
+func (h *host) revoke(serials ...uint64) {
+	h.Helper()
+	list, err := (&krl.List{Version: 1, Authorities: []krl.Authority{{Key: h.ca.PublicKey(), Serials: serials}}}).Marshal()
+	if err == nil {
+		err = h.sshd.SetRevoked(h.Context(), list)
+	}
+	if err != nil {
+		h.Fatal(err)
+	}
+}

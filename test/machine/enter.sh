@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Process 1 of new mount, process, host name, IPC and network namespaces: makes them look like a machine whose files are
-# below $1, in the control group $2, with address $3 behind gateway $4, host name $5 and product name $6. Then it becomes
-# the machine's init.
+# below $1, in the control group $2, with address $3 behind router $4, host name $5, product name $6, and a console that is
+# the file $7. Then it becomes the machine's init.
 
-root=$1 group=$2 address=$3 gateway=$4 name=$5 product=$6
+root=$1 group=$2 address=$3 router=$4 name=$5 product=$6 console=$7
 
 # Standard input ends when the network cable is plugged in.
 cat
@@ -16,7 +16,7 @@ hostname "$name"
 ip link set lo up
 ip address add "$address/24" dev eth0
 ip link set eth0 up
-ip route add default via "$gateway"
+ip route add default via "$router"
 
 mount --rbind "$root" "$root"
 cd "$root"
@@ -29,6 +29,8 @@ for node in null zero full random urandom tty; do
     : >"dev/$node"
     mount --bind "/dev/$node" "dev/$node"
 done
+: >dev/console
+mount --bind "$console" dev/console
 mkdir dev/pts dev/shm
 mount -t devpts -o newinstance,ptmxmode=666,mode=620,gid=5 devpts dev/pts
 mount -t tmpfs -o mode=1777,size=16m tmpfs dev/shm
@@ -44,4 +46,4 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umount -l /run/outside
 rmdir /run/outside
 exec env -i "PATH=$PATH" container=muster-test "product_name=$product" \
-    unshare --cgroup sh -c 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec /sbin/init --log-target=console --show-status=no'
+    unshare --cgroup sh -c 'mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec /sbin/init --show-status=no'

@@ -117,7 +117,8 @@ func (m *Machine) install(base string) error {
 	if err := unix.Mount("overlay", m.Root, "overlay", 0, layers); err != nil {
 		return fmt.Errorf("the disk of %s: %w", m.Name, err)
 	}
-	if m.console, err = os.Create(filepath.Join(m.folder, "console")); err != nil {
+	m.console, err = os.OpenFile(filepath.Join(m.folder, "console"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(m.Root, "etc/hostname"), []byte(m.Name+"\n"), 0o644)
@@ -151,7 +152,8 @@ func (m *Machine) PowerOn() error {
 	if err := os.MkdirAll(group, 0o755); err != nil {
 		return err
 	}
-	command := exec.Command("sh", "-euc", enter, "enter", m.Root, group, m.Address.String(), router.String(), m.Name, m.product)
+	command := exec.Command("sh", "-euc", enter, "enter", m.Root, group, m.Address.String(), router.String(),
+		m.Name, m.product, m.console.Name())
 	command.Stdout, command.Stderr = m.console, m.console
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET,

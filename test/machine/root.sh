@@ -27,7 +27,8 @@ rm -rf "$root"/var/lib/apt/lists/* "$root"/etc/ssh/ssh_host_* "$root/usr/sbin/po
 : >"$root/etc/machine-id"
 : >"$root/etc/resolv.conf"
 printf '127.0.0.1\tlocalhost\n' >"$root/etc/hosts"
-# There are no terminals to log in at, and the network is set up from outside.
+# There are no terminals to log in at, and the network is set up from outside, without DHCP.
+rm "$root/usr/sbin/dhclient"
 chroot "$root" systemctl -q mask console-getty.service getty.target
 printf 'network: {config: disabled}\n' >"$root/etc/cloud/cloud.cfg.d/90_network.cfg"
 umount "$root/proc"

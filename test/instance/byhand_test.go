@@ -20,7 +20,7 @@ import (
 func TestByHand(t *testing.T) {
 	m := machine.New(t, machine.Config{Name: "web-1", DMIProduct: "OpenStack Nova", Prepare: image})
 	s := newSite(t, "")
-	id := s.boot(t, m, nil)
+	instance := s.boot(t, m, nil)
 	m.Boot(t)
 	m.Must(t, "cloud-init", "status", "--wait")
 
@@ -41,7 +41,7 @@ func TestByHand(t *testing.T) {
 	var cert deployment.HostCert
 	nobody := deployment.As(s.env.MusterURL, deployment.Person{})
 	nobody.Want(t, http.StatusOK, "POST", "/noauth/hostcerts", deployment.Object{
-		"token_id": metadata.Muster.Token, "host_id": id, "pub_key": string(key),
+		"token_id": metadata.Muster.Token, "host_id": instance.id, "pub_key": string(key),
 	}, &cert)
 	for name, text := range map[string]string{
 		"etc/ssh/ssh_host_ed25519_key-cert.pub": cert.Cert + "\n",

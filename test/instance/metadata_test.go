@@ -4,17 +4,15 @@
 package instance
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"net/netip"
-	"net/url"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/muster-cloud/muster/internal/devcloud"
@@ -25,82 +23,56 @@ import (
 // which knows them by their addresses, before Nova's metadata service. What the
 // cloud in the process has no use for, it answers itself.
 type metadataService struct {
-	cloud *devcloud.Cloud
-	proxy *httputil.ReverseProxy
-
-	mu sync.Mutex
-	// vendordata is that of Nova's vendordata_jsonfile_path.
-	vendordata json.RawMessage
-	instances  map[netip.Addr]served
+	mu        sync.Mutex
+	instances map[netip.Addr]*served
 }
 
 // served is an instance as the service knows it.
 type served struct {
 	id, project, name string
+	cloud             *devcloud.Cloud
+	vendordata        json.RawMessage // of Nova's vendordata_jsonfile_path
 	userData          string
+	// change, if there is one, alters what the cloud says in vendor_data2.json.
+	change func([]byte) []byte
 }
 
-func startMetadata(t *testing.T, cloud *devcloud.Cloud) *metadataService {
-	t.Helper()
-	target, err := url.Parse(cloud.MetadataURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := &metadataService{cloud: cloud, instances: map[netip.Addr]served{}, vendordata: json.RawMessage("{}")}
-	m.proxy = &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		one, from := m.find(r.In)
-		r.SetURL(target)
-		for name, value := range map[string]string{
-			"X-Instance-ID": one.id, "X-Tenant-ID": one.project, "X-Forwarded-For": from.String(),
-			"X-Instance-ID-Signature": cloud.Compute.Sign(one.id),
-		} {
-			r.Out.Header.Set(name, value)
-		}
-	}}
+// metadata is the service of all tests.
+var metadata = sync.OnceValues(startMetadata)
+
+func startMetadata() (*metadataService, error) {
 	listener, err := net.Listen("tcp", netip.AddrPortFrom(machine.Metadata(), 80).String())
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
+	m := &metadataService{instances: map[netip.Addr]*served{}}
 	server := &http.Server{Handler: m, ReadHeaderTimeout: 10 * time.Second}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
-	t.Cleanup(func() {
-		_ = server.Close()
-		if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
-			t.Error(err)
-		}
-	})
-	return m
+	go func() { _ = server.Serve(listener) }() // until the process ends
+	return m, nil
 }
 
-func (m *metadataService) add(address netip.Addr, one served) {
+// set says which instance the machine with the address is, from now on.
+func (m *metadataService) set(address netip.Addr, one *served) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.instances[address] = one
 }
 
-// setVendordata replaces what all instances get beside the targets' answers.
-func (m *metadataService) setVendordata(text json.RawMessage) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.vendordata = text
-}
-
-func (m *metadataService) find(r *http.Request) (served, netip.Addr) {
+func (m *metadataService) find(r *http.Request) *served {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return served{}, netip.Addr{}
+		return nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.instances[from.Addr()], from.Addr()
+	return m.instances[from.Addr()]
 }
 
 // ServeHTTP answers as described in Nova's documentation of its metadata API.
 func (m *metadataService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	one, _ := m.find(r)
+	one := m.find(r)
 	path, found := strings.CutPrefix(r.URL.Path, "/openstack")
-	if one.id == "" || !found {
+	if one == nil || !found {
 		http.NotFound(w, r)
 		return
 	}
@@ -108,20 +80,20 @@ func (m *metadataService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "2018-08-27\nlatest")
 		return
 	}
-	_, file, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	m.mu.Lock()
-	vendordata := m.vendordata
-	m.mu.Unlock()
-	switch file {
+	switch _, file, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/"); file {
 	case "meta_data.json":
-		writeJSON(w, map[string]any{"uuid": one.id, "hostname": one.name, "name": one.name, "project_id": one.project})
+		writeJSON(w, one.metaData())
 	case "network_data.json":
 		writeJSON(w, map[string]any{})
 	case "vendor_data.json":
-		writeJSON(w, vendordata)
+		writeJSON(w, one.vendordata)
 	case "vendor_data2.json":
-		r.URL.Path = "/openstack/latest/vendor_data2.json"
-		m.proxy.ServeHTTP(w, r)
+		answer, err := one.vendordata2(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		_, _ = w.Write(answer)
 	case "user_data":
 		if one.userData == "" {
 			http.NotFound(w, r)
@@ -131,6 +103,37 @@ func (m *metadataService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		http.NotFound(w, r)
 	}
+}
+
+func (one *served) metaData() map[string]any {
+	return map[string]any{"uuid": one.id, "hostname": one.name, "name": one.name, "project_id": one.project}
+}
+
+// vendordata2 is what Nova's own metadata service answers to the proxy.
+func (one *served) vendordata2(ctx context.Context) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, one.cloud.MetadataURL()+"/openstack/latest/vendor_data2.json", nil)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]string{
+		"X-Instance-ID": one.id, "X-Tenant-ID": one.project, "X-Forwarded-For": "192.0.2.10",
+		"X-Instance-ID-Signature": one.cloud.Compute.Sign(one.id),
+	} {
+		request.Header.Set(name, value)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("the cloud answered %s", response.Status)
+	}
+	if err == nil && one.change != nil {
+		answer = one.change(answer)
+	}
+	return answer, err
 }
 
 func writeJSON(w http.ResponseWriter, body any) {

@@ -9,6 +9,7 @@ package instance
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"log/slog"
 	"net/http"
 	"os"
@@ -34,7 +35,6 @@ type site struct {
 	project string // its ID
 	owner   string // the ID of the user who boots instances
 	admin   *deployment.Client
-	cloud   *metadataService
 }
 
 // newSite starts Muster. The settings are added to its configuration, in the
@@ -73,7 +73,6 @@ func newSite(t *testing.T, settings string) *site {
 		t.Fatal(err)
 	}
 	s.admin = deployment.As(s.env.MusterURL, deployment.Person{Token: token})
-	s.cloud = startMetadata(t, s.env.Cloud)
 	return s
 }
 
@@ -83,16 +82,21 @@ func logger(t *testing.T) *slog.Logger {
 }
 
 // boot makes an instance of the machine, which may boot from then on.
-func (s *site) boot(t *testing.T, m *machine.Machine, metadata map[string]string) string {
+func (s *site) boot(t *testing.T, m *machine.Machine, properties map[string]string) *served {
 	t.Helper()
 	id, err := s.env.Cloud.Compute.Boot(t.Context(), compute.Server{
-		Name: m.Name, ProjectID: s.project, UserID: s.owner, Metadata: metadata,
+		Name: m.Name, ProjectID: s.project, UserID: s.owner, Metadata: properties,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.cloud.add(m.Address, served{id: id, project: s.project, name: m.Name})
-	return id
+	service, err := metadata()
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := &served{id: id, project: s.project, name: m.Name, cloud: s.env.Cloud, vendordata: json.RawMessage("{}")}
+	service.set(m.Address, one)
+	return one
 }
 
 // knownHosts is the one line by which ssh knows all of the project's instances.

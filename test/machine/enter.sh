@@ -3,9 +3,10 @@
 #
 # Process 1 of new mount, process, host name, IPC and network namespaces: makes them look like a machine whose files are
 # below $1, in the control group $2, with address $3 behind router $4, host name $5, product name $6, and a console that is
-# the file $7. Then it becomes the machine's init.
+# the file $7, and the block devices that follow. Then it becomes the machine's init.
 
 root=$1 group=$2 address=$3 router=$4 name=$5 product=$6 console=$7
+shift 7
 
 # Standard input ends when the network cable is plugged in.
 cat
@@ -25,9 +26,9 @@ mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=755,size=64m tmpfs run
 mount -t tmpfs -o mode=1777,size=64m tmpfs tmp
 mount -t tmpfs -o mode=755,size=1m tmpfs dev
-for node in null zero full random urandom tty; do
-    : >"dev/$node"
-    mount --bind "/dev/$node" "dev/$node"
+for node in /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty "$@"; do
+    : >"$root$node"
+    mount --bind "$node" "$root$node"
 done
 : >dev/console
 mount --bind "$console" dev/console

@@ -70,6 +70,7 @@ type Machine struct {
 	number  int
 	boots   int
 	console *os.File
+	disks   []*os.File
 
 	mu     sync.Mutex
 	init   *exec.Cmd
@@ -126,6 +127,9 @@ func (m *Machine) install(base string) error {
 
 func (m *Machine) remove() error {
 	err := m.PowerOff()
+	for _, disk := range m.disks {
+		err = errors.Join(err, disk.Close())
+	}
 	if m.console != nil {
 		err = errors.Join(err, m.console.Close())
 	}
@@ -152,8 +156,11 @@ func (m *Machine) PowerOn() error {
 	if err := os.MkdirAll(group, 0o755); err != nil {
 		return err
 	}
-	command := exec.Command("sh", "-euc", enter, "enter", m.Root, group, m.Address.String(), router.String(),
-		m.Name, m.product, m.console.Name())
+	args := []string{"-euc", enter, "enter", m.Root, group, m.Address.String(), router.String(), m.Name, m.product, m.console.Name()}
+	for _, disk := range m.disks {
+		args = append(args, disk.Name())
+	}
+	command := exec.Command("sh", args...)
 	command.Stdout, command.Stderr = m.console, m.console
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET,

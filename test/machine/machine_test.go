@@ -6,6 +6,7 @@ package machine
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -71,5 +72,25 @@ func TestNetwork(t *testing.T) {
 	}
 	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Outside().String()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A machine finds a disk by its label and mounts it.
+func TestAttach(t *testing.T) {
+	m := New(t, Config{Name: "vm-1"})
+	folder, image := t.TempDir(), filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(filepath.Join(folder, "greeting"), []byte("hello\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if output, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-L", "greetings", "-d", folder, image, "1m").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	device := m.Attach(t, image)
+	m.Boot(t)
+	if got := strings.TrimSpace(m.Must(t, "blkid", "-t", "LABEL=greetings", "-o", "device")); got != device {
+		t.Errorf("the disk is %q, want %s", got, device)
+	}
+	if got := m.Must(t, "sh", "-c", "mount -o ro "+device+" /mnt && cat /mnt/greeting && umount /mnt"); got != "hello\n" {
+		t.Errorf("the disk holds %q", got)
 	}
 }

@@ -71,6 +71,9 @@ func (m *metadataService) find(r *http.Request) *served {
 // ServeHTTP answers as described in Nova's documentation of its metadata API.
 func (m *metadataService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	one := m.find(r)
+	if one != nil && r.URL.Path == "/latest/meta-data/" {
+		return // cloud-init asks for Amazon's metadata, too, and waits for it
+	}
 	path, found := strings.CutPrefix(r.URL.Path, "/openstack")
 	if one == nil || !found {
 		http.NotFound(w, r)

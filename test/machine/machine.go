@@ -69,7 +69,7 @@ type Machine struct {
 	folder  string
 	number  int
 	boots   int
-	console *os.File
+	console *console
 	disks   []*os.File
 
 	mu     sync.Mutex
@@ -118,8 +118,7 @@ func (m *Machine) install(base string) error {
 	if err := unix.Mount("overlay", m.Root, "overlay", 0, layers); err != nil {
 		return fmt.Errorf("the disk of %s: %w", m.Name, err)
 	}
-	m.console, err = os.OpenFile(filepath.Join(m.folder, "console"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
+	if m.console, err = newConsole(); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(m.Root, "etc/hostname"), []byte(m.Name+"\n"), 0o644)
@@ -131,7 +130,7 @@ func (m *Machine) remove() error {
 		err = errors.Join(err, disk.Close())
 	}
 	if m.console != nil {
-		err = errors.Join(err, m.console.Close())
+		err = errors.Join(err, m.console.close())
 	}
 	if m.Root != "" {
 		err = errors.Join(err, unmount(m.Root))
@@ -156,12 +155,12 @@ func (m *Machine) PowerOn() error {
 	if err := os.MkdirAll(group, 0o755); err != nil {
 		return err
 	}
-	args := []string{"-euc", enter, "enter", m.Root, group, m.Address.String(), router.String(), m.Name, m.product, m.console.Name()}
+	args := []string{"-euc", enter, "enter", m.Root, group, m.Address.String(), router.String(), m.Name, m.product, m.console.path}
 	for _, disk := range m.disks {
 		args = append(args, disk.Name())
 	}
 	command := exec.Command("sh", args...)
-	command.Stdout, command.Stderr = m.console, m.console
+	command.Stdout, command.Stderr = m.console.slave, m.console.slave
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET,
 		Setsid:     true,
@@ -239,11 +238,7 @@ func (m *Machine) Await(t testing.TB, limit time.Duration, name string, args ...
 
 // Console is all that the machine wrote to its console.
 func (m *Machine) Console() string {
-	text, err := os.ReadFile(filepath.Join(m.folder, "console"))
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
+	return m.console.text()
 }
 
 // Command prepares a program in the machine, as root and with nothing of the

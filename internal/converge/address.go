@@ -251,7 +251,7 @@ func (c *Controllers) aim(ctx context.Context, id string) (aim, error) {
 func (c *Controllers) setRecords(ctx context.Context, a aim) error {
 	e := a.enrolment
 	if !stays(e) {
-		return c.removeRecords(ctx, e)
+		return c.cfg.DNS.RemoveAll(ctx, e.InstanceID)
 	}
 	if !e.HasEntry() {
 		return c.cfg.DNS.Trim(ctx, e.InstanceID, e.FQDN, a.addresses)
@@ -259,9 +259,10 @@ func (c *Controllers) setRecords(ctx context.Context, a aim) error {
 	return c.cfg.DNS.Set(ctx, e.InstanceID, e.FQDN, a.addresses)
 }
 
-// removeRecords sees to an enrolment that ended or is about to, if there is one.
-func (c *Controllers) removeRecords(ctx context.Context, e store.Enrolment) error {
-	if c.cfg.DNS == nil || e.InstanceID == "" {
+// tidy sees to an instance that is gone: a replica that did not know may have
+// made a record for it after its enrolment had ended.
+func (c *Controllers) tidy(ctx context.Context, e store.Enrolment) error {
+	if c.cfg.DNS == nil || e.State != store.EnrolmentGone {
 		return nil
 	}
 	return c.cfg.DNS.RemoveAll(ctx, e.InstanceID)

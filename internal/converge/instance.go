@@ -36,7 +36,7 @@ func (c *Controllers) instance(ctx context.Context, hint Hint) error {
 		return err
 	}
 	if k.since.IsZero() {
-		return c.removeRecords(ctx, k.enrolment)
+		return c.tidy(ctx, k.enrolment)
 	}
 	if err := c.pace.Wait(ctx); err != nil {
 		return err

@@ -156,7 +156,7 @@ func (s *survey) compareRecords(ctx context.Context, look map[compact]bool) erro
 func (s *survey) wrongRecords(e store.Enrolment, addresses []store.Address, records []store.Object) bool {
 	cfg := s.controllers.cfg
 	if !stays(e) {
-		return len(records) > 0
+		return e.State == store.EnrolmentGone && len(records) > 0
 	}
 	wanted, err := cfg.DNS.Records(e.FQDN, cfg.Published.of(addresses))
 	if err != nil {

@@ -37,16 +37,20 @@ const (
 	success, invalidCredentials, unwillingToPerform   byte = 0, 49, 53
 )
 
+// startTLS is RFC 4511, 4.14.
+const startTLS = "1.3.6.1.4.1.1466.20037"
+
 // directory is as much of FreeIPA's LDAP server as joining needs.
 type directory struct {
+	tls   *tls.Config
 	stop  func() // and wait for its connections
 	mu    sync.Mutex
 	binds []string // "name password"
 }
 
 // newDirectory starts the server that a machine knows as ipa.example.test.
-// Its port is LDAP's own: FreeIPA's programs know no other, and the test has a
-// network of its own.
+// Its ports are LDAP's own: FreeIPA's programs know no other, and the test has
+// a network of its own.
 func newDirectory(t *testing.T, root string) *directory {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -63,29 +67,40 @@ func newDirectory(t *testing.T, root string) *directory {
 	}
 	agenttest.Write(t, root, "/etc/ipa/ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 	agenttest.Write(t, root, "/etc/hosts", "127.0.0.1 localhost ipa.example.test\n")
-	listener, err := tls.Listen("tcp", "127.0.0.1:636", &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := &directory{tls: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}
 	var connections sync.WaitGroup
-	d := &directory{stop: func() { _ = listener.Close(); connections.Wait() }}
-	t.Cleanup(d.stop)
-	connections.Go(func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			connections.Go(func() { d.serve(connection) })
+	var listeners []net.Listener
+	d.stop = func() {
+		for _, listener := range listeners {
+			_ = listener.Close()
 		}
-	})
+		connections.Wait()
+	}
+	t.Cleanup(d.stop)
+	for address, secure := range map[string]bool{"127.0.0.1:636": true, "127.0.0.1:389": false} {
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listeners = append(listeners, listener)
+		connections.Go(func() {
+			for {
+				connection, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				if secure {
+					connection = tls.Server(connection, d.tls)
+				}
+				connections.Go(func() { d.serve(connection) })
+			}
+		})
+	}
 	return d
 }
 
 func (d *directory) serve(connection net.Conn) {
-	defer connection.Close()
+	defer func() { _ = connection.Close() }()
 	_ = connection.SetDeadline(time.Now().Add(20 * time.Second))
 	for {
 		tag, message, err := readElement(connection)
@@ -100,6 +115,9 @@ func (d *directory) serve(connection net.Conn) {
 		}
 		answer := d.answer(operation, bytes.NewReader(body))
 		_, _ = connection.Write(element(tagSequence, element(tagInteger, id), answer))
+		if operation == extendedRequest && bytes.Contains(body, []byte(startTLS)) {
+			connection = tls.Server(connection, d.tls)
+		}
 	}
 }
 
@@ -119,6 +137,9 @@ func (d *directory) answer(operation byte, body io.Reader) []byte {
 	case extendedRequest:
 		_, name, _ := readElement(body)
 		_, host, _ := readElement(body)
+		if string(name) == startTLS {
+			return element(extendedResponse, result(success))
+		}
 		if string(name) != "2.16.840.1.113730.3.8.10.3" {
 			return element(extendedResponse, result(unwillingToPerform))
 		}

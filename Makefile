@@ -11,7 +11,7 @@ export CGO_ENABLED = 0
 
 .PHONY: help
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: deps-demo build ## Play the main job with a real sshd, from boot to revocation (installs OpenSSH if it is missing)
@@ -28,6 +28,14 @@ test: deps-test ## Run all tests, against real databases, OpenSSH and Keystone (
 .PHONY: unit
 unit: ## Run the fast tests, without services and installing nothing
 	$(GO) test -short ./...
+
+.PHONY: e2e
+e2e: deps-e2e ## Play the scenarios of test/e2e in a real OpenStack, put up on loopback for it (installs what is missing)
+	MUSTER_E2E=1 MUSTER_TEST_REQUIRE=1 $(GO) test -count=1 -v -timeout 40m -run '/openstack' ./test/e2e
+
+.PHONY: openstack
+openstack: deps-e2e ## Put that OpenStack up until Ctrl-C, and write to openstack.json how to reach it
+	$(GO) run ./test/openstack openstack.json
 
 .PHONY: bench
 bench: deps-test ## Measure what docs/performance.md reports (BENCH_FLAGS="-rows usercert" for some rows)
@@ -46,8 +54,10 @@ build: ## Build static binaries into bin/, and the agent for each architecture i
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	scripts/fuzz.sh $(FUZZTIME)
 
-.PHONY: deps-demo deps-test
+.PHONY: deps-demo deps-test deps-e2e
 deps-demo:
 	@scripts/services-install.sh demo
 deps-test:
 	@scripts/services-install.sh test
+deps-e2e:
+	@scripts/services-install.sh e2e

@@ -38,6 +38,8 @@ python3-oslo.messaging the original sender of notifications, the judge of ours
 python3-keystone    a real Keystone, the judge of tokens and roles
 python3-oslo.policy the original policy language, the judge of ours
 python3-oslo.config the original configuration reader, the judge of ours
+debootstrap         Debian machines that tests boot, in namespaces
+iproute2            their network
 "
 # Nova's and Glance's daemons are started from their modules: the packages of the services would bring libvirt.
 [ "$1" != e2e ] || packages="$packages

@@ -25,8 +25,8 @@ func newDemo(p *program) *cobra.Command {
 		Long: `Start what muster dev starts, and play the main job against it with the real
 OpenSSH: an instance boots and gets its host certificate, a user gets a
 certificate and logs in, others are refused, the instance joins FreeIPA, a
-certificate is revoked, and the instance ends. Each step is printed with what it
-proves and how long it took.
+certificate is revoked, another goes with the role that gave it, and the
+instance ends. Each step is printed with what it proves and how long it took.
 
 It needs ssh, ssh-keygen and sshd, no privileges, and leaves nothing behind.
 It fails unless every step held.`,

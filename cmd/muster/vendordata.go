@@ -33,14 +33,14 @@ func newVendordataCloudInit(p *program) *cobra.Command {
 		Long: `Print the file for [api] vendordata_jsonfile_path of nova.conf. Its script finds
 the agent's address and checksum in what Muster tells Nova of each instance, so
 that the file is the same for all, holds no secret, and need not change with a
-new agent. It also runs where an instance's user-data has a runcmd of its own.
+new agent. It runs beside whatever an instance's user-data has, and before it.
 
 muster.conf is read to see whether instances will find an agent; what they would
 miss is told on the standard error.
 
-With --merge the script is added to what you hand out already, in either form:
-lists such as runcmd are joined, an older script is replaced, all else stays.
-What contradicts is told on the standard error, and stays as you have it.`,
+With --merge the script is added to what you hand out already, in either form.
+An older script of Muster's is replaced, all else stays as it is. A cloud-config
+keeps its comments, and runs Muster's script before its own runcmd.`,
 		Example: `  muster vendordata cloud-init > /etc/nova/vendordata.json
   muster vendordata cloud-init --merge /etc/nova/vendordata.json > vendordata.json.new
   muster vendordata cloud-init --cloud-config > user-data.yaml`,
@@ -56,12 +56,9 @@ What contradicts is told on the standard error, and stays as you have it.`,
 		for _, warning := range missingForAgents(cfg) {
 			fmt.Fprintln(p.stderr, "warning:", warning)
 		}
-		text, conflicts, err := p.bootData(*merge, *asConfig)
+		text, err := p.bootData(*merge, *asConfig)
 		if err != nil {
 			return err
-		}
-		for _, conflict := range conflicts {
-			fmt.Fprintln(p.stderr, "warning:", conflict)
 		}
 		_, err = p.stdout.Write(text)
 		return err
@@ -86,43 +83,51 @@ func missingForAgents(cfg *config.Config) []string {
 }
 
 // bootData makes the file in the form that is wanted, alone or merged.
-func (p *program) bootData(merge string, asConfig bool) (text []byte, conflicts []string, err error) {
-	if merge == "" {
-		if asConfig {
-			config, err := cloudinit.CloudConfig()
-			return []byte(config), nil, err
-		}
-		text, err = cloudinit.Vendordata()
-		return text, nil, err
+func (p *program) bootData(merge string, asConfig bool) ([]byte, error) {
+	switch {
+	case merge == "" && asConfig:
+		config, err := cloudinit.CloudConfig()
+		return []byte(config), err
+	case merge == "":
+		return cloudinit.Vendordata()
 	}
 	theirs, err := p.readInput(merge)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if !asConfig {
-		if cloudinit.IsCloudConfig(string(theirs)) {
-			if theirs, err = cloudinit.ToVendordata(theirs); err != nil {
-				return nil, nil, fmt.Errorf("%s: %w", merge, err)
-			}
-		}
-		text, conflicts, err = cloudinit.Merge(theirs)
-	} else {
-		if !cloudinit.IsCloudConfig(string(theirs)) {
-			config, err := cloudinit.FromVendordata(theirs)
-			if err != nil {
-				return nil, nil, fmt.Errorf("%s: %w", merge, err)
-			}
-			theirs = []byte(config)
-		}
-		var merged string
-		merged, conflicts, err = cloudinit.MergeConfig(theirs)
-		text = []byte(merged)
-	}
+	text, err := mergeBootData(theirs, asConfig)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", merge, err)
+		return nil, fmt.Errorf("%s: %w", merge, err)
 	}
-	return text, conflicts, nil
+	return text, nil
 }
+
+// mergeBootData merges with a file of either form, into the one that is wanted.
+func mergeBootData(theirs []byte, asConfig bool) ([]byte, error) {
+	isVendordata := isVendordata(theirs)
+	if asConfig {
+		config := string(theirs)
+		if isVendordata {
+			var err error
+			if config, err = cloudinit.FromVendordata(theirs); err != nil {
+				return nil, err
+			}
+		}
+		merged, err := cloudinit.MergeConfig([]byte(config))
+		return []byte(merged), err
+	}
+	if !isVendordata {
+		var err error
+		if theirs, err = cloudinit.ToVendordata(theirs); err != nil {
+			return nil, err
+		}
+	}
+	return cloudinit.Merge(theirs)
+}
+
+// isVendordata tells vendordata, which is a JSON object, from what cloud-init
+// takes as user-data.
+func isVendordata(data []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) }
 
 func newVendordataConvert(p *program) *cobra.Command {
 	return &cobra.Command{
@@ -138,7 +143,7 @@ the result. - is the standard input.`,
 			if err != nil {
 				return err
 			}
-			if bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+			if isVendordata(data) {
 				text, err := cloudinit.FromVendordata(data)
 				if err != nil {
 					return fmt.Errorf("%s: %w", args[0], err)

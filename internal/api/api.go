@@ -129,7 +129,7 @@ var errClientGone = errors.New("the client went away")
 
 // errEnding is why a request was given up that ran for too long after Muster
 // was told to end.
-var errEnding = errors.New("Muster ends")
+var errEnding = errors.New("the server ends")
 
 // blame finds out why a request was given up: by its client, or by Muster.
 func blame(err error, request *Request) error {

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package cloudinit makes what cloud-init runs inside an instance to get
-// muster-agent: a short boot script, as a cloud-config or in the static
+// muster-agent: a short boot script, in a cloud-config or in the static
 // vendordata that Nova hands out (vendordata_jsonfile_path).
 //
 // It joins that with what an operator hands out already, and turns each form
@@ -35,11 +35,11 @@ const key = "cloud-init"
 // marker tells the boot script, of any version, from other commands.
 const marker = "# muster-boot:"
 
-// mergeHow makes cloud-init run a vendor's commands beside those of the user.
-// By default the runcmd of the user-data takes the place of the vendor's. The
-// vendor's run first: a user's command may end the whole script
-// (cloud-init, "Merging user data sections").
-const mergeHow = "list(prepend)+dict(no_replace,recurse_list)+str()"
+// runCmd is the key of a cloud-config for commands of the first boot.
+const runCmd = "runcmd"
+
+// archiveHeader begins an archive of parts (cloud-init, "User data formats").
+const archiveHeader = Header + "-archive"
 
 //go:embed boot.sh
 var script string
@@ -47,35 +47,42 @@ var script string
 // Script returns the boot script, for a POSIX shell.
 func Script() string { return script }
 
-// config is the cloud-config of the boot script alone.
-type config struct {
-	MergeHow string     `yaml:"merge_how"`
-	RunCmd   [][]string `yaml:"runcmd"`
+// bootCommand runs the boot script.
+func bootCommand() []string { return []string{"sh", "-c", script} }
+
+// CloudConfig returns the boot script as a cloud-config, to be given to an
+// instance as its user-data.
+func CloudConfig() (string, error) {
+	return encodeConfig(map[string][][]string{runCmd: {bootCommand()}})
 }
 
-// CloudConfig returns the boot script as a cloud-config, which may also be
-// given to one instance as its user-data.
-func CloudConfig() (string, error) {
-	return encodeConfig(config{MergeHow: mergeHow, RunCmd: [][]string{{"sh", "-c", script}}})
+// part is one of an archive.
+type part struct {
+	Type    string `yaml:"type"`
+	Content string `yaml:"content"`
+}
+
+// archive returns the boot script in the form for vendordata. There it is no
+// runcmd: that of a user's user-data takes the place of a vendor's, whatever
+// either says of merging, while cloud-init runs a vendor's scripts beside the
+// user's, and before them (modules scripts-vendor and scripts-user).
+func archive() (string, error) {
+	return encode(archiveHeader, []part{{"text/x-shellscript", script}})
 }
 
 // Vendordata returns the boot script as Nova's static vendordata.
-func Vendordata() ([]byte, error) {
-	text, err := CloudConfig()
-	if err != nil {
-		return nil, err
-	}
-	return encodeVendordata(document{{key, mustJSON(text)}})
-}
+func Vendordata() ([]byte, error) { return Merge([]byte("{}")) }
 
 // encodeConfig writes a cloud-config.
-func encodeConfig(value any) (string, error) {
+func encodeConfig(value any) (string, error) { return encode(Header, value) }
+
+func encode(header string, value any) (string, error) {
 	var text bytes.Buffer
-	text.WriteString(Header + "\n")
+	text.WriteString(header + "\n")
 	encoder := yaml.NewEncoder(&text)
 	encoder.SetIndent(2)
 	if err := errors.Join(encoder.Encode(value), encoder.Close()); err != nil {
-		return "", fmt.Errorf("writing the cloud-config: %w", err)
+		return "", fmt.Errorf("writing YAML: %w", err)
 	}
 	return text.String(), nil
 }
@@ -107,7 +114,7 @@ func ToVendordata(text []byte) ([]byte, error) {
 // (cloud-init, "User data formats").
 func isKnownKind(text string) bool {
 	for _, start := range []string{
-		"#!", "#include", "#cloud-boothook", "#cloud-config-archive", "#cloud-config-jsonp", "#part-handler",
+		"#!", "#include", "#cloud-boothook", archiveHeader, "#cloud-config-jsonp", "#part-handler",
 		"## template: jinja", "Content-Type: multipart", "MIME-Version:", "From nobody",
 	} {
 		if strings.HasPrefix(text, start) {

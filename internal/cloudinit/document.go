@@ -40,7 +40,7 @@ func (d document) with(name string, value json.RawMessage) document {
 	return append(d, entry{name, value})
 }
 
-var errNoObject = errors.New(`Nova's static vendordata must be one JSON object, such as {"cloud-init": "#cloud-config\n..."}`)
+var errNoObject = errors.New(`static vendordata must be one JSON object, such as {"cloud-init": "#cloud-config\n..."}`)
 
 // parseDocument reads one JSON object. Keys that come twice are an error: what
 // Nova would make of them is not what the operator sees.

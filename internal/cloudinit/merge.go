@@ -15,95 +15,92 @@ import (
 // maxDepth bounds how deep mappings may lie in each other.
 const maxDepth = 32
 
-// Merge adds the boot script to an operator's static vendordata. A boot script
-// that is in there already, of whatever version, is replaced, so that merging
-// again changes nothing. What contradicts is left as the operator has it, and
-// told in conflicts, one sentence each.
-func Merge(data []byte) (merged []byte, conflicts []string, err error) {
+// Merge adds the boot script to an operator's static vendordata, as one more
+// part beside those that are there. A boot script that is in there already, of
+// whatever version and kind, is replaced, so that merging again changes nothing.
+func Merge(data []byte) ([]byte, error) {
 	if err := checkSize(data); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	entries, err := parseDocument(data)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	own, err := CloudConfig()
+	var parts []string
+	if raw, found := entries.get(key); found {
+		if parts, err = parseParts(raw); err != nil {
+			return nil, err
+		}
+	}
+	if parts, err = withoutBootScript(parts); err != nil {
+		return nil, err
+	}
+	own, err := archive()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	raw, found := entries.get(key)
-	if !found {
-		merged, err = encodeVendordata(entries.with(key, mustJSON(own)))
-		return merged, nil, err
+	value := mustJSON(own)
+	if len(parts) > 0 {
+		value = mustJSON(append(parts, own))
 	}
-	parts, err := parseParts(raw)
-	if err != nil {
-		return nil, nil, err
-	}
-	parts, conflicts, err = mergeParts(parts, own)
-	if err != nil {
-		return nil, nil, err
-	}
-	value := mustJSON(parts)
-	if len(parts) == 1 {
-		value = mustJSON(parts[0])
-	}
-	merged, err = encodeVendordata(entries.with(key, value))
-	return merged, conflicts, err
+	return encodeVendordata(entries.with(key, value))
 }
 
-// MergeConfig adds the boot script to an operator's cloud-config, by the rules
-// of [Merge]. Comments stay where they are.
-func MergeConfig(text []byte) (merged string, conflicts []string, err error) {
+// withoutBootScript returns the parts that have something else in them. Those
+// without a boot script stay as they are, to the letter.
+func withoutBootScript(parts []string) ([]string, error) {
+	var others []string
+	for _, part := range parts {
+		if IsCloudConfig(part) {
+			config, err := parseConfig(part)
+			if err != nil {
+				return nil, err
+			}
+			if strings.Contains(part, marker) {
+				if part, err = editConfig(config, dropBootScript); err != nil {
+					return nil, err
+				}
+			}
+		}
+		if part != "" && !strings.Contains(part, marker) {
+			others = append(others, part)
+		}
+	}
+	return others, nil
+}
+
+// MergeConfig adds the boot script to an operator's cloud-config, before what
+// that runs. A boot script that is in there already is replaced. Comments stay
+// where they are.
+func MergeConfig(text []byte) (string, error) {
 	if err := checkSize(text); err != nil {
-		return "", nil, err
+		return "", err
 	}
 	if !IsCloudConfig(string(text)) {
-		return "", nil, fmt.Errorf("only a cloud-config can be merged with: its first line must be %s", Header)
+		return "", fmt.Errorf("only a cloud-config can be merged with: its first line must be %s", Header)
 	}
-	own, err := CloudConfig()
+	config, err := parseConfig(string(text))
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
-	return mergeTexts(string(text), own)
-}
-
-// mergeParts puts the boot script into the operator's cloud-config, if that is
-// the only part, else beside the parts that there are.
-func mergeParts(parts []string, own string) ([]string, []string, error) {
-	if len(parts) == 1 && IsCloudConfig(parts[0]) {
-		merged, conflicts, err := mergeTexts(parts[0], own)
-		return []string{merged}, conflicts, err
-	}
-	others := slices.DeleteFunc(slices.Clone(parts), func(part string) bool {
-		return part == "" || (IsCloudConfig(part) && strings.Contains(part, marker) && isOwn(part))
+	return editConfig(config, func(root *yaml.Node) error {
+		if err := dropBootScript(root); err != nil {
+			return err
+		}
+		return addBootScript(root)
 	})
-	return append(others, own), nil, nil
 }
 
-// isOwn tells whether a cloud-config holds nothing but a boot script.
-func isOwn(text string) bool {
-	var c config
-	return yaml.Unmarshal([]byte(text), &c) == nil && len(c.RunCmd) == 1 && len(c.RunCmd[0]) == 3 &&
-		strings.Contains(c.RunCmd[0][2], marker)
-}
-
-func mergeTexts(theirs, own string) (string, []string, error) {
-	into, err := parseConfig(theirs)
-	if err != nil {
-		return "", nil, err
+// editConfig writes the changed cloud-config; one in which nothing is left is
+// empty.
+func editConfig(root *yaml.Node, edit func(*yaml.Node) error) (string, error) {
+	if err := checkNode(root, 0); err != nil {
+		return "", err
 	}
-	from, err := parseConfig(own)
-	if err != nil {
-		return "", nil, err
+	if err := edit(root); err != nil || len(root.Content) == 0 {
+		return "", err
 	}
-	dropBootScript(into)
-	m := merging{}
-	if err := m.mapping(into, from, ""); err != nil {
-		return "", nil, err
-	}
-	text, err := encodeConfig(into)
-	return text, m.conflicts, err
+	return encodeConfig(root)
 }
 
 // parseConfig reads a cloud-config's mapping. An empty one is an empty mapping.
@@ -125,7 +122,7 @@ func parseConfig(text string) (*yaml.Node, error) {
 	if root.Kind != yaml.MappingNode {
 		return nil, errors.New("the cloud-config must be a mapping of keys such as runcmd")
 	}
-	return root, checkNode(root, 0)
+	return root, nil
 }
 
 // checkNode refuses what can't be merged by looking at it: aliases, keys that
@@ -152,17 +149,42 @@ func checkNode(node *yaml.Node, depth int) error {
 	return nil
 }
 
-// dropBootScript takes boot scripts out of runcmd.
-func dropBootScript(root *yaml.Node) {
-	commands := child(root, "runcmd")
-	if commands == nil || commands.Kind != yaml.SequenceNode {
-		return
+// dropBootScript takes boot scripts out of runcmd, which goes with the last of
+// its commands.
+func dropBootScript(root *yaml.Node) error {
+	commands := child(root, runCmd)
+	if commands == nil {
+		return nil
 	}
+	if commands.Kind != yaml.SequenceNode {
+		return fmt.Errorf("line %d: %s is no list; correct it first", commands.Line+1, runCmd)
+	}
+	before := len(commands.Content)
 	commands.Content = slices.DeleteFunc(commands.Content, func(command *yaml.Node) bool {
 		return slices.ContainsFunc(append(slices.Clone(command.Content), command), func(word *yaml.Node) bool {
 			return strings.Contains(word.Value, marker)
 		})
 	})
+	if before > 0 && len(commands.Content) == 0 {
+		i := slices.Index(root.Content, commands)
+		root.Content = slices.Delete(root.Content, i-1, i+1)
+	}
+	return nil
+}
+
+// addBootScript makes the boot script the first command.
+func addBootScript(root *yaml.Node) error {
+	var own yaml.Node
+	if err := own.Encode(bootCommand()); err != nil {
+		return err
+	}
+	commands := child(root, runCmd)
+	if commands == nil {
+		commands = &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
+		root.Content = append(root.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: runCmd}, commands)
+	}
+	commands.Content = append([]*yaml.Node{&own}, commands.Content...)
+	return nil
 }
 
 // child is the value of a mapping's key, or nil.
@@ -173,51 +195,4 @@ func child(mapping *yaml.Node, name string) *yaml.Node {
 		}
 	}
 	return nil
-}
-
-// merging collects what contradicts.
-type merging struct{ conflicts []string }
-
-// mapping adds the keys of one mapping to another one.
-func (m *merging) mapping(into, from *yaml.Node, path string) error {
-	for i := 0; i+1 < len(from.Content); i += 2 {
-		name, value := from.Content[i], from.Content[i+1]
-		there := child(into, name.Value)
-		if there == nil {
-			into.Content = append(into.Content, name, value)
-			continue
-		}
-		if err := m.value(there, value, path+name.Value); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// value merges two values of the same key: mappings by their keys, and lists by
-// what is not in both, ours first. A single value stays as the operator has it.
-func (m *merging) value(into, from *yaml.Node, path string) error {
-	switch {
-	case same(into, from):
-	case into.Kind != from.Kind:
-		return fmt.Errorf("line %d: %s is not of the kind that cloud-init wants; correct it first", into.Line+1, path)
-	case into.Kind == yaml.MappingNode:
-		return m.mapping(into, from, path+".")
-	case into.Kind == yaml.SequenceNode:
-		fresh := slices.DeleteFunc(slices.Clone(from.Content), func(item *yaml.Node) bool {
-			return slices.ContainsFunc(into.Content, func(other *yaml.Node) bool { return same(item, other) })
-		})
-		into.Content = append(fresh, into.Content...)
-		into.Style &^= yaml.FlowStyle // a script within one line is nothing to read
-	default:
-		m.conflicts = append(m.conflicts, fmt.Sprintf("line %d: %s stays %q, where Muster has %q: %s",
-			into.Line+1, path, into.Value, from.Value,
-			"check that a user's runcmd does not take the place of the vendor's"))
-	}
-	return nil
-}
-
-// same tells whether two values say the same.
-func same(a, b *yaml.Node) bool {
-	return a.Kind == b.Kind && a.Value == b.Value && slices.EqualFunc(a.Content, b.Content, same)
 }

@@ -4,37 +4,41 @@
 package cloudinit
 
 import (
-	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 )
 
-// readBack returns the cloud-config that cloud-init would find.
-func readBack(t *testing.T, data []byte) map[string]any {
+// partsOf returns the parts that cloud-init would find.
+func partsOf(t *testing.T, data []byte) []string {
 	t.Helper()
-	var file map[string]any
-	if err := json.Unmarshal(data, &file); err != nil {
-		t.Fatalf("not JSON: %v\n%s", err, data)
+	entries, err := parseDocument(data)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, data)
 	}
-	text, ok := file["cloud-init"].(string)
-	if !ok || !strings.HasPrefix(text, "#cloud-config\n") {
-		t.Fatalf("cloud-init would not take this for a cloud-config: %.100q", file["cloud-init"])
-	}
-	var config map[string]any
-	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
+	value, _ := entries.get(key)
+	parts, err := parseParts(value)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return config
+	return parts
 }
 
-// checkScript fails unless the command runs the boot script.
-func checkScript(t *testing.T, command any) {
+// checkArchive fails unless the text is an archive of the boot script alone.
+func checkArchive(t *testing.T, text string) {
 	t.Helper()
-	words, ok := command.([]any)
-	if !ok || len(words) != 3 || words[0] != "sh" || words[1] != "-c" || words[2] != Script() {
-		t.Errorf("the command does not run the boot script: %.200v", command)
+	var found []part
+	if !strings.HasPrefix(text, "#cloud-config-archive\n") {
+		t.Errorf("cloud-init would not take this for an archive: %.100q", text)
+	}
+	if err := yaml.Unmarshal([]byte(text), &found); err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 1 || found[0] != (part{"text/x-shellscript", Script()}) {
+		t.Errorf("the archive does not run the boot script: %.200v", found)
 	}
 }
 
@@ -43,12 +47,11 @@ func TestVendordata(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := readBack(t, data)
-	commands := config["runcmd"].([]any)
-	if len(commands) != 1 || config["merge_how"] != mergeHow {
-		t.Errorf("got %d commands, merge_how %v", len(commands), config["merge_how"])
+	parts := partsOf(t, data)
+	if len(parts) != 1 {
+		t.Fatalf("%d parts", len(parts))
 	}
-	checkScript(t, commands[0])
+	checkArchive(t, parts[0])
 }
 
 func TestMerge(t *testing.T) {
@@ -56,58 +59,37 @@ func TestMerge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	old := "#cloud-config\nruncmd:\n- [sh, -c, \"#!/bin/sh\\n# muster-boot: old\\n\"]\n"
 	wrap := func(text string) string { return `{"cloud-init": ` + string(mustJSON(text)) + `}` }
 	for name, test := range map[string]struct {
-		in        string
-		commands  []string // after the boot script
-		conflicts int
-		check     func(t *testing.T, config map[string]any)
+		in   string
+		want []string // before the boot script
 	}{
 		"nothing there":          {in: `{}`},
 		"another key":            {in: `{"region": "north", "n": 12345678901234567890}`},
 		"own again":              {in: string(own)},
-		"an empty cloud-config":  {in: wrap("#cloud-config\n")},
-		"only comments":          {in: wrap("#cloud-config\n# nothing yet\n")},
-		"a list with one part":   {in: `{"cloud-init": ["#cloud-config\nruncmd: [a]\n"]}`, commands: []string{"a"}},
-		"commands":               {in: wrap("#cloud-config\nruncmd:\n- a\n- b\n"), commands: []string{"a", "b"}},
-		"an older boot script":   {in: wrap("#cloud-config\nruncmd:\n- [sh, -c, \"#!/bin/sh\\n# muster-boot: old\\n\"]\n- a\n"), commands: []string{"a"}},
-		"an older one as a text": {in: wrap("#cloud-config\nruncmd:\n- \"# muster-boot: old\"\n"), commands: nil},
-		"merge_how is theirs": {in: wrap("#cloud-config\nmerge_how: list(append)+dict()\n"), conflicts: 1,
-			check: func(t *testing.T, config map[string]any) {
-				if config["merge_how"] != "list(append)+dict()" {
-					t.Errorf("merge_how became %v", config["merge_how"])
-				}
-			}},
-		"other keys stay": {in: wrap("#cloud-config\npackages: [vim]\nwrite_files:\n- path: /a\n  content: x\n"),
-			check: func(t *testing.T, config map[string]any) {
-				if len(config["packages"].([]any)) != 1 || len(config["write_files"].([]any)) != 1 {
-					t.Errorf("lost something: %v", config)
-				}
-			}},
+		"an empty text":          {in: wrap("")},
+		"a cloud-config":         {in: wrap("#cloud-config\n# why\nruncmd: [a] # b\n"), want: []string{"#cloud-config\n# why\nruncmd: [a] # b\n"}},
+		"an alias":               {in: wrap("#cloud-config\na: &x [1]\nb: *x\n"), want: []string{"#cloud-config\na: &x [1]\nb: *x\n"}},
+		"an older one":           {in: wrap(old)},
+		"beside others":          {in: wrap(old + "- a\npackages: [vim]\n"), want: []string{"#cloud-config\nruncmd:\n  - a\npackages: [vim]\n"}},
+		"an older one as a text": {in: wrap("#cloud-config\nruncmd:\n- \"# muster-boot: old\"\n")},
+		"a script":               {in: wrap("#!/bin/sh\ntrue\n"), want: []string{"#!/bin/sh\ntrue\n"}},
+		"a template of jinja":    {in: wrap("## template: jinja\n#cloud-config\n"), want: []string{"## template: jinja\n#cloud-config\n"}},
+		"a list": {in: `{"cloud-init": ["#!/bin/sh\n", ` + string(mustJSON(old)) + `, "#cloud-config\nruncmd: [a]\n"]}`,
+			want: []string{"#!/bin/sh\n", "#cloud-config\nruncmd: [a]\n"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			merged, conflicts, err := Merge([]byte(test.in))
+			merged, err := Merge([]byte(test.in))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(conflicts) != test.conflicts {
-				t.Errorf("conflicts: %q", conflicts)
+			parts := partsOf(t, merged)
+			checkArchive(t, parts[len(parts)-1])
+			if others := parts[:len(parts)-1]; !slices.Equal(others, test.want) {
+				t.Errorf("beside the boot script there is %q, want %q", others, test.want)
 			}
-			config := readBack(t, merged)
-			commands := config["runcmd"].([]any)
-			checkScript(t, commands[0])
-			if len(commands) != 1+len(test.commands) {
-				t.Fatalf("commands: %v", commands)
-			}
-			for i, command := range test.commands {
-				if commands[1+i] != command {
-					t.Errorf("command %d is %v, want %s", 1+i, commands[1+i], command)
-				}
-			}
-			if test.check != nil {
-				test.check(t, config)
-			}
-			again, _, err := Merge(merged)
+			again, err := Merge(merged)
 			if err != nil || string(again) != string(merged) {
 				t.Errorf("merging again changes it: %v\n%s", err, again)
 			}
@@ -116,7 +98,7 @@ func TestMerge(t *testing.T) {
 }
 
 func TestMergeKeepsOtherKeysAndTheirOrder(t *testing.T) {
-	merged, _, err := Merge([]byte(`{"z": 12345678901234567890, "cloud-init": "#cloud-config\n# why\nruncmd: [a] # b\n", "a": {"x": "<&>"}}`))
+	merged, err := Merge([]byte(`{"z": 12345678901234567890, "cloud-init": "#cloud-config\n# why\nruncmd: [a] # b\n", "a": {"x": "<&>"}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,58 +113,73 @@ func TestMergeKeepsOtherKeysAndTheirOrder(t *testing.T) {
 	}
 }
 
-func TestMergeBesideOtherKinds(t *testing.T) {
+func TestMergeConfig(t *testing.T) {
 	own, err := CloudConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, in := range map[string]string{
-		"script":             `{"cloud-init": "#!/bin/sh\ntrue\n"}`,
-		"list":               `{"cloud-init": ["#!/bin/sh\ntrue\n", "#cloud-config\nruncmd: [a]\n"]}`,
-		"list with the own":  `{"cloud-init": ["#!/bin/sh\ntrue\n", ` + string(mustJSON(own)) + `]}`,
-		"template of jinja":  `{"cloud-init": "## template: jinja\n#cloud-config\nruncmd: [a]\n"}`,
-		"nothing but spaces": `{"cloud-init": ""}`,
+	for name, test := range map[string]struct {
+		in       string
+		commands []string // after the boot script
+	}{
+		"nothing":     {in: "#cloud-config\n"},
+		"own again":   {in: own},
+		"commands":    {in: "#cloud-config\nruncmd:\n- a\n- b\n", commands: []string{"a", "b"}},
+		"an older":    {in: "#cloud-config\nruncmd:\n- [sh, -c, \"# muster-boot: old\\n\"]\n- a\n", commands: []string{"a"}},
+		"other keys":  {in: "#cloud-config\npackages: [vim]\n"},
+		"no commands": {in: "#cloud-config\nruncmd: []\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			merged, _, err := Merge([]byte(in))
+			merged, err := MergeConfig([]byte(test.in))
 			if err != nil {
 				t.Fatal(err)
 			}
-			entries, err := parseDocument(merged)
-			if err != nil {
-				t.Fatal(err)
+			var config struct {
+				RunCmd   []any
+				Packages []string
 			}
-			value, _ := entries.get(key)
-			parts, err := parseParts(value)
-			if err != nil || parts[len(parts)-1] != own || strings.Count(string(merged), marker) != 1 {
-				t.Errorf("the boot script is not there once, at the end: %v\n%s", err, merged)
+			if err := yaml.Unmarshal([]byte(merged), &config); err != nil || !IsCloudConfig(merged) {
+				t.Fatalf("%v: %s", err, merged)
 			}
-			again, _, err := Merge(merged)
-			if err != nil || string(again) != string(merged) {
-				t.Errorf("merging again changes it: %v\n%s", err, again)
+			want := []any{[]any{"sh", "-c", Script()}}
+			for _, command := range test.commands {
+				want = append(want, command)
+			}
+			if diff := cmp.Diff(want, config.RunCmd); diff != "" {
+				t.Error(diff)
+			}
+			if strings.Contains(test.in, "vim") != slices.Contains(config.Packages, "vim") {
+				t.Errorf("the packages are %v", config.Packages)
 			}
 		})
+	}
+	for in, want := range map[string]string{
+		"#!/bin/sh\n":                            "only a cloud-config",
+		"#cloud-config\nruncmd: reboot\n":        "line 2: runcmd is no list",
+		"#cloud-config\na: &x [1]\nb: *x\n":      "line 3: the cloud-config has an alias",
+		"#cloud-config\nb: 1\na: {b: 1, b: 2}\n": "comes twice",
+		"#cloud-config\na: " + strings.Repeat("[", 40) + strings.Repeat("]", 40): "too deeply",
+	} {
+		if _, err := MergeConfig([]byte(in)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.40q: got %v, want something about %q", in, err, want)
+		}
 	}
 }
 
 func TestMergeRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ in, want string }{
-		"no JSON":          {"#cloud-config\n", "one JSON object"},
-		"a list":           {"[]", "one JSON object"},
-		"half":             {`{"a": 1`, "at byte"},
-		"more":             {`{} {}`, "more after the end"},
-		"a key twice":      {`{"a": 1, "a": 2}`, "comes twice"},
-		"a number":         {`{"cloud-init": 1}`, "a text or a list of texts"},
-		"no YAML":          {`{"cloud-init": "#cloud-config\na: [\n"}`, "not valid YAML"},
-		"no mapping":       {`{"cloud-init": "#cloud-config\n- a\n"}`, "must be a mapping"},
-		"runcmd is a text": {`{"cloud-init": "#cloud-config\nruncmd: reboot\n"}`, "line 2: runcmd is not of the kind"},
-		"an alias":         {`{"cloud-init": "#cloud-config\na: &x [1]\nb: *x\n"}`, "line 3: the cloud-config has an alias"},
-		"a YAML key twice": {`{"cloud-init": "#cloud-config\na: 1\na: 2\n"}`, `"a"`},
-		"too long":         {strings.Repeat(" ", MaxSize+1), "has more than"},
-		"too deep":         {`{"cloud-init": "#cloud-config\na: ` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `\n"}`, "too deeply"},
+		"no JSON":     {"#cloud-config\n", "one JSON object"},
+		"a list":      {"[]", "one JSON object"},
+		"half":        {`{"a": 1`, "at byte"},
+		"more":        {`{} {}`, "more after the end"},
+		"a key twice": {`{"a": 1, "a": 2}`, "comes twice"},
+		"a number":    {`{"cloud-init": 1}`, "a text or a list of texts"},
+		"no YAML":     {`{"cloud-init": "#cloud-config\na: [\n"}`, "not valid YAML"},
+		"no mapping":  {`{"cloud-init": "#cloud-config\n- a\n"}`, "must be a mapping"},
+		"too long":    {strings.Repeat(" ", MaxSize+1), "has more than"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, _, err := Merge([]byte(test.in))
+			_, err := Merge([]byte(test.in))
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("got %v, want something about %q", err, test.want)
 			}
@@ -236,11 +233,11 @@ func FuzzMerge(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		merged, _, err := Merge(in)
+		merged, err := Merge(in)
 		if err != nil {
 			return
 		}
-		again, _, err := Merge(merged)
+		again, err := Merge(merged)
 		if err != nil || string(again) != string(merged) {
 			t.Errorf("merging again changes it: %v\n%s\n%s", err, merged, again)
 		}

@@ -124,6 +124,17 @@ func (s *story) roleID(ctx context.Context, name string) (string, error) {
 	return found.Roles[0].ID, nil
 }
 
+// assign gives (PUT) or takes (DELETE) a role in the person's project.
+func (s *story) assign(ctx context.Context, method string, p *person, role string) error {
+	id, err := s.roleID(ctx, role)
+	if err != nil {
+		return err
+	}
+	_, err = s.call(ctx, request{method: method, token: s.admin, want: http.StatusNoContent,
+		url: s.env.KeystoneURL + "/projects/" + p.projectID + "/users/" + p.id + "/roles/" + id}, nil)
+	return err
+}
+
 // auditEntry is what Muster recorded of an act.
 type auditEntry struct {
 	Outcome string

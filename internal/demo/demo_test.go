@@ -198,7 +198,7 @@ func TestEachSceneCanFail(t *testing.T) {
 				return answer(http.StatusOK, map[string]any{"muster": s.instance.metadata})
 			})
 		}, "instance web-1 is not refused"},
-		{"FreeIPA keeps an entry", 12, func(t *testing.T, s *story) {
+		{"FreeIPA keeps an entry", 13, func(t *testing.T, s *story) {
 			if err := s.env.Cloud.FreeIPA.AddHost("left.example.test", ""); err != nil {
 				t.Fatal(err)
 			}
@@ -242,7 +242,41 @@ func TestEachSceneCanFail(t *testing.T) {
 		{"nothing is revoked", 11, func(_ *testing.T, s *story) {
 			mislead(s, instead("POST", "/v1/revokeduserkeys/"+s.instance.projectID, http.StatusOK, map[string]any{}))
 		}, noNewList},
-		{"Muster does not learn of the end", 12, func(_ *testing.T, s *story) {
+		{"Keystone keeps the role", 12, func(_ *testing.T, s *story) {
+			mislead(s, func(r *http.Request) *http.Response {
+				if r.Method != "DELETE" || !strings.Contains(r.URL.Path, "/roles/") {
+					return nil
+				}
+				return answer(http.StatusNoContent, nil)
+			})
+		}, noNewList},
+		{"another role gives the account", 12, func(t *testing.T, s *story) {
+			if err := s.env.Cloud.Identity.Grant(s.alice.id, s.alice.projectID, "manager"); err != nil {
+				t.Fatal(err)
+			}
+		}, noNewList},
+		{"another certificate was revoked", 12, func(_ *testing.T, s *story) {
+			mislead(s, func(r *http.Request) *http.Response {
+				if r.Method != "DELETE" || !strings.Contains(r.URL.Path, "/roles/") {
+					return nil
+				}
+				s.alice.ssh.Certificate = s.mallory.ssh.Certificate
+				return nil
+			})
+		}, "does not revoke key-cert.pub"},
+		{"the user gets another one", 12, func(_ *testing.T, s *story) {
+			asked := 0
+			mislead(s, func(r *http.Request) *http.Response {
+				if r.Method != "POST" || !strings.HasSuffix(r.URL.Path, "/v1/usercerts") {
+					return nil
+				}
+				if asked++; asked == 1 {
+					return nil
+				}
+				return answer(http.StatusCreated, map[string]any{})
+			})
+		}, "without the role: "},
+		{"Muster does not learn of the end", 13, func(_ *testing.T, s *story) {
 			mislead(s, func(r *http.Request) *http.Response {
 				if r.Method != "DELETE" || !strings.Contains(r.URL.Path, "/servers/") {
 					return nil
@@ -250,10 +284,10 @@ func TestEachSceneCanFail(t *testing.T) {
 				return answer(http.StatusNoContent, nil)
 			})
 		}, noNewList},
-		{"the token outlives the instance", 12, func(_ *testing.T, s *story) {
+		{"the token outlives the instance", 13, func(_ *testing.T, s *story) {
 			mislead(s, instead("POST", "/noauth/hostcerts", http.StatusOK, nil))
 		}, "the token outlives its instance"},
-		{"the host stays in the list", 12, func(_ *testing.T, s *story) {
+		{"the host stays in the list", 13, func(_ *testing.T, s *story) {
 			mislead(s, instead("GET", "/v1/hosts", http.StatusOK, map[string]any{"hosts": []any{map[string]any{}}}))
 		}, "still has 1 hosts"},
 	} {

@@ -103,6 +103,7 @@ func (s *story) scenes() []scene {
 		{"The instance joins FreeIPA", "the same vendordata hold its name, its realm and a password that serves once", s.join},
 		{"Names that are taken are refused", "no instance gets the entry of another one, nor one that Muster did not make", s.refuseNames},
 		{"The user's certificate is revoked", "the next login is refused, as soon as the instance has the new list", s.revokeUser},
+		{"The user's role is removed", "Keystone's word is enough: what the role gave is revoked, and the next login refused", s.removeRole},
 		{"The instance is deleted", "its token, its certificate, its records and its place in FreeIPA end with it", s.deleteInstance},
 	}
 }
@@ -146,13 +147,7 @@ func (s *story) newPerson(ctx context.Context, name, project string) (*person, e
 	if p.id, err = s.create(ctx, "user", map[string]any{"name": name, "password": password}); err != nil {
 		return nil, err
 	}
-	role, err := s.roleID(ctx, "member")
-	if err != nil {
-		return nil, err
-	}
-	_, err = s.call(ctx, request{method: "PUT", token: s.admin, want: http.StatusNoContent,
-		url: s.env.KeystoneURL + "/projects/" + p.projectID + "/users/" + p.id + "/roles/" + role}, nil)
-	if err != nil {
+	if err := s.assign(ctx, http.MethodPut, p, "member"); err != nil {
 		return nil, err
 	}
 	if p.token, err = s.login(ctx, name, password, project); err != nil {
@@ -162,12 +157,16 @@ func (s *story) newPerson(ctx context.Context, name, project string) (*person, e
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return nil, err
 	}
-	p.ssh = openssh.Client{
-		Account: s.account, Key: filepath.Join(folder, "key"), Certificate: filepath.Join(folder, "key-cert.pub"),
-		KnownHosts: filepath.Join(folder, "known_hosts"), Command: "id -un",
-	}
-	_, err = s.programs.NewKey(ctx, p.ssh.Key, name)
-	return p, err
+	p.ssh = openssh.Client{Account: s.account, KnownHosts: filepath.Join(folder, "known_hosts"), Command: "id -un"}
+	return p, s.newKey(ctx, p, "key")
+}
+
+// newKey gives the person another key, whose certificate will lie beside it.
+func (s *story) newKey(ctx context.Context, p *person, name string) error {
+	p.ssh.Key = filepath.Join(s.env.Dir, p.name, name)
+	p.ssh.Certificate = p.ssh.Key + "-cert.pub"
+	_, err := s.programs.NewKey(ctx, p.ssh.Key, p.name)
+	return err
 }
 
 // enrolling is the metadata of an instance that wants to be in FreeIPA, with a
@@ -365,81 +364,4 @@ func (s *story) refuseThief(ctx context.Context) (string, error) {
 		}
 	}
 	return "", errors.New("the audit log does not tell of it")
-}
-
-func (s *story) revokeUser(ctx context.Context) (string, error) {
-	i := s.instance
-	if _, err := i.server.Login(ctx, s.alice.ssh); err != nil {
-		return "", fmt.Errorf("before the revocation: %w", err)
-	}
-	i.list.forgetChange()
-	begin := time.Now()
-	_, err := s.call(ctx, request{method: "POST", url: s.env.MusterURL + "/v1/revokeduserkeys/" + i.projectID, token: s.admin, want: http.StatusOK,
-		body: map[string]any{"serial": s.alice.serial, "reason": "her laptop was lost"}}, nil)
-	if err != nil {
-		return "", err
-	}
-	if err := i.list.awaitChange(ctx, s.listDeadline); err != nil {
-		return "", err
-	}
-	took := time.Since(begin)
-	if err := s.expectRevoked(ctx, s.alice.ssh.Certificate); err != nil {
-		return "", err
-	}
-	_, err = i.server.Login(ctx, s.alice.ssh)
-	var refusal *openssh.LoginError
-	if !errors.Is(err, openssh.ErrRefused) || !errors.As(err, &refusal) {
-		return "", fmt.Errorf("sshd does not refuse the revoked certificate: %w", unexpected(err))
-	}
-	if !strings.Contains(refusal.ServerLog, "revoked by file") {
-		return "", fmt.Errorf("sshd refuses the certificate for another reason: %w", err)
-	}
-	return fmt.Sprintf("the instance had the new list %v after the request; sshd says: revoked by file", took.Round(100*time.Microsecond)), nil
-}
-
-// expectRevoked lets ssh-keygen judge the instance's list.
-func (s *story) expectRevoked(ctx context.Context, certificate string) error {
-	revoked, err := s.programs.Revoked(ctx, s.instance.list.file, certificate)
-	if err == nil && !revoked {
-		err = fmt.Errorf("the instance's list does not revoke %s", filepath.Base(certificate))
-	}
-	return err
-}
-
-func (s *story) deleteInstance(ctx context.Context) (string, error) {
-	i := s.instance
-	i.list.forgetChange()
-	id := uuid.Dashed(i.id)
-	_, err := s.call(ctx, request{method: "DELETE", url: s.env.NovaURL + "/servers/" + id, token: s.alice.token, want: http.StatusNoContent}, nil)
-	if err != nil {
-		return "", err
-	}
-	// Nova announces it, and that is all that Muster gets to know.
-	if err := i.list.awaitChange(ctx, s.listDeadline); err != nil {
-		return "", err
-	}
-	if err := s.expectRevoked(ctx, i.path("host-cert.pub")); err != nil {
-		return "", err
-	}
-	careful := s.alice.ssh
-	careful.RevokedHosts = i.list.file
-	if _, err := i.server.Login(ctx, careful); !errors.Is(err, openssh.ErrHostRefused) {
-		return "", fmt.Errorf("with the list, ssh does not refuse the host: %w", unexpected(err))
-	}
-	if _, err := s.askHostCert(ctx, i.key, http.StatusNotFound); err != nil {
-		return "", fmt.Errorf("the token outlives its instance: %w", err)
-	}
-	var left struct{ Hosts []struct{ ID string } }
-	_, err = s.call(ctx, request{method: "GET", url: s.env.MusterURL + "/v1/hosts", token: s.alice.token, want: http.StatusOK}, &left)
-	if err != nil {
-		return "", err
-	}
-	if len(left.Hosts) != 0 {
-		return "", fmt.Errorf("the project still has %d hosts", len(left.Hosts))
-	}
-	if err := s.awaitGone(ctx); err != nil {
-		return "", err
-	}
-	return "the token is unknown (404), the host certificate revoked, the list of hosts empty, FreeIPA as it was before",
-		s.expectAudit(ctx, "instance.delete", "ok", 1)
 }

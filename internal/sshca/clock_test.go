@@ -57,6 +57,52 @@ func TestClockComesBack(t *testing.T) {
 	}
 }
 
+// TestClockAheadAtRevocation: what is revoked while the clock runs so far ahead
+// that all certificates look expired is revoked when it is right again.
+func TestClockAheadAtRevocation(t *testing.T) {
+	const ahead = 60 * 24 * time.Hour
+	for name, revoke := range map[string]func(*world, store.UserCert) error{
+		"of a user in a project": func(w *world, _ store.UserCert) error {
+			_, err := w.Revoke(t.Context(), Actor{}, store.RevocationOrder{ProjectID: blue, UserID: alice})
+			return err
+		},
+		"of a user everywhere": func(w *world, _ store.UserCert) error {
+			_, err := w.RevokeUser(t.Context(), Actor{}, alice, "left")
+			return err
+		},
+		"of all users": func(w *world, _ store.UserCert) error {
+			_, err := w.Revoke(t.Context(), Actor{}, store.RevocationOrder{ProjectID: blue, AllUsers: true})
+			return err
+		},
+		"of a key": func(w *world, cert store.UserCert) error {
+			_, err := w.Revoke(t.Context(), Actor{}, store.RevocationOrder{ProjectID: blue, Fingerprint: cert.Fingerprint})
+			return err
+		},
+		"of a key ID": func(w *world, cert store.UserCert) error {
+			_, err := w.Revoke(t.Context(), Actor{}, store.RevocationOrder{ProjectID: blue, KeyID: cert.KeyID})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.directory.grant(alice, blue, "member")
+			cert := w.issueFor(t, newKey(t))
+			w.clock.advance(ahead)
+			if err := revoke(w, cert); err != nil {
+				t.Fatal(err)
+			}
+			w.clock.advance(-ahead)
+			if !w.revokedNow(t, cert) {
+				t.Error("the clock is right again, and the certificate is not in the list")
+			}
+			recorded, err := w.store.UserCert(t.Context(), cert.Serial)
+			if err != nil || recorded.RevokedAt.IsZero() {
+				t.Errorf("the certificate is not recorded as revoked: %v", err)
+			}
+		})
+	}
+}
+
 // TestClockGoesBack: what was issued under a clock that ran ahead is not given
 // out again, and no serial comes twice.
 func TestClockGoesBack(t *testing.T) {

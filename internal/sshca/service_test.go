@@ -732,7 +732,7 @@ func TestNoCertificateOutlivesItsCA(t *testing.T) {
 
 func TestKeyIDIsOneCleanLine(t *testing.T) {
 	for name, want := range map[string]string{
-		"alice": "alice_7", "a\nb": "a?b_7", "ä\x00": "ä?_7", strings.Repeat("é", 200): strings.Repeat("é", 127) + "_7",
+		"alice": "alice_7", "a\nb": "a?b_7", "ä\x00": "ä?_7", strings.Repeat("é", 200): strings.Repeat("é", 119) + "_7",
 	} {
 		if got := keyID(name, 7); got != want {
 			t.Errorf("keyID(%q) = %q, want %q", name, got, want)

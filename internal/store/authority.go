@@ -54,7 +54,7 @@ type AuthorityKey struct {
 func (a Authority) check() error {
 	var c check
 	c.id("project ID", a.ProjectID)
-	c.text("name of the project", a.Name, maxName)
+	c.name("name of the project", a.Name)
 	c.that(len(a.Keys) > 0 && len(a.Keys) <= maxDetails, "an authority has from 1 to 64 keys")
 	for _, k := range a.Keys {
 		c.id("key ID", k.ID)

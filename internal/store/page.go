@@ -82,7 +82,7 @@ func (c *conditions) where() string {
 // The widths of columns, in bytes.
 const (
 	maxID      = 64
-	maxName    = 255
+	maxName    = 255 // a name of Keystone's has as many characters, see check.name
 	maxText    = 1024
 	maxLine    = 16384 // a public key or certificate
 	maxJSON    = 32768
@@ -105,6 +105,14 @@ func (c *check) text(name, value string, limit int) {
 	case !plain(value):
 		c.err = fmt.Errorf("%s: %w: not UTF-8, or with a zero byte", name, ErrInvalid)
 	}
+}
+
+// name checks a name of Keystone's, which has up to 255 characters.
+func (c *check) name(name, value string) {
+	if c.err == nil && utf8.RuneCountInString(value) > maxName {
+		c.err = fmt.Errorf("%s: %w: longer than %d characters", name, ErrInvalid, maxName)
+	}
+	c.text(name, value, utf8.UTFMax*maxName)
 }
 
 // id checks an ID that must be there.

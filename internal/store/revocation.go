@@ -46,8 +46,8 @@ type RevocationOrder struct {
 	Serial    uint64 // a user or host certificate
 	// Serials are user certificates, at most MaxSerials. Those that are unknown, expired or revoked are passed over.
 	Serials        []uint64
-	UserID         string // all the user's certificates that have not expired
-	AllUsers       bool   // all users' certificates that have not expired
+	UserID         string // all the user's certificates that are recorded
+	AllUsers       bool   // all users' certificates that are recorded
 	Fingerprint    string // SHA256:... of a user's or host's key
 	KeyID          string
 	AuthorityKeyID string
@@ -59,7 +59,7 @@ type RevocationOrder struct {
 // RevocationResult says what Revoke did.
 type RevocationResult struct {
 	Version      uint64 // of the project's log after the call
-	Certificates int    // how many certificates were marked
+	Certificates int    // how many certificates were marked that had not expired
 	Already      bool   // all of it was revoked before; nothing was written
 }
 
@@ -121,7 +121,8 @@ type revocationLog struct {
 	order   RevocationOrder
 	version uint64
 	entries [][]any
-	marked  int
+	marked  int // certificates
+	good    int // those of them that had not expired
 }
 
 // openLog locks the log. ErrNotFound if the project has no authority.
@@ -183,11 +184,17 @@ func scanMarkedCert(r scanner) (markedCert, error) {
 
 const selectMarked = "SELECT serial, authority_key_id, expires_at, revoked_at FROM "
 
-// find returns at most limit certificates of the project, neither expired nor revoked, that match and have a greater serial.
+// find returns at most limit certificates of the project, not revoked yet, that match and have a greater serial. Expired ones are among them:
+// our clock may run ahead, and what is not revoked now would be good again once it is right. Of a whole generation, which may have signed
+// very many and whose own entry covers them, they are left out.
 func (l *revocationLog) find(t *tx, in marking, condition, value string, after uint64, limit int) ([]markedCert, error) {
+	from := int64(0)
+	if l.order.AuthorityKeyID != "" {
+		from = micros(l.order.At)
+	}
 	return listTx(t, scanMarkedCert, selectMarked+string(in)+" WHERE "+condition+
 		" AND project_id = ? AND serial > ? AND revoked_at = 0 AND expires_at > ? ORDER BY serial LIMIT ?",
-		value, l.order.ProjectID, int64(after), micros(l.order.At), limit)
+		value, l.order.ProjectID, int64(after), from, limit)
 }
 
 // mark sets the time of revocation.
@@ -197,6 +204,11 @@ func (l *revocationLog) mark(t *tx, in marking, certs []markedCert) error {
 		serials[i] = int64(c.serial)
 	}
 	l.marked += len(certs)
+	for _, c := range certs {
+		if c.expires > micros(l.order.At) {
+			l.good++
+		}
+	}
 	return inChunks(serials, func(list string, values []any) error {
 		_, err := t.exec("UPDATE "+string(in)+" SET revoked_at = ? WHERE serial IN "+list, append([]any{micros(l.order.At)}, values...)...)
 		return err
@@ -268,7 +280,7 @@ type cursor struct{ user, host uint64 }
 func (r *revoking) commit() bool {
 	wrote := r.log.marked > 0 || len(r.log.entries) > 0
 	r.result.Version = r.log.version
-	r.result.Certificates += r.log.marked
+	r.result.Certificates += r.log.good
 	if r.entry != nil {
 		r.result.Already = !wrote
 	}
@@ -416,10 +428,9 @@ func (l *revocationLog) revokeAuthorityKey(t *tx, id string) error {
 	return err
 }
 
-// UserProjects returns the projects in which a user has certificates that are neither expired nor revoked.
+// UserProjects returns the projects in which a user has certificates that are recorded and not revoked, expired or not (see find).
 func (s *Store) UserProjects(ctx context.Context, userID string) ([]string, error) {
-	all, err := list(ctx, s, scanString, `SELECT DISTINCT project_id FROM user_cert WHERE user_id = ? AND revoked_at = 0 AND expires_at > ?
-		ORDER BY project_id`, userID, micros(s.now()))
+	all, err := list(ctx, s, scanString, "SELECT DISTINCT project_id FROM user_cert WHERE user_id = ? AND revoked_at = 0 ORDER BY project_id", userID)
 	if err != nil {
 		return nil, fmt.Errorf("projects of a user: %w", err)
 	}

@@ -34,7 +34,7 @@ func (u UserCert) row() ([]any, error) {
 	var c check
 	c.id("project ID", u.ProjectID)
 	c.id("user ID", u.UserID)
-	c.text("user name", u.UserName, maxName)
+	c.name("user name", u.UserName)
 	c.text("profile", u.Profile, maxName)
 	principals := encodeList(u.Principals)
 	c.certificate(u.Serial, principals, u.Fingerprint, u.MD5, u.KeyID, u.AuthorityKeyID, u.Cert, u.ExpiresAt)

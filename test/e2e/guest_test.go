@@ -52,18 +52,42 @@ type identity struct {
 // boot boots an instance, and returns when Nova has built it.
 func (s *site) boot(t testing.TB, owner *cloud.Session, name string, metadata map[string]string) *guest {
 	t.Helper()
-	id, err := owner.Boot(t.Context(), cloud.Server{Name: name, Image: s.image, Flavor: s.flavor, Network: s.network, Metadata: metadata})
+	return s.bootOf(t, owner, s.image, name, metadata)
+}
+
+func (s *site) bootOf(t testing.TB, owner *cloud.Session, image, name string, metadata map[string]string) *guest {
+	t.Helper()
+	id, err := owner.Boot(t.Context(), cloud.Server{Name: name, Image: image, Flavor: s.flavor, Network: s.network, Metadata: metadata})
 	must(t, err)
 	must(t, owner.AwaitActive(t.Context(), id, patience))
 	return &guest{site: s, id: id, project: owner.ProjectID, owner: owner, folder: t.TempDir(), changed: make(chan struct{}, 1)}
 }
 
-// read reads what Muster tells the instance, by all three calls.
-func (g *guest) read(t testing.TB) map[string]identity {
+// read reads what Muster tells the instance, by all three calls, until all that
+// is wanted has answered: on a busy machine Nova does not wait for every answer,
+// and an instance reads again.
+func (g *guest) read(t testing.TB, wanted ...func(map[string]identity) bool) map[string]identity {
 	t.Helper()
-	answers, err := g.fetch(t.Context())
-	must(t, err)
-	return answers
+	var told map[string]identity
+	eventually(t, func(ctx context.Context) error {
+		var err error
+		told, err = g.fetch(ctx)
+		for _, fits := range append(wanted, hasTokens) {
+			if err == nil && !fits(told) {
+				err = fmt.Errorf("not all of the metadata are there: %+v", told)
+			}
+		}
+		return err
+	})
+	return told
+}
+
+func hasTokens(told map[string]identity) bool {
+	return told["muster"].Token != "" && told["tatu"].Token != ""
+}
+
+func hasPasswords(told map[string]identity) bool {
+	return told["muster"].OTP != "" && told["join"].OTP != ""
 }
 
 func (g *guest) fetch(ctx context.Context) (map[string]identity, error) {
@@ -99,9 +123,6 @@ func (g *guest) setUp(t testing.TB) {
 	must(t, err)
 	g.account = who.Username
 	g.metadata = g.read(t)["muster"]
-	if g.metadata.Token == "" || g.metadata.UserCA == "" || g.metadata.Endpoint == "" {
-		t.Fatalf("the instance's metadata lack what Muster has to say: %+v", g.metadata)
-	}
 	public, err := g.programs.NewKey(t.Context(), g.path("host"), "")
 	must(t, err)
 	nobody := deployment.As(g.metadata.Endpoint, deployment.Person{})

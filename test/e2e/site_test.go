@@ -31,7 +31,7 @@ const (
 	// ipaUser is who Muster is in FreeIPA.
 	ipaUser = "nova/muster." + ipaDomain
 	// startTimeout bounds the start of a replica, on a busy machine.
-	startTimeout = time.Minute
+	startTimeout = 3 * time.Minute
 )
 
 // site is a Muster beside a cloud, with a FreeIPA of its own.
@@ -208,9 +208,12 @@ func (r *replica) follow(log interface{ Read([]byte) (int, error) }, kept *recen
 	lines := bufio.NewScanner(log)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		kept.add(lines.Text())
 		var line struct{ Msg, Listener, URL string }
-		if json.Unmarshal(lines.Bytes(), &line) != nil || line.Msg != "Listening" {
+		err := json.Unmarshal(lines.Bytes(), &line)
+		if err != nil || line.Msg != "request" {
+			kept.add(lines.Text())
+		}
+		if err != nil || line.Msg != "Listening" {
 			continue
 		}
 		found[line.Listener] = strings.TrimPrefix(line.URL, "http://")

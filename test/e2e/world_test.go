@@ -25,6 +25,7 @@ type world struct {
 	transport                            string // Muster's transport_url
 	topic                                string // of Nova's notifications, for Muster
 	image, flavor, network, public       string
+	asking                               string             // an image with ipa_enroll
 	broker                               *services.RabbitMQ // nil: not ours to stop
 	// real: what takes the real services minutes is played smaller.
 	real bool
@@ -51,7 +52,7 @@ func newRealWorld(t testing.TB) *world {
 	t.Helper()
 	o := real.get(t)
 	w := &world{authURL: o.AuthURL, metadataURL: o.MetadataURL, metadataSecret: o.MetadataSecret, password: o.Password,
-		transport: o.TransportURL, topic: o.Topic, image: o.Image, flavor: o.Flavor, network: o.Network, public: o.PublicNetwork,
+		transport: o.TransportURL, topic: o.Topic, image: o.Image, asking: o.AskingImage, flavor: o.Flavor, network: o.Network, public: o.PublicNetwork,
 		broker: o.Broker, real: true}
 	w.listen = func(t testing.TB) (main, join net.Listener) { return listen(t, o.Vendordata), listen(t, o.Join) }
 	w.speaking = func(_ testing.TB, format string) *world {
@@ -84,9 +85,11 @@ func newDevWorld(t testing.TB, format string) *world {
 	c.Notifier.To(publisher)
 	w.authURL, w.metadataURL = c.AuthURL(), c.MetadataURL()
 	properties := map[string]string{"os_distro": "debian", "os_version": "12"}
-	if w.image, err = c.Images.Add(image.Image{Name: "tiny", Visibility: "public", Properties: properties}); err != nil {
-		t.Fatal(err)
-	}
+	w.image, err = c.Images.Add(image.Image{Name: "tiny", Visibility: "public", Properties: properties})
+	must(t, err)
+	properties = map[string]string{"os_distro": "debian", "os_version": "12", "ipa_enroll": "True"}
+	w.asking, err = c.Images.Add(image.Image{Name: "asking", Visibility: "public", Properties: properties})
+	must(t, err)
 	w.listen = func(t testing.TB) (main, join net.Listener) {
 		main, join = listen(t, "127.0.0.1:0"), listen(t, "127.0.0.1:0")
 		base := "http://" + main.Addr().String() + "/v1"
@@ -121,7 +124,7 @@ func (w *world) admin(t testing.TB) *cloud.Session {
 
 // patience is how long something may take that is sure to happen. Machines that
 // run tests are busy.
-const patience = 2 * time.Minute
+const patience = 3 * time.Minute
 
 // eventually asks until the answer is nil.
 func eventually(t testing.TB, ask func(context.Context) error) {

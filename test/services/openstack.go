@@ -60,9 +60,10 @@ type OpenStack struct {
 	// listens there yet. In vendor_data2.json the answers are called muster
 	// (POST /v1/vendordata), tatu (/v1/novavendordata) and join, of Join.
 	Vendordata, Join string
-	// What instances are made of: an image, a flavor, a network, and the
-	// network that floating IPs come from.
-	Image, Flavor, Network, PublicNetwork string
+	// What instances are made of: an image, another one that asks for
+	// enrolment (ipa_enroll), a flavor, a network, and the network that floating
+	// IPs come from.
+	Image, AskingImage, Flavor, Network, PublicNetwork string
 	// Broker is stopped and started by tests.
 	Broker *RabbitMQ `json:"-"`
 

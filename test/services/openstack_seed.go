@@ -87,7 +87,7 @@ func (o *OpenStack) seedCloud(ctx context.Context) error {
 	body := object{"flavor": object{"name": "tiny", "ram": 64, "vcpus": 1, "disk": 1}}
 	err = admin.Call(ctx, "compute", http.MethodPost, "/flavors", body, &flavor)
 	o.Flavor = flavor.Flavor.ID
-	if err := cmp.Or(err, o.seedImage(ctx, admin), o.seedNetworks(ctx, admin)); err != nil {
+	if err := cmp.Or(err, o.seedImages(ctx, admin), o.seedNetworks(ctx, admin)); err != nil {
 		return err
 	}
 	return cloud.Await(ctx, daemonTimeout, func(ctx context.Context) error {
@@ -100,15 +100,20 @@ func (o *OpenStack) seedCloud(ctx context.Context) error {
 	})
 }
 
-func (o *OpenStack) seedImage(ctx context.Context, admin *cloud.Session) error {
-	var image struct{ ID string }
-	err := admin.Call(ctx, "image", http.MethodPost, "/images", object{"name": "tiny", "disk_format": "raw", "container_format": "bare",
-		"visibility": "public", "os_distro": "debian", "os_version": "12"}, &image)
-	if err != nil {
-		return err
+func (o *OpenStack) seedImages(ctx context.Context, admin *cloud.Session) error {
+	for id, enroll := range map[*string]string{&o.Image: "False", &o.AskingImage: "True"} {
+		var made struct{ ID string }
+		err := admin.Call(ctx, "image", http.MethodPost, "/images", object{"name": "tiny", "disk_format": "raw", "container_format": "bare",
+			"visibility": "public", "os_distro": "debian", "os_version": "12", "ipa_enroll": enroll}, &made)
+		if err != nil {
+			return err
+		}
+		*id = made.ID
+		if err := admin.Upload(ctx, made.ID, make([]byte, 512)); err != nil {
+			return err
+		}
 	}
-	o.Image = image.ID
-	return admin.Upload(ctx, image.ID, make([]byte, 512))
+	return nil
 }
 
 // seedNetworks makes a network for instances, and one outside, with a router

@@ -102,7 +102,7 @@ type Client struct {
 func New(cfg Config) (*Client, error) {
 	endpoint, err := url.Parse(cfg.Endpoint)
 	if err != nil || (endpoint.Scheme != "http" && endpoint.Scheme != "https") || endpoint.Host == "" || endpoint.User != nil {
-		return nil, fmt.Errorf("Muster's address %q is not a URL of the form https://HOST:PORT", cfg.Endpoint)
+		return nil, fmt.Errorf("api_endpoint in the vendordata, %q, is not a URL of the form https://HOST:PORT", cfg.Endpoint)
 	}
 	cfg.Endpoint = strings.TrimRight(endpoint.String(), "/")
 	if cfg.Now == nil {
@@ -179,7 +179,7 @@ func (c *Client) State(ctx context.Context, signer ssh.Signer) (agentapi.State, 
 	var state agentapi.State
 	err := c.signed(ctx, signer, agentapi.PathState, func(s agentapi.Signed) any { return agentapi.StateRequest{Signed: s} }, &state)
 	if err == nil && (state.Version == "" || state.ProjectID == "") {
-		err = errors.New("Muster's answer says no state")
+		err = errors.New("the answer holds no state; check api_endpoint")
 	}
 	return state, err
 }
@@ -334,7 +334,7 @@ func readAll(r io.Reader, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%w: the answer breaks off: %w", ErrAway, err)
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("Muster's answer has more than %d bytes", limit)
+		return nil, fmt.Errorf("the answer has more than %d bytes", limit)
 	}
 	return data, nil
 }

@@ -79,7 +79,7 @@ func ParseCert(line string) (*ssh.Certificate, error) {
 // key, in the same order. sshd refuses to start with one that does not fit.
 func checkCerts(certs []agentapi.HostCert, pubKeys []string) ([]agentapi.HostCert, error) {
 	if len(certs) != len(pubKeys) {
-		return nil, fmt.Errorf("Muster gave %d certificates for %d keys", len(certs), len(pubKeys))
+		return nil, fmt.Errorf("there came %d certificates for %d keys", len(certs), len(pubKeys))
 	}
 	asked, err := parseKeys(pubKeys)
 	if err != nil {
@@ -91,7 +91,7 @@ func checkCerts(certs []agentapi.HostCert, pubKeys []string) ([]agentapi.HostCer
 			return nil, err
 		}
 		if !bytes.Equal(cert.Key.Marshal(), asked[i].Marshal()) {
-			return nil, errors.New("Muster gave a certificate for another key than was asked for")
+			return nil, errors.New("there came a certificate for another key than was asked for")
 		}
 		certs[i].PubKey = pubKeys[i]
 	}

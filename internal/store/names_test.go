@@ -1,0 +1,30 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestLongNames: Keystone's names have up to 255 characters, of up to four
+// bytes each.
+func TestLongNames(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		longest := strings.Repeat("🔑", 255)
+		a := Authority{ProjectID: id(1), Name: longest, CreatedAt: f.clock.Now(), Keys: []AuthorityKey{
+			{ID: id(10), ProjectID: id(1), Role: RoleUser, Generation: 1, Algorithm: "ed25519", PublicKey: "A", CreatedAt: f.clock.Now(), State: KeyActive},
+		}}
+		if err := f.store().CreateAuthority(t.Context(), a, Audit{}); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, must(f.store().Authority(t.Context(), id(1)))(t).Name, longest)
+		c := f.userCert(t, 1, 50, 1)
+		c.UserName = longest
+		f.insert(t, c)
+		equal(t, must(f.store().UserCert(t.Context(), c.Serial))(t).UserName, longest)
+		c.UserName, c.Serial = longest+"x", c.Serial+1
+		isError(t, f.store().InsertUserCert(t.Context(), c, Audit{}), ErrInvalid)
+	})
+}

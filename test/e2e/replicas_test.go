@@ -1,0 +1,79 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-cloud/muster/test/cloud"
+)
+
+const (
+	// stormSize is how many instances come and go.
+	stormSize = 200
+	// stormWidth is how many do at once.
+	stormWidth = 8
+)
+
+// Two replicas share a database and a broker. One is killed in the middle of a
+// storm of boots and deletes: nothing is left in the end.
+func TestStorm(t *testing.T) {
+	inEachWorld(t, func(t *testing.T, w *world) {
+		s := newSite(t, w)
+		s.addForeign(t)
+		before := s.directory()
+		first := s.start(t, "one")
+		s.start(t, "two")
+		owner := s.member(t, s.newProject(t, unique("shop"))).session
+		guests := make([]*guest, stormSize)
+		var booted atomic.Int64
+		began := time.Now()
+		group, ctx := errgroup.WithContext(t.Context())
+		group.SetLimit(stormWidth)
+		for i := range guests {
+			group.Go(func() error {
+				guests[i] = &guest{site: s, owner: owner, project: owner.ProjectID}
+				err := guests[i].comeAndGo(ctx)
+				if booted.Add(1) == stormSize/2 {
+					first.kill()
+				}
+				return err
+			})
+		}
+		must(t, group.Wait())
+		t.Logf("%d instances came and went in %v", stormSize, time.Since(began).Round(time.Second))
+		ended := time.Now()
+		s.awaitNothing(t, before, guests...)
+		t.Logf("nothing was left %v after the last one", time.Since(ended).Round(100*time.Millisecond))
+	})
+}
+
+// comeAndGo boots an instance that is enrolled, and deletes it.
+func (g *guest) comeAndGo(ctx context.Context) error {
+	var err error
+	s := g.site
+	g.id, err = g.owner.Boot(ctx, cloud.Server{Name: unique("web"), Image: s.image, Flavor: s.flavor, Network: s.network, Metadata: enrolling()})
+	if err != nil {
+		return err
+	}
+	if err := g.owner.AwaitActive(ctx, g.id, patience); err != nil {
+		return err
+	}
+	// Without the metadata an instance has no identity, and nobody minds. The
+	// boot goes on if Muster dies while it answers.
+	told, err := g.fetch(ctx)
+	if err != nil {
+		return err
+	}
+	g.metadata = told["muster"]
+	if err := g.owner.DeleteServer(ctx, g.id); err != nil {
+		return err
+	}
+	return g.owner.AwaitNoServer(ctx, g.id, patience)
+}

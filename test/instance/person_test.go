@@ -1,0 +1,209 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/muster-cloud/muster/test/deployment"
+	"github.com/muster-cloud/muster/test/machine"
+)
+
+// Why ssh did not let somebody in.
+var (
+	errRefused     = errors.New("sshd refused the login")
+	errHostRefused = errors.New("ssh refused the host")
+)
+
+// sshTimeout bounds a login with its command.
+const sshTimeout = 30 * time.Second
+
+// person is somebody with a key outside of the instances.
+type person struct {
+	name, id string
+	folder   string
+	client   *deployment.Client
+	agent    string // the socket of the person's ssh-agent, once there is one
+}
+
+func (p *person) key() string { return filepath.Join(p.folder, "key") }
+
+func (p *person) write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(p.folder, name), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *person) read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(p.folder, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// login is one log-in by ssh.
+type login struct {
+	account string
+	command string
+	name    string   // by which the host is known; empty: the machine's name
+	forward bool     // the person's agent
+	options []string // further ones of ssh
+}
+
+// ssh logs in, trusting nothing but the line of the authority, and returns what
+// the command wrote. Errors wrap errRefused, errHostRefused, or are the command's.
+func (p *person) ssh(ctx context.Context, m *machine.Machine, l login) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, sshTimeout)
+	defer cancel()
+	if l.name == "" {
+		l.name = m.Name
+	}
+	args := []string{"-F", "none", "-T", "-l", l.account}
+	for _, option := range append([]string{
+		"BatchMode=yes", "StrictHostKeyChecking=yes", "UserKnownHostsFile=" + filepath.Join(p.folder, "known_hosts"),
+		"GlobalKnownHostsFile=none", "UpdateHostKeys=no", "IdentitiesOnly=yes", "IdentityFile=" + p.key(),
+		"CertificateFile=" + p.key() + "-cert.pub", "PreferredAuthentications=publickey", "ControlPath=none",
+		"ConnectTimeout=5", "LogLevel=ERROR", "HostKeyAlias=" + l.name,
+	}, l.options...) {
+		args = append(args, "-o", option)
+	}
+	if l.forward {
+		args = append(args, "-A")
+	}
+	command := exec.CommandContext(ctx, "ssh", append(args, m.Address.String(), l.command)...)
+	command.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.folder}
+	if l.forward {
+		command.Env = append(command.Env, "SSH_AUTH_SOCK="+p.agent)
+	}
+	var complaint strings.Builder
+	command.Stderr = &complaint
+	output, err := command.Output()
+	if err == nil {
+		return string(output), nil
+	}
+	return string(output), fmt.Errorf("%w: %s", reason(err, complaint.String()), strings.TrimSpace(complaint.String()))
+}
+
+// reason tells ssh's own failures, for which it has the exit code 255, from
+// those of the command.
+func reason(err error, complaint string) error {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 255 {
+		return err
+	}
+	switch {
+	case strings.Contains(complaint, "Permission denied"):
+		return errRefused
+	case strings.Contains(complaint, "Host key verification failed"), strings.Contains(complaint, "host key is known"):
+		return errHostRefused
+	}
+	return err
+}
+
+// enter logs in, and fails the test unless the command ran in the account.
+func (p *person) enter(t *testing.T, m *machine.Machine, account string) {
+	t.Helper()
+	output, err := p.ssh(t.Context(), m, login{account: account, command: "id -un"})
+	if err != nil || output != account+"\n" {
+		t.Fatalf("%s as %s: %q %v\n%s", p.name, account, output, err, sshdLog(m))
+	}
+}
+
+// startAgent starts an ssh-agent that holds the key and its certificate.
+func (p *person) startAgent(t *testing.T) {
+	t.Helper()
+	p.agent = filepath.Join(p.folder, "agent")
+	command := exec.Command("ssh-agent", "-D", "-a", p.agent)
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	eventually(t, 5*time.Second, func() error {
+		_, err := os.Stat(p.agent)
+		return err
+	})
+	p.loadAgent(t)
+}
+
+// loadAgent puts the key, with the certificate of now, into the agent.
+func (p *person) loadAgent(t *testing.T) {
+	t.Helper()
+	for _, args := range [][]string{{"-q", "-D"}, {"-q", p.key()}} {
+		command := exec.Command("ssh-add", args...)
+		command.Env = []string{"SSH_AUTH_SOCK=" + p.agent}
+		if output, err := command.CombinedOutput(); err != nil {
+			t.Fatalf("ssh-add: %v: %s", err, output)
+		}
+	}
+}
+
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	output, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, output)
+	}
+	return string(output)
+}
+
+// eventually asks until there is no error any more, or fails the test.
+func eventually(t *testing.T, limit time.Duration, ask func() error) {
+	t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := ask()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v: %v", limit, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// awaitSSH returns when the machine's sshd answers, which it doesn't for a
+// moment after it was told to reload.
+func awaitSSH(t *testing.T, m *machine.Machine) {
+	t.Helper()
+	eventually(t, 10*time.Second, func() error {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(m.Address, 22).String(), time.Second)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(time.Second))
+		_, err = conn.Read(make([]byte, 4))
+		return err
+	})
+}
+
+// sshdLog is what the machine's sshd has said.
+func sshdLog(m *machine.Machine) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	output, err := m.Run(ctx, "journalctl", "-b", "--no-pager", "-o", "cat", "-t", "sshd")
+	if err != nil {
+		return err.Error()
+	}
+	return output
+}

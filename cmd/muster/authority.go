@@ -19,10 +19,10 @@ import (
 var caRoles = []string{"user", "host"}
 
 func newAuthority(p *program) *cobra.Command {
-	return group("authority", "Look after a project's CAs", `See the generations of a project's user CA and host CA, add a new one, and end the
-trust in an old one.
+	return group("authority", "Look after a project's CAs", `See the generations of a project's user CA and host CA, add a new one, and end
+the trust in an old one.
 
-States: active (signs, and is trusted), trusted (no longer signs), revoked (neither).`,
+States: active (signs, and is trusted), trusted (no longer signs), revoked.`,
 		newAuthorityShow(p),
 		newAuthorityRotate(p),
 		newAuthorityRetire(p),
@@ -148,13 +148,14 @@ func newAuthorityRetire(p *program) *cobra.Command {
 	var flags authorityFlags
 	cmd := &cobra.Command{
 		Use: "retire user|host GENERATION", Short: "End the trust in an old key pair", Args: cobra.ExactArgs(2),
-		Long: `End the trust in a generation that no longer signs. It is revoked in the project's
-list, so that instances without muster-agent stop trusting it too, and with it
-all certificates that it signed. It cannot be undone; repeating it changes nothing.
+		Long: `End the trust in a generation that no longer signs. It is revoked in the
+project's list, so that instances without muster-agent stop trusting it too, and
+with it all certificates that it signed. It cannot be undone; repeating it
+changes nothing.
 
-Before retiring a generation of the host CA, see that all instances have renewed:
-one whose certificates were all signed by it can't prove any more who it is, and
-needs a rebuild.
+Before retiring a generation of the host CA, see that all instances have
+renewed: one whose certificates were all signed by it can't prove any more who
+it is, and needs a rebuild.
 
 ` + loginHelp,
 		Example: `  muster authority retire user 1

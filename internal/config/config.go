@@ -56,6 +56,8 @@ type Config struct {
 	Glance             Glance
 	Converge           Converge
 	Nova               Nova
+	Neutron            Neutron
+	DNS                DNS
 	Notifications      Notifications
 	Rabbit             Rabbit
 	API                API
@@ -234,7 +236,7 @@ type Converge struct {
 	Interval          time.Duration // from one whole comparison to the next
 	GuardPercent      int           // a comparison takes away no more than this share of a kind
 	GuardCount        int           // unless it is less than this many
-	CallsPerSecond    int           // to Keystone and Nova
+	CallsPerSecond    int           // to Keystone, Nova and Neutron
 	Workers           int
 }
 
@@ -243,6 +245,22 @@ type Nova struct {
 	EndpointOverride *url.URL // nil: from the catalog
 	Interface        string   // "public", "internal" or "admin"
 	Timeout          time.Duration
+}
+
+// Neutron is [neutron]: how addresses are asked for.
+type Neutron struct {
+	Enabled          bool
+	EndpointOverride *url.URL // nil: from the catalog
+	Interface        string   // "public", "internal" or "admin"
+	Timeout          time.Duration
+}
+
+// DNS is [dns]: which addresses get records.
+type DNS struct {
+	Enabled          bool
+	FloatingNetworks []string // IDs, or "*": any
+	FixedNetworks    []string // IDs, or "*": any
+	Reverse          string   // "required", "optional" or "off"
 }
 
 // Notifications is [notifications]: what Muster listens to.

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // enrolment judges [ipa], [enroll] and [project:NAME].
@@ -35,8 +37,20 @@ func (r *rules) enrolment() {
 			r.refuse(section, []string{"allowed_classes"}, "a class without a name", "write names separated by commas, or *")
 		}
 	}
+	r.networks("floating_networks", r.cfg.DNS.FloatingNetworks)
+	r.networks("fixed_networks", r.cfg.DNS.FixedNetworks)
 	if enroll.Enabled {
 		r.ipaLogin()
+	}
+}
+
+// networks judges an option of [dns]. Names are no good: every project may call
+// a network of its own as it likes.
+func (r *rules) networks(option string, networks []string) {
+	for _, network := range networks {
+		if _, err := uuid.Parse(network); err != nil && network != "*" {
+			r.refuse("dns", []string{option}, "not a list of networks' IDs", "write IDs separated by commas, as openstack network list shows them, or *")
+		}
 	}
 }
 

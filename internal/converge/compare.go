@@ -187,7 +187,7 @@ func (c *Comparison) compare(ctx context.Context, order Order) (report Report, a
 		return report, nil, err
 	}
 	s := &survey{controllers: c.cfg.Controllers, started: c.cfg.Now()}
-	for _, look := range []func(context.Context) (*findings, error){s.projects, s.grants, s.instances} {
+	for _, look := range []func(context.Context) (*findings, error){s.projects, s.grants, s.instances, s.addresses} {
 		found, err := look(ctx)
 		if err != nil {
 			return Report{}, nil, fmt.Errorf("compare with the cloud: %w", err)

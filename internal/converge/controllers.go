@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"golang.org/x/time/rate"
 
+	"github.com/muster-cloud/muster/internal/dns"
 	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/sshca"
@@ -47,6 +49,24 @@ type Nova interface {
 	Server(ctx context.Context, id string) (openstack.Server, error)
 	RebuiltAt(ctx context.Context, id string) (time.Time, error)
 	EachServer(ctx context.Context, do func(openstack.Server) error) error
+}
+
+// Neutron knows which addresses instances have. Where something is missing in
+// its lists, CheckRights tells whether that is certain.
+type Neutron interface {
+	CheckRights(ctx context.Context) error
+	InstancePorts(ctx context.Context, instanceID string) ([]openstack.Port, error)
+	PortFloatingIPs(ctx context.Context, portIDs []string) ([]openstack.FloatingIP, error)
+	EachPort(ctx context.Context, do func(openstack.Port) error) error
+	EachFloatingIP(ctx context.Context, do func(openstack.FloatingIP) error) error
+}
+
+// DNS has the address records of instances. It knows which of them Muster made.
+type DNS interface {
+	Records(fqdn string, addresses []netip.Addr) ([]dns.Record, error)
+	Set(ctx context.Context, instanceID, fqdn string, addresses []netip.Addr) error
+	Trim(ctx context.Context, instanceID, fqdn string, addresses []netip.Addr) error
+	RemoveAll(ctx context.Context, instanceID string) error
 }
 
 // Enrolments get instances into FreeIPA and out again. Repeats, and instances
@@ -91,6 +111,13 @@ type Records interface {
 	RebuildsSeen(ctx context.Context, instanceIDs []string) (map[string]time.Time, error)
 	SeeRebuild(ctx context.Context, instanceID string, at time.Time) error
 	ForgetRebuild(ctx context.Context, instanceID string) error
+
+	Addresses(ctx context.Context, instanceID string) ([]store.Address, error)
+	AddressesOf(ctx context.Context, instanceIDs []string) (map[string][]store.Address, error)
+	AllAddresses(ctx context.Context, after store.Address, limit int) ([]store.Address, error)
+	AddressHolders(ctx context.Context, sourceID string) ([]string, error)
+	SetAddresses(ctx context.Context, instanceID string, addresses []store.Address) error
+	ObjectsOf(ctx context.Context, kind store.ObjectKind, instanceIDs []string) (map[string][]store.Object, error)
 }
 
 // Config is what Controllers are made of.
@@ -101,14 +128,19 @@ type Config struct {
 	Authority  Authority  // needed
 	Records    Records    // needed
 	Enrolments Enrolments // nil: instances are not enrolled
+	Neutron    Neutron    // nil: nobody is asked which addresses instances have
+	DNS        DNS        // nil: instances get no records; else Neutron is needed
 
+	// Published says which addresses go to DNS.
+	Published Published
 	// CreateAuthorities makes an authority for every project, before anybody
 	// asks for one.
 	CreateAuthorities bool
 	// Grace is how long a project is gone before its authority is retired.
 	// Default 7 days.
 	Grace time.Duration
-	// CallsPerSecond bounds the questions to Keystone and Nova. Default 100.
+	// CallsPerSecond bounds the questions to Keystone, Nova and Neutron. Default
+	// 100.
 	CallsPerSecond int
 
 	Now    func() time.Time
@@ -129,6 +161,9 @@ var actor = sshca.Actor{UserName: "converge"}
 func New(cfg Config) (*Controllers, error) {
 	if cfg.Keystone == nil || cfg.Caches == nil || cfg.Nova == nil || cfg.Authority == nil || cfg.Records == nil {
 		return nil, errors.New("converge: keystone, caches, nova, authority and records are needed")
+	}
+	if cfg.DNS != nil && cfg.Neutron == nil {
+		return nil, errors.New("converge: DNS without neutron, which knows the addresses")
 	}
 	cfg.Grace = cmp.Or(cfg.Grace, 7*24*time.Hour)
 	cfg.CallsPerSecond = cmp.Or(cfg.CallsPerSecond, 100)
@@ -157,8 +192,7 @@ func (c *Controllers) Forget(key Key) {
 	}
 }
 
-// Converge implements Controller. Nothing is done for an address: only DNS
-// would depend on it.
+// Converge implements Controller.
 func (c *Controllers) Converge(ctx context.Context, hint Hint) (further []Key, err error) {
 	id := hint.Key.ID
 	switch hint.Key.Kind {
@@ -177,6 +211,8 @@ func (c *Controllers) Converge(ctx context.Context, hint Hint) (further []Key, e
 		return c.domain(ctx)
 	case Instance:
 		return nil, c.instance(ctx, hint)
+	case Address:
+		return c.address(ctx, id)
 	}
 	return nil, nil
 }

@@ -16,23 +16,27 @@ import (
 
 // kept is what Muster keeps of an instance.
 type kept struct {
-	id       string
-	instance store.Instance // zero: it has no SSH identity
-	enrolled bool
-	joined   time.Time // when it was known to have joined FreeIPA, at the latest; zero: not known
-	since    time.Time // when Muster first heard of it
+	id        string
+	instance  store.Instance  // zero: it has no SSH identity
+	enrolment store.Enrolment // zero: it has none, and had none lately
+	enrolled  bool
+	joined    time.Time // when it was known to have joined FreeIPA, at the latest; zero: not known
+	since     time.Time // when Muster first heard of it
 }
 
 // instance: one that Nova no longer has loses its identity; one that was
 // rebuilt gets a new one-time token, and a new password in FreeIPA; one whose
-// metadata names other services than before gets those. Whatever else happens
-// to an instance, it stays who it is: when it is stopped, shelved, resized,
-// moved, or its display name changed. Most hints concern instances that Muster
-// has nothing of, and cost a look-up.
+// metadata names other services than before gets those; its addresses are
+// followed. Whatever else happens to an instance, it stays who it is: when it
+// is stopped, shelved, resized, moved, or its display name changed. Most hints
+// concern instances that Muster has nothing of, and cost a look-up.
 func (c *Controllers) instance(ctx context.Context, hint Hint) error {
 	k, err := c.kept(ctx, hint.Key.ID)
-	if err != nil || k.since.IsZero() {
+	if err != nil {
 		return err
+	}
+	if k.since.IsZero() {
+		return c.tidy(ctx, k.enrolment)
 	}
 	if err := c.pace.Wait(ctx); err != nil {
 		return err
@@ -44,7 +48,13 @@ func (c *Controllers) instance(ctx context.Context, hint Hint) error {
 	if err != nil {
 		return err
 	}
-	if err := c.rebuilt(ctx, k, server, hint.Rebuilt); err != nil || !k.enrolled {
+	// What waits for DNS must not keep the rest waiting, nor the other way round.
+	return errors.Join(c.update(ctx, k, server, hint.Rebuilt), c.follow(ctx, k, server.ProjectID))
+}
+
+// update sees to what Nova says of an instance that is there.
+func (c *Controllers) update(ctx context.Context, k kept, server openstack.Server, rebuilt bool) error {
+	if err := c.rebuilt(ctx, k, server, rebuilt); err != nil || !k.enrolled {
 		return err
 	}
 	return c.cfg.Enrolments.Update(ctx, k.id, server.Metadata)
@@ -61,14 +71,14 @@ func (c *Controllers) kept(ctx context.Context, id string) (kept, error) {
 	if c.cfg.Enrolments == nil {
 		return k, nil
 	}
-	enrolment, err := c.cfg.Records.Enrolment(ctx, id)
+	k.enrolment, err = c.cfg.Records.Enrolment(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return k, nil
 	}
-	if err == nil && stays(enrolment) {
-		k.enrolled, k.joined = true, joinedAt(enrolment)
-		if k.since.IsZero() || enrolment.CreatedAt.Before(k.since) {
-			k.since = enrolment.CreatedAt
+	if err == nil && stays(k.enrolment) {
+		k.enrolled, k.joined = true, joinedAt(k.enrolment)
+		if k.since.IsZero() || k.enrolment.CreatedAt.Before(k.since) {
+			k.since = k.enrolment.CreatedAt
 		}
 	}
 	return k, err
@@ -88,6 +98,9 @@ func (c *Controllers) remove(ctx context.Context, k kept) error {
 		}
 	}
 	if err := c.cfg.Records.ForgetRebuild(ctx, k.id); err != nil {
+		return err
+	}
+	if err := c.cfg.Records.SetAddresses(ctx, k.id, nil); err != nil {
 		return err
 	}
 	if k.instance.ID == "" {

@@ -23,6 +23,13 @@ import (
 // lost if the hint is offered again, to whichever replica.
 var ErrStopped = errors.New("the queue of keys has stopped")
 
+// errOperator is part of what a Controller returns when repeating alone does not
+// help, but somebody must do something elsewhere. Such a key is tried seldom.
+var errOperator = errors.New("somebody must act")
+
+// operatorRetry is how many times the longest pause it then is.
+const operatorRetry = 6
+
 // A Controller makes what Muster keeps of one entity agree with the cloud. It
 // may return further keys that are to be worked on because of this one.
 type Controller interface {
@@ -382,9 +389,15 @@ func (q *Queue) putOff(ctx context.Context, j job, cause error) error {
 	if j.claim != nil {
 		attempts += j.claim.key.Attempts
 	}
-	pause := q.pause(attempts)
+	pause, level := q.pause(attempts), slog.LevelWarn
+	if errors.Is(cause, errOperator) {
+		pause = operatorRetry * q.cfg.LastRetry
+		if attempts > 1 || j.origin == fromKey {
+			level = slog.LevelDebug // it was said when somebody hinted it
+		}
+	}
 	key := j.hint.Key
-	q.cfg.Logger.WarnContext(ctx, "A key did not converge; it will be tried again", "key", key.String(), "attempts", attempts, "after", pause, "error", cause)
+	q.cfg.Logger.Log(ctx, level, "A key did not converge; it will be tried again", "key", key.String(), "attempts", attempts, "after", pause, "error", cause)
 	err := q.cfg.Pending.DeferKey(ctx, store.PendingKey{
 		Kind: string(key.Kind), ID: key.ID, Rebuilt: j.hint.Rebuilt, Attempts: attempts, NextAt: q.cfg.Now().Add(pause), LastError: cause.Error(),
 	})

@@ -123,15 +123,29 @@ func (w *world) renew() {
 
 func (w *world) newNova() *openstack.Servers {
 	w.t.Helper()
-	nova, err := openstack.NewServers(openstack.Config{
-		Auth: gophercloud.AuthOptions{IdentityEndpoint: w.cloud.AuthURL(), Username: "muster", Password: musterPassword, DomainID: "default",
-			Scope: &gophercloud.AuthScope{ProjectName: "service", DomainID: "default"}},
-		Transport: http.DefaultTransport,
-	})
+	nova, err := openstack.NewServers(w.logIn("muster", musterPassword))
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return nova
+}
+
+func (w *world) newNeutron(user, password string) *openstack.Networks {
+	w.t.Helper()
+	neutron, err := openstack.NewNetworks(w.logIn(user, password))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return neutron
+}
+
+// logIn is a user's, in project service.
+func (w *world) logIn(user, password string) openstack.Config {
+	return openstack.Config{
+		Auth: gophercloud.AuthOptions{IdentityEndpoint: w.cloud.AuthURL(), Username: user, Password: password, DomainID: "default",
+			Scope: &gophercloud.AuthScope{ProjectName: "service", DomainID: "default"}},
+		Transport: http.DefaultTransport,
+	}
 }
 
 var errBroken = errors.New("broken off")

@@ -26,6 +26,15 @@ type survey struct {
 
 	domains map[string]bool // whether they are enabled
 	enabled map[string]bool // projects, with their domains taken into account
+
+	servers map[compact]server // Nova's
+	kept    map[compact]bool   // instances that Muster keeps something of
+}
+
+// server is what is kept of one of Nova's.
+type server struct {
+	project  compact
+	launched int64 // microseconds
 }
 
 var (
@@ -216,18 +225,19 @@ const enrolmentsAtOnce = 500
 // was rebuilt, or names other services, without Muster's knowledge.
 func (s *survey) instances(ctx context.Context) (*findings, error) {
 	found := &findings{kind: Instance}
-	launched := make(map[compact]int64)
+	s.servers, s.kept = make(map[compact]server), make(map[compact]bool)
 	if err := s.controllers.pace.Wait(ctx); err != nil {
 		return nil, err
 	}
 	listed := make([]openstack.Server, 0, enrolmentsAtOnce)
-	err := s.controllers.cfg.Nova.EachServer(ctx, func(server openstack.Server) error {
-		id, ok := compactID(server.ID)
+	err := s.controllers.cfg.Nova.EachServer(ctx, func(one openstack.Server) error {
+		id, ok := compactID(one.ID)
 		if !ok {
 			return nil
 		}
-		launched[id] = server.LaunchedAt.UnixMicro()
-		if listed = append(listed, server); len(listed) < enrolmentsAtOnce {
+		project, _ := compactID(one.ProjectID)
+		s.servers[id] = server{project, one.LaunchedAt.UnixMicro()}
+		if listed = append(listed, one); len(listed) < enrolmentsAtOnce {
 			return nil
 		}
 		err := s.compareMetadata(ctx, found, listed)
@@ -240,11 +250,10 @@ func (s *survey) instances(ctx context.Context) (*findings, error) {
 	if err != nil {
 		return nil, err
 	}
-	counted := make(map[compact]bool)
-	if err := s.compareInstances(ctx, found, launched, counted); err != nil {
+	if err := s.compareInstances(ctx, found); err != nil {
 		return nil, err
 	}
-	return found, s.compareEnrolments(ctx, found, launched, counted)
+	return found, s.compareEnrolments(ctx, found)
 }
 
 // compareMetadata finds enrolled instances that were rebuilt, or name other
@@ -294,7 +303,7 @@ func (s *survey) lookAtRelaunched(ctx context.Context, found *findings, launched
 
 const notListed = "the instance is not in Nova's list"
 
-func (s *survey) compareInstances(ctx context.Context, found *findings, launched map[compact]int64, counted map[compact]bool) error {
+func (s *survey) compareInstances(ctx context.Context, found *findings) error {
 	for page := (store.Page{Limit: store.MaxPageLimit}); ; {
 		instances, err := s.controllers.cfg.Records.Instances(ctx, store.Filter{}, page)
 		if err != nil || len(instances) == 0 {
@@ -303,12 +312,12 @@ func (s *survey) compareInstances(ctx context.Context, found *findings, launched
 		again := make(map[string]time.Time)
 		for _, instance := range instances {
 			id, _ := compactID(instance.ID)
-			at, there := launched[id]
-			counted[id] = true
+			listed, there := s.servers[id]
+			s.kept[id] = true
 			found.total++
 			switch used := instance.Token.UsedAt; {
-			case there && relaunched(time.UnixMicro(at), used):
-				again[instance.ID] = time.UnixMicro(at)
+			case there && relaunched(time.UnixMicro(listed.launched), used):
+				again[instance.ID] = time.UnixMicro(listed.launched)
 			case !there && instance.CreatedAt.Before(s.started):
 				found.suspect(instance.ID, notListed)
 			}
@@ -321,7 +330,7 @@ func (s *survey) compareInstances(ctx context.Context, found *findings, launched
 }
 
 // compareEnrolments finds what has an enrolment and no SSH identity.
-func (s *survey) compareEnrolments(ctx context.Context, found *findings, launched map[compact]int64, counted map[compact]bool) error {
+func (s *survey) compareEnrolments(ctx context.Context, found *findings) error {
 	if s.controllers.cfg.Enrolments == nil {
 		return nil
 	}
@@ -332,11 +341,12 @@ func (s *survey) compareEnrolments(ctx context.Context, found *findings, launche
 		}
 		for _, enrolment := range enrolments {
 			id, _ := compactID(enrolment.InstanceID)
-			if counted[id] || !stays(enrolment) {
+			if s.kept[id] || !stays(enrolment) {
 				continue
 			}
+			s.kept[id] = true
 			found.total++
-			if _, there := launched[id]; !there && enrolment.CreatedAt.Before(s.started) {
+			if _, there := s.servers[id]; !there && enrolment.CreatedAt.Before(s.started) {
 				found.suspect(enrolment.InstanceID, notListed)
 			}
 		}

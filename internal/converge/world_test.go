@@ -25,6 +25,7 @@ import (
 	"github.com/muster-cloud/muster/internal/devcloud"
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/devcloud/devcloudtest"
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/sshca"
 	"github.com/muster-cloud/muster/internal/store"
@@ -42,6 +43,7 @@ type world struct {
 	enrolled *enrolments
 	cfg      converge.Config
 	queue    *converge.Queue
+	endQueue func()
 	compare  *converge.Comparison
 	token    string // the administrator's
 }
@@ -104,8 +106,17 @@ const (
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	w := newWorldWith(t, nil)
+	w.rebuildControllers()
+	return w
+}
+
+// newWorldWith has a FreeIPA too, unless it is nil. Nobody works on keys yet.
+func newWorldWith(t testing.TB, directory *freeipa.Config) *world {
+	t.Helper()
 	w := &world{t: t, clock: &clock{}, enrolled: &enrolments{}}
-	w.cloud = devcloudtest.Start(t, devcloud.Config{Passwords: map[string]string{"admin": adminPassword, "muster": musterPassword}})
+	w.cloud = devcloudtest.Start(t, devcloud.Config{FreeIPA: directory,
+		Passwords: map[string]string{"admin": adminPassword, "muster": musterPassword}})
 	var err error
 	if w.token, err = w.cloud.Identity.Token("admin", adminPassword, "admin"); err != nil {
 		t.Fatal(err)
@@ -123,7 +134,6 @@ func newWorld(t testing.TB) *world {
 		Keystone: w.keystone, Caches: w.keystone, Nova: w.newNova(), Authority: w.ca, Records: w.store, Enrolments: w.enrolled,
 		CallsPerSecond: 100_000, Now: w.clock.Now,
 	}
-	w.rebuildControllers()
 	return w
 }
 
@@ -188,7 +198,20 @@ func (w *world) rebuildControllers() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	run(w.t, w.queue.Run)
+	ctx, end := context.WithCancel(context.Background())
+	w.endQueue = end
+	queue := w.queue
+	run(w.t, func(outer context.Context) error {
+		stop := context.AfterFunc(outer, end)
+		defer stop()
+		return queue.Run(ctx)
+	})
+}
+
+// restart takes over a change of w.cfg, and works on keys in no other way.
+func (w *world) restart() {
+	w.endQueue()
+	w.rebuildControllers()
 }
 
 // ask makes an administrator's call to Keystone.

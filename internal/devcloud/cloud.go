@@ -3,10 +3,10 @@
 
 // Package devcloud is a small OpenStack in one process that speaks the real
 // wire protocols on loopback: Keystone v3 (room identity), Nova with its dynamic
-// vendordata and its metadata service (room compute), Glance (room image) and,
-// if wanted, a FreeIPA (room freeipa). What happens in Keystone and Nova is
-// announced by notifications (room messaging). It is for `muster dev`, the demo
-// and tests.
+// vendordata and its metadata service (room compute), Neutron (room network),
+// Glance (room image) and, if wanted, a FreeIPA (room freeipa). What happens in
+// Keystone, Nova and Neutron is announced by notifications (room messaging). It
+// is for `muster dev`, the demo and tests.
 //
 // It keeps everything in memory, checks no quota, starts no machine, and is
 // never used by the production rooms.
@@ -29,6 +29,7 @@ import (
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
 	"github.com/muster-cloud/muster/internal/devcloud/image"
 	"github.com/muster-cloud/muster/internal/devcloud/messaging"
+	"github.com/muster-cloud/muster/internal/devcloud/network"
 )
 
 // shutdownTime is how long requests under way may take to finish.
@@ -64,6 +65,7 @@ type Config struct {
 type Cloud struct {
 	Identity *identity.Service
 	Compute  *compute.Service
+	Network  *network.Service
 	Images   *image.Service
 	FreeIPA  *freeipa.Server // nil: there is none
 	// Notifier carries what the services announce; see its method To.
@@ -89,6 +91,7 @@ func New(cfg Config) (*Cloud, error) {
 	mux := http.NewServeMux()
 	mux.Handle("/identity/", http.StripPrefix("/identity", c.Identity))
 	mux.Handle("/compute/", http.StripPrefix("/compute", c.Compute))
+	mux.Handle("/network/", http.StripPrefix("/network", c.Network))
 	mux.Handle("/image/", http.StripPrefix("/image", c.Images))
 	mux.Handle("/openstack/", c.Compute)
 	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
@@ -101,9 +104,14 @@ func (c *Cloud) addServices(cfg Config) error {
 		Notifier: c.Notifier, CADF: cfg.IdentityFormat == "cadf"})
 	c.Identity.AddService("compute", "nova", c.ComputeURL())
 	c.Identity.AddService("image", "glance", c.ImageURL())
+	c.Identity.AddService("network", "neutron", c.NetworkURL())
 	var err error
+	c.Network, err = network.New(network.Config{URL: c.NetworkURL(), Keystone: c.Identity, Now: cfg.Now, Notifier: c.Notifier})
+	if err != nil {
+		return err
+	}
 	c.Compute, err = compute.New(compute.Config{
-		URL: c.ComputeURL(), Keystone: c.Identity, MetadataSecret: cmp.Or(cfg.MetadataSecret, rand.Text()),
+		URL: c.ComputeURL(), Keystone: c.Identity, Network: c.Network, MetadataSecret: cmp.Or(cfg.MetadataSecret, rand.Text()),
 		VendordataTargets: cfg.VendordataTargets, VendordataTimeout: cfg.VendordataTimeout,
 		Now: cfg.Now, Logger: cfg.Logger, Notifier: c.Notifier, NotificationFormat: cfg.ComputeFormat,
 	})
@@ -170,6 +178,9 @@ func (c *Cloud) AuthURL() string { return c.root + "/identity/v3" }
 
 // ComputeURL is Nova's address, ending in /v2.1.
 func (c *Cloud) ComputeURL() string { return c.root + "/compute/v2.1" }
+
+// NetworkURL is Neutron's address, without version.
+func (c *Cloud) NetworkURL() string { return c.root + "/network" }
 
 // ImageURL is Glance's address, without version.
 func (c *Cloud) ImageURL() string { return c.root + "/image" }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"github.com/muster-cloud/muster/internal/devcloud"
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/devcloud/devcloudtest"
+	"github.com/muster-cloud/muster/internal/devcloud/network"
 	"github.com/muster-cloud/muster/internal/notify"
 )
 
@@ -175,7 +177,7 @@ func TestInstancesAreAnnounced(t *testing.T) {
 			if err := cloud.Compute.Delete(id); err != nil {
 				t.Fatal(err)
 			}
-			all := r.take(t, cloud)
+			all := from("nova", r.take(t, cloud))
 			if len(all) != len(names) {
 				t.Fatalf("%d notifications, want %d", len(all), len(names))
 			}
@@ -183,6 +185,58 @@ func TestInstancesAreAnnounced(t *testing.T) {
 				compare(t, name, all[i])
 			}
 		})
+	}
+}
+
+// from leaves what one service sent.
+func from(exchange string, all []sent) []sent {
+	return slices.DeleteFunc(all, func(one sent) bool { return one.Exchange != exchange })
+}
+
+// TestAddressesAreAnnounced does what was done when Neutron's messages were
+// recorded.
+func TestAddressesAreAnnounced(t *testing.T) {
+	cloud := devcloudtest.Start(t, devcloud.Config{})
+	r := &recorder{}
+	cloud.Notifier.To(r)
+	project := cloud.Identity.ProjectID("demo")
+	loose := must(cloud.Network.AddPort(network.Port{Name: "explicit-port", ProjectID: project}))(t)
+	id := must(cloud.Compute.Boot(t.Context(), compute.Server{Name: "web", ProjectID: project, UserID: cloud.Identity.UserID("demo")}))(t)
+	first := must(cloud.Network.CreateFloatingIP(project, ""))(t)
+	for _, to := range []string{cloud.Network.PortOf(id), "", cloud.Network.PortOf(id)} {
+		if err := cloud.Network.Associate(first.ID, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Nobody is told that the floating IP leads nowhere now.
+	if err := cloud.Compute.Delete(id); err != nil {
+		t.Fatal(err)
+	}
+	second := must(cloud.Network.CreateFloatingIP(project, loose))(t)
+	for _, err := range []error{cloud.Network.DeleteFloatingIP(second.ID), cloud.Network.DeleteFloatingIP(first.ID), cloud.Network.DeletePort(loose)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := []string{"port.create.end-1", "port.create.end-2", "port.update.end-2", "floatingip.create.end-1", "floatingip.update.end-associate-1",
+		"floatingip.update.end-disassociate-2", "floatingip.update.end-associate-3", "port.delete.end-1", "floatingip.create.end-2",
+		"floatingip.delete.end-1", "floatingip.delete.end-2", "port.delete.end-2"}
+	all := from("neutron", r.take(t, cloud))
+	if len(all) != len(names) {
+		t.Fatalf("%d notifications, want %d", len(all), len(names))
+	}
+	for i, name := range names {
+		compare(t, "neutron-"+name, all[i])
+	}
+}
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
 	}
 }
 

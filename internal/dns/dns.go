@@ -8,12 +8,17 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/muster-cloud/muster/internal/store"
 )
@@ -68,76 +73,149 @@ type Objects interface {
 	ForgetObject(ctx context.Context, o store.Object) error
 }
 
+// Reverse says what of PTR records.
+type Reverse string
+
+// What of PTR records.
+const (
+	ReverseRequired Reverse = "required" // each address has one; that its zone is missing is an error
+	ReverseOptional Reverse = "optional" // where there is a zone for it
+	ReverseOff      Reverse = "off"      // none: the reverse zones are somebody else's
+)
+
 // Config is what a Service is made of. Objects and Provider are needed.
 type Config struct {
-	Objects   Objects
-	Provider  Provider
-	NoReverse bool // no PTR records: the reverse zones are somebody else's
-	Logger    *slog.Logger
+	Objects    Objects
+	Provider   Provider
+	Reverse    Reverse // default ReverseRequired
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
 }
 
 // Service keeps address records. It is safe for simultaneous use.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg     Config
+	changes *prometheus.CounterVec
+}
 
 // New returns a service whose parts fit together.
 func New(cfg Config) (*Service, error) {
 	if cfg.Objects == nil || cfg.Provider == nil {
 		return nil, errors.New("dns: objects and provider are needed")
 	}
+	cfg.Reverse = cmp.Or(cfg.Reverse, ReverseRequired)
+	if cfg.Reverse != ReverseRequired && cfg.Reverse != ReverseOptional && cfg.Reverse != ReverseOff {
+		return nil, fmt.Errorf("dns: reverse records %q: must be %q, %q or %q", cfg.Reverse, ReverseRequired, ReverseOptional, ReverseOff)
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Service{cfg: cfg}, nil
+	return &Service{cfg: cfg, changes: promauto.With(cfg.Registerer).NewCounterVec(prometheus.CounterOpts{
+		Name: "muster_dns_changes_total", Help: "Changes of DNS records, by type of record and outcome.",
+	}, []string{"type", "outcome"})}, nil
 }
 
-// Add makes the records of one address of an instance: the address record, then the PTR record. Repeats do no harm. What fails is
-// done by a repetition. *NoZoneError, also if only the reverse zone is missing; ErrInvalid.
-func (s *Service) Add(ctx context.Context, instanceID, fqdn string, address netip.Addr) error {
-	records, err := s.records(fqdn, address)
+// Set makes the records of an instance's addresses: those of these addresses are there afterwards, and none that was made for the instance
+// before and is not theirs. What is recorded as made is believed to be there. It goes on after a failure, and returns the failures; a
+// repetition does what is left. ErrInvalid; *NoZoneError, also if only a reverse zone is missing, but only if that is all that is wrong.
+func (s *Service) Set(ctx context.Context, instanceID, fqdn string, addresses []netip.Addr) error {
+	return s.set(ctx, instanceID, fqdn, addresses, true)
+}
+
+// Trim is Set, but that it makes no record.
+func (s *Service) Trim(ctx context.Context, instanceID, fqdn string, addresses []netip.Addr) error {
+	return s.set(ctx, instanceID, fqdn, addresses, false)
+}
+
+func (s *Service) set(ctx context.Context, instanceID, fqdn string, addresses []netip.Addr, add bool) error {
+	wanted, err := s.Records(fqdn, addresses)
 	if err != nil {
 		return err
 	}
-	for _, r := range records {
-		if err := s.add(ctx, instanceID, r); err != nil {
-			return fmt.Errorf("add the record %s: %w", r, err)
-		}
-	}
-	return nil
-}
-
-// Remove removes the records that were made for one address of an instance. Repeats do no harm.
-func (s *Service) Remove(ctx context.Context, instanceID, fqdn string, address netip.Addr) error {
-	records, err := s.records(fqdn, address)
-	if err != nil {
-		return err
-	}
-	objects, err := s.cfg.Objects.Objects(ctx, instanceID)
-	if err != nil {
-		return err
-	}
-	for _, r := range records {
-		for _, o := range objects {
-			if o.Kind == store.ObjectRecord && o.Name == r.String() {
-				if err := s.remove(ctx, o); err != nil {
-					return err
-				}
-			}
-		}
-	}
-	return nil
-}
-
-// RemoveAll removes all records that were made for an instance. Repeats do no harm. It goes on after a failure, and returns the failures.
-func (s *Service) RemoveAll(ctx context.Context, instanceID string) error {
-	objects, err := s.cfg.Objects.Objects(ctx, instanceID)
+	there, err := s.recorded(ctx, instanceID)
 	if err != nil {
 		return err
 	}
 	var failures []error
-	for _, o := range objects {
-		if o.Kind == store.ObjectRecord {
+	made := make(map[Record]bool)
+	for _, o := range there {
+		r, err := parseRecord(o.Name)
+		switch {
+		case err != nil:
+			failures = append(failures, err)
+		case !slices.Contains(wanted, r):
 			failures = append(failures, s.remove(ctx, o))
+		default:
+			made[r] = o.State == store.ObjectMade
 		}
+	}
+	for _, r := range wanted {
+		if add && !made[r] {
+			failures = append(failures, s.addWanted(ctx, instanceID, r))
+		}
+	}
+	return worst(failures)
+}
+
+// worst leaves missing zones out where there are other failures, that may pass by themselves.
+func worst(failures []error) error {
+	others := slices.DeleteFunc(slices.Clone(failures), func(err error) bool {
+		_, missing := errors.AsType[*NoZoneError](err)
+		return missing
+	})
+	return cmp.Or(errors.Join(others...), errors.Join(failures...))
+}
+
+// Records returns the records that addresses have under a host name, each once. ErrInvalid.
+func (s *Service) Records(fqdn string, addresses []netip.Addr) ([]Record, error) {
+	var all []Record
+	for _, address := range addresses {
+		records, err := s.records(fqdn, address)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range records {
+			if !slices.Contains(all, r) {
+				all = append(all, r)
+			}
+		}
+	}
+	return all, nil
+}
+
+// addWanted makes a record, or does without where that may be.
+func (s *Service) addWanted(ctx context.Context, instanceID string, r Record) error {
+	err := s.add(ctx, instanceID, r)
+	if _, missing := errors.AsType[*NoZoneError](err); missing && r.Type == PTR && s.cfg.Reverse == ReverseOptional {
+		s.cfg.Logger.DebugContext(ctx, "An address has no PTR record, for there is no zone for it", "record", r.String())
+		return nil
+	}
+	if err != nil {
+		s.count(r, "failed")
+		return fmt.Errorf("add the record %s: %w", r, err)
+	}
+	return nil
+}
+
+func (s *Service) count(r Record, outcome string) {
+	s.changes.WithLabelValues(string(r.Type), outcome).Inc()
+}
+
+// recorded are an instance's DNS records, whoever made them.
+func (s *Service) recorded(ctx context.Context, instanceID string) ([]store.Object, error) {
+	objects, err := s.cfg.Objects.Objects(ctx, instanceID)
+	return slices.DeleteFunc(objects, func(o store.Object) bool { return o.Kind != store.ObjectRecord }), err
+}
+
+// RemoveAll removes all records that were made for an instance. Repeats do no harm. It goes on after a failure, and returns the failures.
+func (s *Service) RemoveAll(ctx context.Context, instanceID string) error {
+	there, err := s.recorded(ctx, instanceID)
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, o := range there {
+		failures = append(failures, s.remove(ctx, o))
 	}
 	return errors.Join(failures...)
 }
@@ -157,7 +235,7 @@ func (s *Service) records(fqdn string, address netip.Addr) ([]Record, error) {
 		kind = A
 	}
 	records := []Record{{name, kind, address.String()}}
-	if !s.cfg.NoReverse {
+	if s.cfg.Reverse != ReverseOff {
 		records = append(records, Record{reverseName(address), PTR, name})
 	}
 	return records, nil
@@ -171,14 +249,15 @@ func (s *Service) add(ctx context.Context, instanceID string, r Record) error {
 	if err != nil {
 		return err
 	}
-	known, err := s.known(ctx, object)
+	own, others, err := s.users(ctx, object)
 	if err != nil {
 		return err
 	}
-	if has && known.State == "" {
+	switch {
+	case has && own == "" && !others:
 		s.cfg.Logger.InfoContext(ctx, "A DNS record was there before; it is left alone", "record", r.String(), "instance", instanceID)
-	}
-	if has && known.State != store.ObjectIntended {
+		return nil
+	case has && own != "" && own != store.ObjectIntended:
 		return nil
 	}
 	if _, err := s.cfg.Objects.IntendObject(ctx, object); err != nil {
@@ -187,30 +266,34 @@ func (s *Service) add(ctx context.Context, instanceID string, r Record) error {
 	if err := s.cfg.Provider.Add(ctx, r); err != nil {
 		return err
 	}
+	s.count(r, "added")
 	return s.cfg.Objects.SettleObject(ctx, object, store.ObjectMade)
 }
 
-// known returns what is recorded of an object; its zero value if nothing is.
-func (s *Service) known(ctx context.Context, object store.Object) (store.Object, error) {
-	users, err := s.cfg.Objects.ObjectUsers(ctx, object.Kind, []string{object.Name})
-	if err != nil {
-		return store.Object{}, err
-	}
-	for _, o := range users {
+// users returns what is recorded of an object for its instance ("": nothing), and whether Muster made it, or may have, for another one.
+func (s *Service) users(ctx context.Context, object store.Object) (own store.ObjectState, others bool, err error) {
+	all, err := s.cfg.Objects.ObjectUsers(ctx, object.Kind, []string{object.Name})
+	for _, o := range all {
 		if o.InstanceID == object.InstanceID {
-			return o, nil
+			own = o.State
+		} else if o.State != store.ObjectFound {
+			others = true
 		}
 	}
-	return store.Object{}, nil
+	return own, others, err
 }
 
-// remove removes a record that is recorded. A zone that is gone has taken its records along.
+// remove removes a record that is recorded, unless another instance has it too. A zone that is gone has taken its records along.
 func (s *Service) remove(ctx context.Context, o store.Object) error {
 	r, err := parseRecord(o.Name)
 	if err != nil {
 		return err
 	}
-	if o.State != store.ObjectFound {
+	_, others, err := s.users(ctx, o)
+	if err != nil {
+		return err
+	}
+	if o.State != store.ObjectFound && !others {
 		err = s.cfg.Provider.Remove(ctx, r)
 	}
 	if zone, ok := errors.AsType[*NoZoneError](err); ok {
@@ -218,8 +301,10 @@ func (s *Service) remove(ctx context.Context, o store.Object) error {
 		err = nil
 	}
 	if err != nil {
+		s.count(r, "failed")
 		return fmt.Errorf("remove the record %s: %w", r, err)
 	}
+	s.count(r, "removed")
 	return s.cfg.Objects.ForgetObject(ctx, o)
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +93,32 @@ func (w *world) records(zone, name string) map[string][]string { return w.ipa.Re
 
 var addr = netip.MustParseAddr
 
+// Add makes the records of one address more.
+func (w *world) Add(ctx context.Context, instanceID, fqdn string, address netip.Addr) error {
+	records, err := w.Records(fqdn, []netip.Addr{address})
+	for _, r := range records {
+		if err == nil {
+			err = w.addWanted(ctx, instanceID, r)
+		}
+	}
+	return err
+}
+
+// Remove removes the records of one address, and leaves the others.
+func (w *world) Remove(ctx context.Context, instanceID, fqdn string, address netip.Addr) error {
+	records, err := w.Records(fqdn, []netip.Addr{address})
+	if err != nil {
+		return err
+	}
+	there, err := w.recorded(ctx, instanceID)
+	for _, o := range there {
+		if err == nil && slices.ContainsFunc(records, func(r Record) bool { return r.String() == o.Name }) {
+			err = w.remove(ctx, o)
+		}
+	}
+	return err
+}
+
 func TestAddresses(t *testing.T) {
 	w := newWorld(t, "77.168.192.in-addr.arpa.", "d.f.ip6.arpa.")
 	ctx := t.Context()
@@ -152,7 +179,7 @@ func TestMissingZone(t *testing.T) {
 		t.Error(err)
 	}
 	equal(t, w.records("example.test", "web"), map[string][]string{"arecord": {"10.0.0.1"}})
-	w.cfg.NoReverse = true
+	w.cfg.Reverse = ReverseOff
 	must(t, w.Add(t.Context(), instance, "web.example.test", addr("10.0.0.2")))
 	must(t, w.RemoveAll(t.Context(), instance))
 	equal(t, w.records("example.test", "web"), map[string][]string(nil))
@@ -187,7 +214,7 @@ func TestForeignRecords(t *testing.T) {
 // TestZoneGone forgets records whose zone was removed.
 func TestZoneGone(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.NoReverse = true
+	w.cfg.Reverse = ReverseOff
 	must(t, w.Add(t.Context(), instance, "web.example.test", addr("10.0.0.1")))
 	_, err := w.store.IntendObject(t.Context(), store.Object{Kind: store.ObjectRecord, Name: "web.gone.example A 10.0.0.1", InstanceID: instance})
 	must(t, err)
@@ -195,6 +222,82 @@ func TestZoneGone(t *testing.T) {
 	objects, err := w.store.Objects(t.Context(), instance)
 	must(t, err)
 	equal(t, len(objects), 0)
+}
+
+// TestSet has the records follow the addresses.
+func TestSet(t *testing.T) {
+	w := newWorld(t, "10.in-addr.arpa.")
+	ctx := t.Context()
+	steps := []struct {
+		trim      bool
+		addresses []string
+		want      []string
+	}{
+		{false, []string{"10.0.0.1", "10.0.0.1", "::ffff:10.0.0.1"}, []string{"10.0.0.1"}},
+		{false, []string{"10.0.0.1", "10.0.0.2"}, []string{"10.0.0.1", "10.0.0.2"}},
+		{true, []string{"10.0.0.2", "10.0.0.3"}, []string{"10.0.0.2"}},
+		{false, []string{"10.0.0.3"}, []string{"10.0.0.3"}},
+		{false, nil, nil},
+	}
+	for _, step := range steps {
+		for range 2 {
+			var addresses []netip.Addr
+			for _, text := range step.addresses {
+				addresses = append(addresses, addr(text))
+			}
+			if step.trim {
+				must(t, w.Trim(ctx, instance, "web.example.test", addresses))
+			} else {
+				must(t, w.Set(ctx, instance, "web.example.test", addresses))
+			}
+			equal(t, w.records("example.test", "web")["arecord"], step.want)
+			for n := range 4 {
+				name := strconv.Itoa(n) + ".0.0"
+				equal(t, w.records("10.in-addr.arpa", name) != nil, slices.Contains(step.want, "10.0.0."+strconv.Itoa(n)))
+			}
+		}
+	}
+}
+
+// TestSetAsksNobodyInVain: what is as it should be costs no call.
+func TestSetAsksNobodyInVain(t *testing.T) {
+	w := newWorld(t, "10.in-addr.arpa.")
+	must(t, w.Set(t.Context(), instance, "web.example.test", []netip.Addr{addr("10.0.0.1")}))
+	provider := &failing{Provider: w.cfg.Provider, at: 1}
+	w.cfg.Provider = provider
+	must(t, w.Set(t.Context(), instance, "web.example.test", []netip.Addr{addr("10.0.0.1")}))
+	equal(t, provider.calls, 0)
+}
+
+// TestSetGoesOn after a record that fails: the others are seen to.
+func TestSetGoesOn(t *testing.T) {
+	w := newWorld(t)
+	err := w.Set(t.Context(), instance, "web.example.test", []netip.Addr{addr("10.0.0.1"), addr("fd00::1")})
+	if _, ok := errors.AsType[*NoZoneError](err); !ok {
+		t.Error(err)
+	}
+	equal(t, w.records("example.test", "web"), map[string][]string{"arecord": {"10.0.0.1"}, "aaaarecord": {"fd00::1"}})
+	w.cfg.Reverse = ReverseOptional
+	must(t, w.Set(t.Context(), instance, "web.example.test", []netip.Addr{addr("10.0.0.1"), addr("fd00::1")}))
+	if err := w.Set(t.Context(), other, "web.example.org", []netip.Addr{addr("10.0.0.1")}); err == nil {
+		t.Error("a missing zone is optional for PTR records only")
+	}
+	must(t, w.Set(t.Context(), instance, "web.example.test", nil))
+	equal(t, w.records("example.test", "web"), map[string][]string(nil))
+}
+
+// TestSharedRecord stays as long as one of the instances has it.
+func TestSharedRecord(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Reverse = ReverseOff
+	ctx := t.Context()
+	for _, id := range []string{instance, other} {
+		must(t, w.Set(ctx, id, "web.example.test", []netip.Addr{addr("10.0.0.1")}))
+	}
+	must(t, w.RemoveAll(ctx, instance))
+	equal(t, w.records("example.test", "web")["arecord"], []string{"10.0.0.1"})
+	must(t, w.RemoveAll(ctx, other))
+	equal(t, w.records("example.test", "web")["arecord"], []string(nil))
 }
 
 // failing breaks a provider at one of its calls, before it is carried out or after.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -264,7 +265,7 @@ func TestDeathWhileLeaving(t *testing.T) {
 		first.enrol(t, request(1, "tripleo", "a", "compact_service_HTTP", `["x"]`, "managed_service_a", "haproxy/vip.example.test",
 			"managed_service_b", "HTTP/theirs.example.test"))
 		first.enrol(t, request(2, "tripleo", "b", "managed_service_a", "mysql/vip.example.test"))
-		must(t, first.dns.Add(t.Context(), id(1), "a.example.test", address(t, "10.1.1.1")))
+		must(t, first.dns.Set(t.Context(), id(1), "a.example.test", []netip.Addr{address(t, "10.1.1.1")}))
 		stop()
 		w.dies(t, d, 1, store.EnrolmentGone, func(r *replica) error { return r.Leave(t.Context(), operator, id(1)) })
 		r := w.replica(t)

@@ -100,6 +100,9 @@ type Config struct {
 	// RemoveHostRecords removes, with a host entry, the DNS records that the host itself has registered.
 	RemoveHostRecords bool
 
+	// Ready is told of each instance whose enrolment has come to be as wanted. It must not block. Nil: nobody is told.
+	Ready func(instanceID string)
+
 	Now        func() time.Time
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -183,6 +186,9 @@ func (c *Config) complete() error {
 	c.OnFailure = cmp.Or(c.OnFailure, AnswerEmpty)
 	if c.OnFailure != AnswerEmpty && c.OnFailure != AnswerError {
 		return fmt.Errorf("enrolment: on failure %q: must be %q or %q", c.OnFailure, AnswerEmpty, AnswerError)
+	}
+	if c.Ready == nil {
+		c.Ready = func(string) {}
 	}
 	if c.Now == nil {
 		c.Now = time.Now

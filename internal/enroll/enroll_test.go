@@ -6,6 +6,7 @@ package enroll
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -335,7 +336,7 @@ func TestRecords(t *testing.T) {
 	must(t, w.ipa.AddZone("77.168.192.in-addr.arpa."))
 	r := w.replica(t)
 	r.enrol(t, request(1, "web", "a"))
-	must(t, r.dns.Add(t.Context(), id(1), "a.example.test", address(t, "192.168.77.5")))
+	must(t, r.dns.Set(t.Context(), id(1), "a.example.test", []netip.Addr{address(t, "192.168.77.5")}))
 	equal(t, w.ipa.Records("example.test")["a"], map[string][]string{"arecord": {"192.168.77.5"}})
 	equal(t, w.ipa.Records("77.168.192.in-addr.arpa")["5"], map[string][]string{"ptrrecord": {"a.example.test."}})
 	r.leave(t, 1)

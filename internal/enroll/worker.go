@@ -178,6 +178,9 @@ func (s *Service) settle(ctx context.Context, a *attempt, err error) {
 		return
 	}
 	s.board.tell(saved)
+	if err == nil && (saved.State == store.EnrolmentCreated || saved.State == store.EnrolmentEnrolled) {
+		s.cfg.Ready(saved.InstanceID)
+	}
 }
 
 // outcome is the enrolment after an attempt.

@@ -67,7 +67,14 @@ const (
 	cadfProject  = "b729e0cb9f05497da5fbc142ce9fb57e"
 	cadfUser     = "7b2be7ba739e4ea4b6dc374c182adb10"
 	cadfGroup    = "f1d8b62cec4a4c2ca092c057996d2d3a"
-	instance     = "fbd8de51d682459fa23bd34c5f72c18e"
+
+	floating      = "24529121152f4886a3f1cdbaad1a3726"
+	otherFloating = "272f4285d55e49abacd3129ac76c994d"
+	instancePort  = "c9ed9927bd404b8385b460ee0a6842ec"
+	loosePort     = "b885710e942d40bda2aaf760bcc7d9ff"
+	forwardedPort = "398d97d09a9d4964820b29ecc59517df"
+
+	instance = "fbd8de51d682459fa23bd34c5f72c18e"
 )
 
 // TestSamples holds what Muster makes of real messages against what happened
@@ -121,13 +128,28 @@ func TestSamples(t *testing.T) {
 		"nova-versioned-instance.update-active_spawning_None-7":       {}, // create.end follows
 		"nova-versioned-instance.update-stopped_deleting_deleting-12": {},
 		"nova-versioned-scheduler.select_destinations.end":            {},
-		"neutron-floatingip.create.end-1":                             {"address 24529121152f4886a3f1cdbaad1a3726"},
-		"neutron-floatingip.update.end-associate-1":                   {"address 24529121152f4886a3f1cdbaad1a3726", "instance " + instance},
-		"neutron-floatingip.update.end-disassociate-2":                {"address 24529121152f4886a3f1cdbaad1a3726"},
-		"neutron-floatingip.delete.end-1":                             {"address 272f4285d55e49abacd3129ac76c994d"},
-		"neutron-port.create.end-1":                                   {"address b885710e942d40bda2aaf760bcc7d9ff"},
-		"neutron-port.delete.end-1":                                   {"address c9ed9927bd404b8385b460ee0a6842ec", "instance " + instance},
-		"neutron-port_forwarding.delete.end-1":                        {"address 398d97d09a9d4964820b29ecc59517df"},
+		"neutron-floatingip.create.end-1":                             {"address " + floating},
+		"neutron-floatingip.create.end-2":                             {"address " + otherFloating, "address " + loosePort}, // on a port of nobody
+		"neutron-floatingip.create.end-3":                             {"address efc11ddd6af64d8f9802ca9cd8a4d3e4"},
+		"neutron-floatingip.update.end-associate-1":                   {"address " + floating, "address " + instancePort, "instance " + instance},
+		"neutron-floatingip.update.end-associate-3":                   {"address " + floating, "address " + instancePort, "instance " + instance},
+		"neutron-floatingip.update.end-associate-4":                   {"address " + floating, "address " + instancePort, "instance " + instance},
+		"neutron-floatingip.update.end-disassociate-2":                {"address " + floating}, // from whom, the records know
+		"neutron-floatingip.delete.end-1":                             {"address " + otherFloating, "address " + loosePort},
+		"neutron-floatingip.delete.end-2":                             {"address " + floating},
+		"neutron-floatingip.delete.end-3":                             {"address efc11ddd6af64d8f9802ca9cd8a4d3e4"},
+		"neutron-port.create.end-1":                                   {"address " + loosePort},
+		"neutron-port.create.end-2":                                   {"address " + instancePort}, // Nova's, before it says whose
+		"neutron-port.create.end-3":                                   {"address " + forwardedPort},
+		"neutron-port.update.end-1":                                   {"address " + loosePort},
+		"neutron-port.update.end-2":                                   {"address " + instancePort, "instance " + instance},
+		"neutron-port.delete.end-1":                                   {"address " + instancePort, "instance " + instance},
+		"neutron-port.delete.end-2":                                   {"address " + loosePort},
+		"neutron-port.delete.end-3":                                   {"address " + forwardedPort},
+		"neutron-port_forwarding.create.end-1":                        {"address " + forwardedPort},
+		"neutron-port_forwarding.create.end-2":                        {"address " + forwardedPort},
+		"neutron-port_forwarding.update.end-1":                        {"address " + forwardedPort},
+		"neutron-port_forwarding.delete.end-1":                        {"address " + forwardedPort},
 	}
 	all := samples(t)
 	for prefix, want := range tests {
@@ -210,6 +232,9 @@ func TestParse(t *testing.T) {
 		{"many ports", bare("network.h", "port.create.end", `{"ports": [{"id": "`+a+`"},
 			{"id": "`+a+`", "device_owner": "compute:nova", "device_id": "`+a+`"}]}`), []string{"address " + b, "address " + b, "instance " + b}},
 		{"too many ports", bare("network.h", "port.create.end", `{"ports": [{}`+strings.Repeat(",{}", 1000)+`]}`), nil},
+		{"floating IP without details", bare("network.h", "floatingip.update.end", `{"floatingip": {"id": "`+a+`", "port_id": "`+a+`"}}`),
+			[]string{"address " + b, "address " + b}},
+		{"floating IP on what is no port", bare("network.h", "floatingip.update.end", `{"floatingip": {"id": "`+a+`", "port_id": "x"}}`), nil},
 		{"port deleted, its ID only", bare("network.h", "port.delete.end", `{"port_id": "`+a+`"}`), []string{"address " + b}},
 		{"call that failed", bare("network.h", "port.create.start", `{"port": {}}`), []string{}},
 		{"envelope of the next version", `{"oslo.version": "3.0", "oslo.message": "{}"}`, nil},

@@ -25,6 +25,7 @@ type port struct {
 
 type floatingIP struct {
 	ID          string  `json:"id"`
+	PortID      string  `json:"port_id"`
 	PortDetails *device `json:"port_details"`
 }
 
@@ -57,6 +58,11 @@ func addressHints(event string, payload json.RawMessage) ([]converge.Hint, error
 	switch {
 	case p.FloatingIP != nil:
 		hints.address(p.FloatingIP.ID)
+		if p.FloatingIP.PortID != "" {
+			// It leads to the instance that has the port. A Neutron before
+			// Stein does not say which.
+			hints.address(p.FloatingIP.PortID)
+		}
 		if p.FloatingIP.PortDetails != nil {
 			hints.user(*p.FloatingIP.PortDetails)
 		}

@@ -16,7 +16,6 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/instanceactions"
 	"github.com/gophercloud/gophercloud/v2/openstack/compute/v2/servers"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-cloud/muster/internal/uuid"
 )
@@ -35,33 +34,13 @@ type Server struct {
 }
 
 // Servers asks Nova. It caches nothing, and is safe for simultaneous use.
-type Servers struct {
-	cfg     Config
-	session *session
-	slots   chan struct{}
-	seconds *prometheus.HistogramVec
-}
+type Servers struct{ nova *service }
 
 // NewServers checks cfg and returns a Servers. It does not connect: it logs in
 // when it is first asked something.
 func NewServers(cfg Config) (*Servers, error) {
-	cfg, err := withDefaults(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("compute service: %w", err)
-	}
-	s := &Servers{
-		cfg: cfg, session: &session{cfg: cfg, service: "compute", open: openstack.NewComputeV2},
-		slots: make(chan struct{}, cfg.MaxInFlight),
-		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "muster_nova_request_seconds",
-			Help:    "Requests to Nova, by HTTP status (error: no answer).",
-			Buckets: prometheus.ExponentialBuckets(0.001, 3, 9),
-		}, []string{"status"}),
-	}
-	if cfg.Registerer != nil {
-		err = cfg.Registerer.Register(s.seconds)
-	}
-	return s, err
+	nova, err := newService(cfg, "Nova", "compute", openstack.NewComputeV2)
+	return &Servers{nova: nova}, err
 }
 
 // Server returns an instance. ErrNotFound is certain: Nova says that there is
@@ -79,7 +58,7 @@ func (s *Servers) Server(ctx context.Context, id string) (Server, error) {
 		return Server{}, fmt.Errorf("instance: %w", ErrNotFound)
 	}
 	var found *servers.Server
-	err = s.ask(ctx, "show a server", func(ctx context.Context, client *gophercloud.ServiceClient) (err error) {
+	err = s.nova.ask(ctx, "show a server", func(ctx context.Context, client *gophercloud.ServiceClient) (err error) {
 		found, err = servers.Get(ctx, client, uuid.Dashed(canonical)).Extract()
 		return err
 	})
@@ -147,7 +126,7 @@ func (s *Servers) list(ctx context.Context, query url.Values) ([]servers.Server,
 	var body struct {
 		Servers *[]servers.Server `json:"servers"`
 	}
-	err := s.ask(ctx, "list servers", func(ctx context.Context, client *gophercloud.ServiceClient) error {
+	err := s.nova.ask(ctx, "list servers", func(ctx context.Context, client *gophercloud.ServiceClient) error {
 		_, err := client.Get(ctx, client.ServiceURL("servers", "detail")+"?"+query.Encode(), &body,
 			&gophercloud.RequestOpts{OkCodes: []int{http.StatusOK}})
 		return err
@@ -171,7 +150,7 @@ const failedAction = "Error"
 // Errors: ErrNotFound, ErrForbidden, ErrUnavailable, that of ctx.
 func (s *Servers) RebuiltAt(ctx context.Context, id string) (time.Time, error) {
 	var last time.Time
-	err := s.ask(ctx, "list a server's actions", func(ctx context.Context, client *gophercloud.ServiceClient) error {
+	err := s.nova.ask(ctx, "list a server's actions", func(ctx context.Context, client *gophercloud.ServiceClient) error {
 		pages, err := instanceactions.List(client, uuid.Dashed(id), nil).AllPages(ctx)
 		if err != nil {
 			return err
@@ -185,32 +164,6 @@ func (s *Servers) RebuiltAt(ctx context.Context, id string) (time.Time, error) {
 		return err
 	})
 	return last, err
-}
-
-// ask makes one request, with a deadline, in one of the slots.
-func (s *Servers) ask(ctx context.Context, call string, request func(context.Context, *gophercloud.ServiceClient) error) error {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-	defer cancel()
-	release, err := take(ctx, s.slots, "Nova")
-	if err != nil {
-		return err
-	}
-	defer release()
-	client, err := s.session.use(ctx)
-	if err != nil {
-		return err
-	}
-	start := time.Now()
-	err = request(ctx, client)
-	s.seconds.WithLabelValues(statusOf(err)).Observe(time.Since(start).Seconds())
-	switch {
-	case gophercloud.ResponseCodeIs(err, http.StatusNotFound):
-		return fmt.Errorf("%s: %w", call, ErrNotFound)
-	case gophercloud.ResponseCodeIs(err, http.StatusForbidden):
-		return fmt.Errorf("%s: %w: give it the role admin", call, ErrForbidden)
-	default:
-		return explain(call, err)
-	}
 }
 
 func newServer(one servers.Server) (Server, error) {

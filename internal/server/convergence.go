@@ -8,13 +8,16 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/muster-cloud/muster/internal/config"
 	"github.com/muster-cloud/muster/internal/converge"
 	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/store"
+	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // convergence is what follows the cloud.
@@ -43,6 +46,14 @@ func (s *Server) buildConvergence() error {
 	}
 	if s.enrolment != nil {
 		settings.Enrolments = enrolments{s.enrolment.service, s.directory}
+	}
+	if s.cfg.Neutron.Enabled {
+		if settings.Neutron, err = s.networks(s.registry); err != nil {
+			return fmt.Errorf("[neutron]: %w", err)
+		}
+		if s.enrolment != nil && s.cfg.DNS.Enabled {
+			settings.DNS, settings.Published = s.enrolment.records, published(s.cfg.DNS)
+		}
 	}
 	controllers, err := converge.New(settings)
 	if err != nil {
@@ -84,6 +95,42 @@ func (s *Server) servers() (*openstack.Servers, error) {
 		Auth: logIn(auth), Transport: transport, Region: auth.RegionName, Interface: cfg.Interface,
 		Endpoint: text(cfg.EndpointOverride), Timeout: cfg.Timeout, Registerer: s.registry,
 	})
+}
+
+// networks asks Neutron in the name of [service_credentials].
+func (s *Server) networks(registerer prometheus.Registerer) (*openstack.Networks, error) {
+	auth, cfg := s.cfg.ServiceCredentials, s.cfg.Neutron
+	transport, err := keystone.NewTransport(auth.CAFile, auth.Insecure)
+	if err != nil {
+		return nil, err
+	}
+	return openstack.NewNetworks(openstack.Config{
+		Auth: logIn(auth), Transport: transport, Region: auth.RegionName, Interface: cfg.Interface,
+		Endpoint: text(cfg.EndpointOverride), Timeout: cfg.Timeout, Registerer: registerer,
+	})
+}
+
+// published reads which networks' addresses go to DNS.
+func published(cfg config.DNS) converge.Published {
+	canonical := func(networks []string) (all []string) {
+		for _, network := range networks {
+			if id, err := uuid.Parse(network); err == nil {
+				network = id
+			}
+			all = append(all, network)
+		}
+		return all
+	}
+	return converge.Published{Floating: canonical(cfg.FloatingNetworks), Fixed: canonical(cfg.FixedNetworks)}
+}
+
+// changed has an instance looked at of which Muster itself knows something new:
+// it booted, or FreeIPA has its name now. A hint that is lost with the process
+// is made up for by the next comparison.
+func (s *Server) changed(instanceID string) {
+	if s.convergence != nil {
+		s.convergence.queue.Offer(context.Background(), []converge.Hint{{Key: converge.Key{Kind: converge.Instance, ID: instanceID}}})
+	}
 }
 
 // caches forgets in every cache.

@@ -18,6 +18,7 @@ import (
 	"github.com/muster-cloud/muster/internal/api/vendordata"
 	"github.com/muster-cloud/muster/internal/config"
 	"github.com/muster-cloud/muster/internal/custody"
+	"github.com/muster-cloud/muster/internal/dns"
 	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/keystone"
@@ -28,6 +29,7 @@ import (
 // enrolment is what a Muster that enrols instances has besides.
 type enrolment struct {
 	directory *ipa.Client
+	records   *dns.Service
 	service   *enroll.Service
 	answers   *vendordata.Enrolment
 
@@ -54,9 +56,15 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	if e.directory, err = ipa.New(directory); err != nil {
 		return fmt.Errorf("[ipa]: %w", err)
 	}
+	e.records, err = dns.New(dns.Config{
+		Objects: s.store, Provider: dns.NewFreeIPA(e.directory), Reverse: dns.Reverse(s.cfg.DNS.Reverse), Logger: s.logger, Registerer: s.registry,
+	})
+	if err != nil {
+		return fmt.Errorf("[dns]: %w", err)
+	}
 	cfg := s.cfg.Enroll
 	e.service, err = enroll.New(enroll.Config{
-		Store: s.store, Directory: e.directory, Sealer: keyring, Realm: known.Realm,
+		Store: s.store, Directory: e.directory, Sealer: keyring, DNS: e.records, Ready: s.changed, Realm: known.Realm,
 		Rules: s.enrolmentRules(known), Servers: e.directory.Servers,
 		AnswerWithin: begun(cfg.AnswerWithin), OnFailure: enroll.OnFailure(cfg.OnFailure), MaxInFlight: s.cfg.IPA.MaxInFlight,
 		RemoveHostRecords: cfg.RemoveDNS, RemoveUnnamed: cfg.RemoveUnnamedServices,

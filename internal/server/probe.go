@@ -26,7 +26,7 @@ import (
 
 // Probes try all that New and the first requests will need: the database and
 // its schema, the master key, the policy, Keystone's login, FreeIPA and Glance if
-// instances are enrolled, and each listener's address and TLS files. They change nothing, and may run beside a server.
+// instances are enrolled, Neutron if their addresses are followed, and each listener's address and TLS files. They change nothing, and may run beside a server.
 func Probes(cfg *config.Config) []config.Probe {
 	s := &Server{cfg: cfg, logger: slog.New(slog.DiscardHandler)}
 	probes := []config.Probe{
@@ -43,6 +43,10 @@ func Probes(cfg *config.Config) []config.Probe {
 			config.Probe{Section: "ipa", Option: "servers", Hint: "see that FreeIPA runs, and that it lets this principal in", Try: s.tryFreeIPA},
 			config.Probe{Section: "glance", Option: "interface", Hint: "see that Glance runs, and that Keystone's catalog has this endpoint", Try: s.tryGlance},
 		)
+	}
+	if cfg.Converge.Enabled && cfg.Neutron.Enabled {
+		probes = append(probes, config.Probe{Section: "neutron", Option: "interface",
+			Hint: "see that Neutron runs, that Keystone's catalog has this endpoint, and that Muster's user has the role admin", Try: s.tryNeutron})
 	}
 	if cfg.TransportURL != "" {
 		probes = append(probes, config.Probe{Section: "DEFAULT", Option: "transport_url",
@@ -126,6 +130,14 @@ func (s *Server) tryGlance(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+func (s *Server) tryNeutron(ctx context.Context) error {
+	networks, err := s.networks(nil)
+	if err != nil {
+		return err
+	}
+	return networks.CheckRights(ctx)
 }
 
 // tryAddress listens for a moment. That somebody does already is no fault:

@@ -229,7 +229,7 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 			Lifetime: ssh.HostCertLifetime, TokenLifetime: ssh.HostTokenLifetime,
 			NamePrincipals: ssh.HostCertPrincipals == "names", RefuseSharedKeys: ssh.SharedHostKeys == "refuse",
 		},
-		Logger: s.logger, Registerer: s.registry,
+		Booted: s.changed, Logger: s.logger, Registerer: s.registry,
 	}
 }
 

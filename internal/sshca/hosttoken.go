@@ -88,6 +88,7 @@ func (s *Service) createInstance(ctx context.Context, entry store.Audit, req Ins
 	}, entry)
 	if created {
 		s.metrics.tokens.Inc()
+		s.cfg.Booted(instance.ID)
 	}
 	return instance, created, err
 }

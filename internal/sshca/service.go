@@ -71,7 +71,7 @@ type HostRules struct {
 	RefuseSharedKeys bool
 }
 
-// Config is what a Service is made of. All but Names, Registerer, Logger and Now are needed.
+// Config is what a Service is made of. All but Names, Booted, Registerer, Logger and Now are needed.
 type Config struct {
 	Store     *store.Store
 	Custody   Custody
@@ -85,6 +85,10 @@ type Config struct {
 	ClockSkew  time.Duration     // how long before now a certificate's life begins
 	User       UserRules
 	Host       HostRules
+
+	// Booted is told of each instance when it gets its first token. It must not
+	// block. Nil: nobody is told.
+	Booted func(instanceID string)
 
 	Now        func() time.Time
 	Logger     *slog.Logger
@@ -131,6 +135,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.User.Extensions == nil {
 		cfg.User.Extensions = Extensions
+	}
+	if cfg.Booted == nil {
+		cfg.Booted = func(string) {}
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

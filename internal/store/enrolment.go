@@ -170,7 +170,7 @@ func (s *Store) BeginEnrolment(ctx context.Context, e Enrolment, change Enrolmen
 }
 
 // SaveEnrolment records a change of an enrolment that was read before, and returns it with its new version. With the state
-// EnrolmentGone its names are free again and its objects forgotten. ErrConflict: somebody else has changed it since it was read;
+// EnrolmentGone its names are free again and its objects, but for DNS records, forgotten. ErrConflict: somebody else has changed it since it was read;
 // *TakenError: a name is another instance's; ErrNotFound.
 func (s *Store) SaveEnrolment(ctx context.Context, e Enrolment, change EnrolmentChange) (Enrolment, error) {
 	read := e.Version

@@ -145,7 +145,8 @@ func (p *prepared) write(b *batch) error {
 	p.writeObjects(b)
 	if p.gone {
 		b.updateAny("DELETE FROM fqdn_owner WHERE instance_id = ?", p.instanceID)
-		b.updateAny("DELETE FROM external_object WHERE instance_id = ?", p.instanceID)
+		// A DNS record's is forgotten with the record: one may be under way yet, of a replica that did not know.
+		b.updateAny("DELETE FROM external_object WHERE instance_id = ? AND kind <> ?", p.instanceID, string(ObjectRecord))
 	}
 	if p.audit != nil {
 		b.insert(auditTable, p.audit)
@@ -243,6 +244,26 @@ func (s *Store) ObjectUsers(ctx context.Context, kind ObjectKind, names []string
 	})
 	if err != nil {
 		return nil, fmt.Errorf("users of objects: %w", err)
+	}
+	return all, nil
+}
+
+// ObjectsOf returns the objects of one kind that several instances have, by instance ID.
+func (s *Store) ObjectsOf(ctx context.Context, kind ObjectKind, instanceIDs []string) (map[string][]Object, error) {
+	values := make([]any, 0, len(instanceIDs))
+	for _, id := range instanceIDs {
+		values = append(values, id)
+	}
+	all := make(map[string][]Object)
+	err := inChunks(values, func(chunk string, values []any) error {
+		some, err := list(ctx, s, scanObject, selectObject+" WHERE kind = ? AND instance_id IN "+chunk+" ORDER BY name", append([]any{string(kind)}, values...)...)
+		for _, o := range some {
+			all[o.InstanceID] = append(all[o.InstanceID], o)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("objects of instances: %w", err)
 	}
 	return all, nil
 }

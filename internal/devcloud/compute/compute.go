@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -43,11 +44,19 @@ type Keystone interface {
 	Password(user string) string
 }
 
+// Network is what Nova needs of the cloud's Neutron.
+type Network interface {
+	Plug(serverID, projectID string) error
+	Unplug(serverID string)
+	Fixed(serverID string) []netip.Addr
+}
+
 // Config is what a Service starts with.
 type Config struct {
 	// URL is the address of the API, ending in /v2.1.
 	URL      string
 	Keystone Keystone
+	Network  Network // nil: servers have no ports
 	// MetadataSecret signs instance IDs (metadata_proxy_shared_secret).
 	MetadataSecret string
 	// VendordataTargets are NAME@URL.
@@ -151,11 +160,29 @@ func (s *Service) Boot(ctx context.Context, wanted Server) (string, error) {
 
 // build is what a boot takes, and tells of its end.
 func (s *Service) build(ctx context.Context, id string) error {
+	if err := s.plug(id); err != nil {
+		return err
+	}
 	if err := s.readConfigDrive(ctx, id); err != nil {
 		return err
 	}
 	if built, ok := s.find(id); ok {
 		s.announce("create.end", built, active)
+	}
+	return nil
+}
+
+// plug gives a server its port, unless it was deleted meanwhile.
+func (s *Service) plug(id string) error {
+	found, ok := s.find(id)
+	if s.cfg.Network == nil || !ok {
+		return nil
+	}
+	if err := s.cfg.Network.Plug(id, found.ProjectID); err != nil {
+		return err
+	}
+	if _, ok := s.find(id); !ok {
+		s.cfg.Network.Unplug(id)
 	}
 	return nil
 }
@@ -190,8 +217,11 @@ func (s *Service) readConfigDrive(ctx context.Context, id string) error {
 	return nil
 }
 
-// Delete removes the instance.
+// Delete removes the instance, its ports first.
 func (s *Service) Delete(id string) error {
+	if _, ok := s.find(id); ok && s.cfg.Network != nil {
+		s.cfg.Network.Unplug(id)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	gone, ok := s.servers[dashed(id)]

@@ -188,7 +188,7 @@ func fullView(s *Service, one server) object {
 	view := briefView(s, one)
 	view["status"], view["tenant_id"], view["user_id"] = "ACTIVE", one.ProjectID, one.UserID
 	view["created"], view["updated"] = one.created.Format(time.RFC3339), one.updated.Format(time.RFC3339)
-	view["metadata"], view["addresses"], view["image"] = one.Metadata, object{}, ""
+	view["metadata"], view["addresses"], view["image"] = one.Metadata, s.addresses(one.id), ""
 	if one.Metadata == nil {
 		view["metadata"] = object{}
 	}
@@ -200,6 +200,26 @@ func fullView(s *Service, one server) object {
 	view["OS-SRV-USG:launched_at"] = one.launched.Format(novaTime)
 	view["OS-EXT-SRV-ATTR:hostname"] = one.hostname
 	return view
+}
+
+// addresses are a server's fixed ones: Nova's view of floating ones is late, and
+// is left out here.
+func (s *Service) addresses(id string) object {
+	if s.cfg.Network == nil {
+		return object{}
+	}
+	list := []object{}
+	for _, address := range s.cfg.Network.Fixed(id) {
+		version := 6
+		if address.Is4() {
+			version = 4
+		}
+		list = append(list, object{"addr": address.String(), "version": version, "OS-EXT-IPS:type": "fixed"})
+	}
+	if len(list) == 0 {
+		return object{}
+	}
+	return object{"private": list}
 }
 
 // readMetadata answers as the metadata service does behind Neutron's proxy,

@@ -3,8 +3,9 @@
 
 // Package agenttest gives tests a machine to change: this machine's own tree
 // with everything written kept in memory, so that the real sshd, useradd and
-// sudo work on real files. It needs root for its mounts, which only the test's
-// own processes see. Nothing of the machine itself changes.
+// sudo work on real files. It needs root for its mounts and for a network of
+// its own, with nothing but a loopback interface, which only the test's own
+// processes see. Nothing of the machine itself changes.
 package agenttest
 
 import (
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"github.com/muster-cloud/muster/internal/agent/files"
 )
@@ -35,7 +37,9 @@ func Main(m *testing.M) int {
 	command := exec.Command(os.Args[0], os.Args[1:]...)
 	command.Env = append(os.Environ(), inside+"=1")
 	command.Stdin, command.Stdout, command.Stderr = os.Stdin, os.Stdout, os.Stderr
-	command.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	command.SysProcAttr = &syscall.SysProcAttr{
+		Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL,
+	}
 	err := command.Run()
 	if command.ProcessState == nil {
 		// No mounts here, as in many containers: the tests that need them say so.
@@ -50,18 +54,23 @@ func Main(m *testing.M) int {
 func Machine(t testing.TB, programs ...string) string {
 	t.Helper()
 	root, err := mount(t)
+	if err == nil {
+		err = loopback()
+	}
 	if err != nil {
-		missing(t, "a machine of its own needs root and the right to mount: "+err.Error())
+		Missing(t, "a machine of its own needs root and the right to mount: "+err.Error())
 	}
 	for _, name := range programs {
 		if _, err := (files.Programs{Root: root}).Find(name); err != nil {
-			missing(t, err.Error())
+			Missing(t, err.Error())
 		}
 	}
 	return root
 }
 
-func missing(t testing.TB, reason string) {
+// Missing skips a test that cannot be run here, or fails it where nothing may
+// be skipped.
+func Missing(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" || os.Getenv("MUSTER_TEST_REQUIRE") == "1" {
 		t.Fatal(reason)
@@ -104,6 +113,26 @@ func mount(t testing.TB) (string, error) {
 		t.Cleanup(func() { _ = syscall.Unmount(target, syscall.MNT_DETACH) })
 	}
 	return root, tidy(root)
+}
+
+// loopback switches the network's only interface on (netdevice(7)).
+func loopback() error {
+	socket, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer syscall.Close(socket)
+	request := struct {
+		name  [syscall.IFNAMSIZ]byte
+		flags uint16
+		_     [22]byte
+	}{flags: syscall.IFF_UP}
+	copy(request.name[:], "lo")
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, uintptr(socket), syscall.SIOCSIFFLAGS, uintptr(unsafe.Pointer(&request)))
+	if errno != 0 {
+		return fmt.Errorf("switching the loopback interface on: %w", errno)
+	}
+	return nil
 }
 
 // tidy takes away what this machine's own services and settings have left in

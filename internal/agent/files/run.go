@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,8 +21,9 @@ import (
 // Runner runs programs of the machine.
 type Runner interface {
 	// Run runs a program to its end and returns its standard output. The name
-	// is looked up in the folders of the system's programs. A program that is
-	// not there is exec.ErrNotFound, one that fails a *ProgramError.
+	// is looked up in the folders of the system's programs, unless it is an
+	// absolute path. A program that is not there is exec.ErrNotFound, one that
+	// fails a *ProgramError.
 	Run(ctx context.Context, stdin []byte, name string, args ...string) (stdout []byte, err error)
 }
 
@@ -39,7 +41,7 @@ var folders = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/b
 // ProgramError is a program that failed.
 type ProgramError struct {
 	Name   string
-	Stderr string // its first 4 KiB
+	Stderr string // the last 4 KiB of it
 	Err    error  // how it ended
 }
 
@@ -62,12 +64,20 @@ type Programs struct {
 	Env     []string      // in addition to PATH, HOME and LC_ALL
 }
 
-// Find returns a program's path inside the root, or exec.ErrNotFound.
+// Find returns a program's path inside the root, or exec.ErrNotFound. An
+// absolute path is not looked for elsewhere.
 func (p Programs) Find(name string) (string, error) {
-	for _, folder := range folders {
-		path := filepath.Join(folder, name)
-		info, err := os.Stat(filepath.Join("/", p.Root, path))
-		if err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+	candidates := []string{name}
+	if !filepath.IsAbs(name) {
+		candidates = nil
+		for _, folder := range folders {
+			candidates = append(candidates, filepath.Join(folder, name))
+		}
+	}
+	for _, path := range candidates {
+		// A link may lead somewhere else inside another root; it counts as a program.
+		info, err := os.Lstat(filepath.Join("/", p.Root, path))
+		if err == nil && (info.Mode().Type() == fs.ModeSymlink || info.Mode().IsRegular() && info.Mode()&0o111 != 0) {
 			return path, nil
 		}
 	}
@@ -98,7 +108,7 @@ func (p Programs) Run(ctx context.Context, stdin []byte, name string, args ...st
 	}
 	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) }
 	command.WaitDelay = waitDelay
-	output, complaint := &bounded{limit: maxOutput}, &bounded{limit: maxComplaint}
+	output, complaint := &bounded{limit: maxOutput}, &bounded{limit: maxComplaint, last: true}
 	command.Stdin, command.Stdout, command.Stderr = bytes.NewReader(stdin), output, complaint
 	if err := command.Run(); err != nil {
 		if ended := ctx.Err(); ended != nil {
@@ -112,18 +122,22 @@ func (p Programs) Run(ctx context.Context, stdin []byte, name string, args ...st
 // Missing tells whether a Runner's error means that the program is not there.
 func Missing(err error) bool { return errors.Is(err, exec.ErrNotFound) }
 
-// bounded keeps the first bytes and drops the rest.
+// bounded keeps the first bytes, or the last, and drops the rest.
 type bounded struct {
 	bytes.Buffer
 	limit int
+	last  bool
 }
 
 var _ io.Writer = (*bounded)(nil)
 
 // Write never fails, so that the program is not stopped by a full buffer.
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := b.limit - b.Len(); room > 0 {
-		b.Buffer.Write(p[:min(room, len(p))])
+	if b.last {
+		b.Buffer.Write(p[max(0, len(p)-b.limit):])
+		b.Next(max(0, b.Len()-b.limit))
+	} else {
+		b.Buffer.Write(p[:min(len(p), b.limit-b.Len())])
 	}
 	return len(p), nil
 }

@@ -1,0 +1,271 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package join
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	diff "github.com/google/go-cmp/cmp"
+
+	"github.com/muster-cloud/muster/internal/agent/agenttest"
+	"github.com/muster-cloud/muster/internal/agent/files"
+)
+
+func TestMain(m *testing.M) { os.Exit(agenttest.Main(m)) }
+
+const password = "Very-Secret_1"
+
+var request = Request{
+	FQDN: "web.example.test", Domain: "example.test", Realm: "EXAMPLE.TEST", Server: "ipa.example.test", OTP: password,
+	Options: []string{"--mkhomedir", "--no-ntp"},
+}
+
+func newClient(t *testing.T, root string, runner files.Runner) *Client {
+	t.Helper()
+	tree, err := files.OpenTree(t.Context(), files.Config{Root: root, State: "/var/lib/muster-agent"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tree.Close() })
+	client, err := New(Config{Tree: tree, Runner: runner})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client
+}
+
+// modules stand in for FreeIPA's Python modules: as much of them as enrol.py
+// touches, with the same names and signatures. python-ldap is the real one.
+var modules = map[string]string{
+	"ipaclient/__init__.py":         "",
+	"ipaclient/install/__init__.py": "",
+	"ipaclient/install/client.py":   "from ipapython.ipautil import run\n",
+	"ipapython/__init__.py":         "",
+	"ipapython/ipautil.py": `
+import subprocess
+from types import SimpleNamespace
+def run(args, stdin=None, raiseonerr=True, nolog=(), env=None, capture_output=False, capture_error=False):
+    p = subprocess.run(args, input=stdin, text=True, capture_output=True, env=env)
+    if raiseonerr and p.returncode: raise RuntimeError(p.stderr)
+    return SimpleNamespace(returncode=p.returncode, output=p.stdout, error_output=p.stderr)
+`,
+	"ipaplatform/__init__.py": "",
+	"ipaplatform/paths.py": `
+class paths:
+    SBIN_IPA_JOIN = "/usr/sbin/ipa-join"
+    IPA_GETKEYTAB = "/usr/sbin/ipa-getkeytab"
+    IPA_CA_CRT = "/etc/ipa/ca.crt"
+`,
+}
+
+// installerStub does what ipa-client-install does with the password.
+const installerStub = `#!/usr/bin/python3 -I
+import sys
+from ipaclient.install import client
+from ipaplatform.paths import paths
+assert __name__ == "__main__"
+for wanted in ("--unattended", "--hostname web.example.test", "--domain example.test", "--realm EXAMPLE.TEST",
+               "--server ipa.example.test", "--mkhomedir", "--no-ntp"):
+    assert wanted in " ".join(sys.argv), sys.argv
+password = sys.argv[sys.argv.index("--password") + 1]
+if open("/etc/mode").read() == "other":
+    client.run(["/bin/echo", "x" + password])
+result = client.run([paths.SBIN_IPA_JOIN, "-s", "ipa.example.test", "-b", "dc=example,dc=test", "-h", "web.example.test",
+                     "-k", "/etc/krb5.keytab", "-w", password], raiseonerr=False, env={}, nolog=(password,), capture_error=True)
+if result.returncode != 0:
+    print("Joining realm failed: " + result.error_output, file=sys.stderr)
+    sys.exit(1)
+for made in ("/etc/ipa/default.conf", "/var/lib/ipa-client/sysrestore/sysrestore.index"):
+    open(made, "w").close()
+`
+
+// getkeytabStub takes the password from its standard input, and looks whether
+// anybody could read it in /proc.
+const getkeytabStub = `#!/bin/sh
+if [ "$1" = --help ]; then cat /etc/getkeytab-help; exit; fi
+read -r password
+[ "$password" = Very-Secret_1 ] || exit 9
+cat /proc/[0-9]*/cmdline >/tmp/seen 2>/dev/null
+if grep -aq "$password" /tmp/seen; then echo "seen in /proc" >&2; exit 8; fi
+echo "$@" >/etc/krb5.keytab
+`
+
+func stubMachine(t *testing.T) string {
+	t.Helper()
+	root := agenttest.Machine(t, "python3")
+	if _, err := (files.Programs{Root: root}).Run(t.Context(), nil, "/usr/bin/python3", "-I", "-c", "import ldap"); err != nil {
+		agenttest.Missing(t, "python3-ldap: "+err.Error())
+	}
+	for name, content := range modules {
+		agenttest.Write(t, root, "/usr/lib/python3/dist-packages/"+name, content)
+	}
+	for _, folder := range []string{"etc/ipa", "var/lib/ipa-client/sysrestore"} {
+		if err := os.MkdirAll(filepath.Join(root, folder), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	agenttest.Write(t, root, "/etc/mode", "")
+	agenttest.Write(t, root, "/etc/getkeytab-help", "  -w\n  -W     Prompt for LDAP password\n")
+	for name, content := range map[string]string{installer: installerStub, "/usr/sbin/ipa-getkeytab": getkeytabStub} {
+		agenttest.Write(t, root, name, content)
+		if err := os.Chmod(filepath.Join(root, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func TestJoin(t *testing.T) {
+	root := stubMachine(t)
+	client := newClient(t, root, files.Programs{Root: root})
+	newDirectory(t, root)
+	if client.Joined() {
+		t.Fatal("it is a member already")
+	}
+	if result, err := client.Join(t.Context(), request); err != nil || result != (Result{}) {
+		t.Fatal(result, err)
+	}
+	keytab, err := os.ReadFile(filepath.Join(root, "etc/krb5.keytab"))
+	want := "-s ipa.example.test -p host/web.example.test@EXAMPLE.TEST -k /etc/krb5.keytab " +
+		"-D fqdn=web.example.test,cn=computers,cn=accounts,dc=example,dc=test -W\n"
+	if err != nil || string(keytab) != want {
+		t.Fatal(string(keytab), err)
+	}
+	if result, err := client.Join(t.Context(), request); err != nil || !result.Already || !client.Joined() {
+		t.Fatal(result, err)
+	}
+}
+
+func TestJoinFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		mode, help string
+		otp        string
+		down       bool
+		want       error
+	}{
+		"refused":          {otp: "an old password", help: "-W", want: ErrPassword},
+		"down":             {down: true, help: "-W", want: ErrUnreachable},
+		"old":              {help: "-w", want: ErrTooOld},
+		"as an argument":   {mode: "other", help: "-W", want: ErrFailed},
+		"without anything": {help: "", want: ErrTooOld},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := stubMachine(t)
+			agenttest.Write(t, root, "/etc/mode", test.mode)
+			agenttest.Write(t, root, "/etc/getkeytab-help", test.help)
+			client := newClient(t, root, files.Programs{Root: root})
+			if d := newDirectory(t, root); test.down {
+				d.stop()
+			}
+			first := request
+			first.OTP = cmp.Or(test.otp, password)
+			_, err := client.Join(t.Context(), first)
+			if !errors.Is(err, test.want) || strings.Contains(err.Error(), first.OTP) || client.Joined() {
+				t.Fatal(err)
+			}
+			// What is mended works at the next try.
+			if test.down {
+				newDirectory(t, root)
+			}
+			agenttest.Write(t, root, "/etc/mode", "")
+			agenttest.Write(t, root, "/etc/getkeytab-help", "-W")
+			if _, err := client.Join(t.Context(), request); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func TestRequestIsChecked(t *testing.T) {
+	client := newClient(t, t.TempDir(), files.Programs{})
+	for name, change := range map[string]func(*Request){
+		"no name":       func(r *Request) { r.FQDN = "" },
+		"an option":     func(r *Request) { r.Domain = "--uninstall" },
+		"realm":         func(r *Request) { r.Realm = "A B" },
+		"server":        func(r *Request) { r.Server = "-x" },
+		"no password":   func(r *Request) { r.OTP = "" },
+		"two lines":     func(r *Request) { r.OTP = "12345678\n9" },
+		"not an option": func(r *Request) { r.Options = []string{"x"} },
+		"short option":  func(r *Request) { r.Options = []string{"-w"} },
+		"our option":    func(r *Request) { r.Options = []string{"--password=x"} },
+		"shortened":     func(r *Request) { r.Options = []string{"--passw=x"} },
+		"only dashes":   func(r *Request) { r.Options = []string{"--"} },
+	} {
+		changed := request
+		change(&changed)
+		if _, err := client.Join(t.Context(), changed); !errors.Is(err, ErrRequest) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := client.Join(t.Context(), request); !errors.Is(err, ErrNoClient) {
+		t.Error(err)
+	}
+}
+
+// shop is a machine with one package tool. It records what is run.
+type shop struct {
+	root, tool string
+	fails      error
+	ran        []string
+}
+
+func (s *shop) Run(_ context.Context, _ []byte, name string, args ...string) ([]byte, error) {
+	line := strings.Join(append([]string{name}, args...), " ")
+	if !strings.Contains(line, s.tool) {
+		return nil, exec.ErrNotFound
+	}
+	if args[0] == "--version" {
+		return nil, nil
+	}
+	s.ran = append(s.ran, line)
+	if s.fails == nil && strings.Contains(line, " install ") {
+		name := filepath.Join(s.root, installer)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return nil, err
+		}
+		return nil, os.WriteFile(name, []byte("no Python"), 0o755)
+	}
+	return nil, s.fails
+}
+
+func TestInstall(t *testing.T) {
+	for tool, want := range map[string][]string{
+		"apt-get": {
+			"env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 update",
+			"env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 install freeipa-client",
+		},
+		"dnf":    {"dnf -q -y install ipa-client"},
+		"yum":    {"yum -q -y install ipa-client"},
+		"zypper": {"zypper -q -n install freeipa-client"},
+	} {
+		s := &shop{root: t.TempDir(), tool: tool}
+		wanting := request
+		wanting.InstallClient = true
+		// What it installs here is no installer, which is the next refusal.
+		result, err := newClient(t, s.root, s).Join(t.Context(), wanting)
+		if !errors.Is(err, ErrTooOld) || !result.Installed {
+			t.Error(tool, result, err)
+		}
+		if difference := diff.Diff(want, s.ran); difference != "" {
+			t.Error(difference)
+		}
+		s = &shop{root: t.TempDir(), tool: tool, fails: errors.New("no network")}
+		if _, err := newClient(t, s.root, s).Join(t.Context(), wanting); !errors.Is(err, ErrInstall) {
+			t.Error(tool, err)
+		}
+	}
+	s := &shop{root: t.TempDir(), tool: "none of them"}
+	wanting := request
+	wanting.InstallClient = true
+	if _, err := newClient(t, s.root, s).Join(t.Context(), wanting); !errors.Is(err, ErrInstall) {
+		t.Error(err)
+	}
+}

@@ -166,7 +166,8 @@ func enrolStorm(ctx context.Context, b *bench) ([]measure, error) {
 			plain("answered with a password at once", float64(e.passwords.Load()), ""),
 			plain("all 2000 in FreeIPA after", all.Seconds(), "s"),
 			plain("calls to FreeIPA for each", float64(made)/storm, ""),
-			atMost("others meanwhile, 200/s: p99", milliseconds(beside.p99), "ms", 100),
+			plain("others meanwhile, 200/s: p50", milliseconds(beside.p50), "ms"),
+			plain("others meanwhile, 200/s: p99", milliseconds(beside.p99), "ms"),
 		}, err
 	})
 }

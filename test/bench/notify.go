@@ -176,7 +176,7 @@ func (b *bench) onMemory(ctx context.Context, work func(*site, publisher) ([]mea
 	}
 	defer log.Close()
 	running, cancel := context.WithCancel(ctx)
-	muster, err := server.New(running, cfg, slog.New(slog.NewTextHandler(log, nil)))
+	muster, err := server.New(running, cfg, slog.New(slog.NewTextHandler(log, nil)), "bench")
 	if err != nil {
 		cancel()
 		return nil, err

@@ -127,13 +127,18 @@ func (p *program) revoke(ctx context.Context, cloud cloudFlags, order client.Rev
 	if err != nil {
 		return err
 	}
+	return writeOutcome(p.stdout, output, "Revoked", outcome)
+}
+
+// writeOutcome says what came of a revocation that was done, in a word, so.
+func writeOutcome(w io.Writer, output format, done string, outcome client.Outcome) error {
 	if output == asJSON {
-		return json.NewEncoder(p.stdout).Encode(outcome)
+		return json.NewEncoder(w).Encode(outcome)
 	}
-	text := fmt.Sprintf("Revoked; certificates that end by it: %d.", outcome.Certificates)
+	text := fmt.Sprintf("%s; certificates that end by it: %d.", done, outcome.Certificates)
 	if outcome.Already {
-		text = "Revoked before; nothing has changed."
+		text = done + " before; nothing has changed."
 	}
-	_, err = fmt.Fprintln(p.stdout, text)
+	_, err := fmt.Fprintln(w, text)
 	return err
 }

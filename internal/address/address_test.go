@@ -41,8 +41,9 @@ func addresses(texts ...string) (all []store.Address) {
 
 func TestNames(t *testing.T) {
 	enrolled := func(state store.EnrolmentState) store.Enrolment {
-		return store.Enrolment{FQDN: "web.example.test", State: state}
+		return store.Enrolment{FQDN: "web.example.test", State: state, OTPState: store.OTPSet}
 	}
+	foreign := store.Enrolment{FQDN: "web.example.test", State: store.EnrolmentFailed, OTPState: store.OTPNew}
 	for name, tt := range map[string]struct {
 		instance store.Instance
 		records  records
@@ -54,8 +55,9 @@ func TestNames(t *testing.T) {
 		"twice":   {store.Instance{Hostname: "web"}, records{addresses: addresses("10.0.0.5", "10.0.0.5")}, []string{"web", "10.0.0.5"}},
 		"no name": {store.Instance{}, records{addresses: addresses("10.0.0.5")}, []string{"10.0.0.5"}},
 		"created": {store.Instance{Hostname: "web"}, records{enrolment: enrolled(store.EnrolmentCreated)}, []string{"web", "web.example.test"}},
-		// The name may be somebody else's.
-		"failed":  {store.Instance{Hostname: "web"}, records{enrolment: enrolled(store.EnrolmentFailed)}, []string{"web"}},
+		// The name may be somebody else's, or the instance's although it could not join.
+		"foreign": {store.Instance{Hostname: "web"}, records{enrolment: foreign}, []string{"web"}},
+		"failed":  {store.Instance{Hostname: "web"}, records{enrolment: enrolled(store.EnrolmentFailed)}, []string{"web", "web.example.test"}},
 		"leaving": {store.Instance{Hostname: "web"}, records{enrolment: enrolled(store.EnrolmentLeaving)}, []string{"web"}},
 		"deleted": {store.Instance{Hostname: "web", State: store.InstanceDeleted}, records{addresses: addresses("10.0.0.5")}, nil},
 	} {

@@ -51,7 +51,7 @@ func enrollOptions() []option {
 			help: "Host names, or patterns with *, that no instance gets. FreeIPA's servers are always among them."},
 		{name: "answer_within", initial: "4s", min: "500ms", max: "60s",
 			field: at(func(e *Enroll) any { return &e.AnswerWithin }),
-			help: "Within what time Nova's call is answered. Muster waits for FreeIPA for nine tenths of it. Then the " +
+			help: "Within what time Nova's call is answered. Muster waits for FreeIPA for nine tenths of it, less in a storm. Then the " +
 				"enrolment goes on in the background, and a later read of the metadata finds it. Keep it below Nova's " +
 				"vendordata_dynamic_read_timeout (5 s)."},
 		{name: "remove_unnamed_services", initial: "false", field: at(func(e *Enroll) any { return &e.RemoveUnnamedServices }),

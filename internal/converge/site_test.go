@@ -70,7 +70,7 @@ func newSite(t testing.TB, zones ...string) *site {
 		BackoffMax: 20 * time.Millisecond})
 	must(t, err)
 	run(t, s.enrolment.Run)
-	s.cfg.Enrolments, s.cfg.Neutron, s.cfg.DNS = leaving{s.enrolment}, s.newNeutron("muster", musterPassword), records
+	s.cfg.Enrolments, s.cfg.Neutron, s.cfg.DNS = leaving{s.enrolled, s.enrolment}, s.newNeutron("muster", musterPassword), records
 	s.cfg.Published = converge.Published{Floating: []string{converge.AnyNetwork}}
 	s.rebuildControllers()
 	s.cloud.Notifier.To(s)
@@ -96,15 +96,14 @@ func (s *site) newDirectory() *ipa.Client {
 	return client
 }
 
-// leaving orders in the name of convergence.
-type leaving struct{ service *enroll.Service }
+// leaving has instances leave FreeIPA, and only notes what else is ordered.
+type leaving struct {
+	*enrolments
+	service *enroll.Service
+}
 
 func (l leaving) Leave(ctx context.Context, id string) error {
 	return l.service.Leave(ctx, enroll.Actor{}, id)
-}
-
-func (l leaving) Rebuild(ctx context.Context, id string) error {
-	return l.service.Rebuild(ctx, enroll.Actor{}, id)
 }
 
 // Publish implements messaging.Publisher.

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,7 +65,7 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	e.service, err = enroll.New(enroll.Config{
 		Store: s.store, Directory: e.directory, Sealer: keyring, DNS: e.records, Ready: s.changed, Realm: known.Realm,
 		Rules: s.enrolmentRules(known), Servers: e.directory.Servers,
-		AnswerWithin: begun(cfg.AnswerWithin), OnFailure: enroll.OnFailure(cfg.OnFailure), MaxInFlight: s.cfg.IPA.MaxInFlight,
+		AnswerWithin: cfg.AnswerWithin, OnFailure: enroll.OnFailure(cfg.OnFailure), MaxInFlight: s.cfg.IPA.MaxInFlight,
 		RemoveHostRecords: cfg.RemoveDNS, RemoveUnnamed: cfg.RemoveUnnamedServices,
 		Logger: s.logger, Registerer: s.registry,
 	})
@@ -79,15 +78,11 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	}
 	e.answers, err = vendordata.NewEnrolment(vendordata.EnrolmentConfig{
 		Enroller: e.service, Images: images, Projects: s.directory,
-		AnswerWithin: begun(cfg.AnswerWithin), Strict: cfg.OnFailure == "error", Logger: s.logger,
+		AnswerWithin: cfg.AnswerWithin, Strict: cfg.OnFailure == "error", Logger: s.logger,
 	})
 	s.enrolment = e
 	return err
 }
-
-// begun is when an answer must be begun to be there within a time: in a storm,
-// thousands are due in the same moment, and have to be written.
-func begun(within time.Duration) time.Duration { return within - within/10 }
 
 // ipaConfig joins what the configuration says of FreeIPA with what this machine
 // knows as its client.

@@ -145,6 +145,7 @@ type timing struct {
 	requests int
 	elapsed  time.Duration
 	p50, p99 time.Duration
+	slowest  time.Duration
 	cpu      time.Duration // of the server
 }
 
@@ -200,7 +201,7 @@ func (l load) run(ctx context.Context, server process) (timing, error) {
 	slices.Sort(all)
 	return timing{
 		requests: total, elapsed: elapsed, cpu: after - before,
-		p50: all[len(all)/2], p99: all[len(all)*99/100],
+		p50: all[len(all)/2], p99: all[len(all)*99/100], slowest: all[len(all)-1],
 	}, nil
 }
 

@@ -29,14 +29,20 @@ func allRows() []row {
 		{"longpoll", longPolls},
 		{"memory", memory},
 		{"start", startTime},
+		{"enrol", enrol},
+		{"enrol-storm", enrolStorm},
+		{"notify-rabbitmq", notifyRabbitMQ},
+		{"notify-memory", notifyMemory},
+		{"converge", convergence},
+		{"compare", comparison},
 		{"growth-clients", growthClients},
 		{"growth-records", growthRecords},
 	}
 }
 
 // on runs a row's work on a new site and stops it.
-func (b *bench) on(ctx context.Context, engine string, work func(*site) ([]measure, error)) (measured []measure, err error) {
-	s, err := b.newSite(ctx, engine)
+func (b *bench) on(ctx context.Context, engine string, work func(*site) ([]measure, error), change ...func(*site)) (measured []measure, err error) {
+	s, err := b.newSite(ctx, engine, change...)
 	if err != nil {
 		return nil, err
 	}

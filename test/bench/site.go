@@ -20,6 +20,7 @@ import (
 	"github.com/muster-cloud/muster/internal/config"
 	"github.com/muster-cloud/muster/internal/custody"
 	"github.com/muster-cloud/muster/internal/devcloud"
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 	"github.com/muster-cloud/muster/internal/server"
 	"github.com/muster-cloud/muster/test/services"
 )
@@ -38,6 +39,7 @@ type bench struct {
 	cloud     *devcloud.Cloud
 	cloudEnds func() error
 	databases map[string]*services.Server
+	rabbit    *services.RabbitMQ // nil until a row needs it
 	persons   []person
 	pollers   []person
 	nova      string // tokens
@@ -71,7 +73,10 @@ func newBench(o options) (*bench, error) {
 // little to do.
 func (b *bench) startCloud() error {
 	var err error
-	if b.cloud, err = devcloud.New(devcloud.Config{}); err != nil {
+	if b.cloud, err = devcloud.New(devcloud.Config{FreeIPA: &freeipa.Config{Domain: ipaDomain, Passwords: map[string]string{ipaUser: ipaPassword}}}); err != nil {
+		return err
+	}
+	if err := b.cloud.FreeIPA.GrantHostManagement(ipaUser); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -120,6 +125,9 @@ func (b *bench) close() error {
 	for _, s := range b.databases {
 		problems = append(problems, s.Stop())
 	}
+	if b.rabbit != nil {
+		problems = append(problems, b.rabbit.Stop())
+	}
 	if b.cloudEnds != nil {
 		problems = append(problems, b.cloudEnds())
 	}
@@ -132,15 +140,21 @@ type site struct {
 	bench         *bench
 	configuration string
 	connection    string // of the database
+	cloud         *devcloud.Cloud
+	transport     string // transport_url; "" if nobody listens to notifications
+	sections      string // more of the configuration
 }
 
-// newSite starts Muster on a new database.
-func (b *bench) newSite(ctx context.Context, engine string) (*site, error) {
+// notFollowing are the sections of a Muster that does not follow the cloud.
+const notFollowing = "[converge]\nenabled = false\n"
+
+// newSite starts Muster on a new database, configured otherwise than usual by change.
+func (b *bench) newSite(ctx context.Context, engine string, change ...func(*site)) (*site, error) {
 	connection, err := b.newDatabase(ctx, engine)
 	if err != nil {
 		return nil, err
 	}
-	return b.siteOn(ctx, connection)
+	return b.siteOn(ctx, connection, change...)
 }
 
 // newDatabase makes an empty database, and starts its server if it has one.
@@ -161,8 +175,11 @@ func (b *bench) newDatabase(ctx context.Context, engine string) (connection stri
 	return b.databases[engine].Database(ctx, fmt.Sprintf("muster%d", b.sites))
 }
 
-func (b *bench) siteOn(ctx context.Context, connection string) (*site, error) {
-	s := &site{bench: b, connection: connection}
+func (b *bench) siteOn(ctx context.Context, connection string, change ...func(*site)) (*site, error) {
+	s := &site{bench: b, connection: connection, cloud: b.cloud, sections: notFollowing}
+	for _, f := range change {
+		f(s)
+	}
 	if err := s.configure(ctx); err != nil {
 		return nil, err
 	}
@@ -187,11 +204,9 @@ func (s *site) configure(ctx context.Context) error {
 	s.configuration = filepath.Join(folder, fmt.Sprintf("muster%d.conf", s.bench.sites))
 	text := fmt.Sprintf(`[DEFAULT]
 log_file = %[1]s/muster.log
+transport_url = %[6]s
 [database]
 connection = %[2]s
-[converge]
-enabled = false
-
 [keystone_authtoken]
 auth_url = %[3]s
 username = muster
@@ -205,9 +220,9 @@ master_key_file = %[5]s
 api_endpoint = http://192.0.2.1:18322
 [listen:main]
 address = 127.0.0.1:0
-faces = tatu, vendordata, instance, operator, health, metrics
+faces = tatu, vendordata, join, instance, operator, health, metrics
 rate_limit = 0
-`, folder, s.connection, s.bench.cloud.AuthURL(), s.bench.cloud.Identity.Password("muster"), keyFile)
+%[7]s`, folder, s.connection, s.cloud.AuthURL(), s.cloud.Identity.Password("muster"), keyFile, s.transport, s.sections)
 	if err := os.WriteFile(s.configuration, []byte(text), 0o600); err != nil {
 		return err
 	}

@@ -94,11 +94,13 @@ func (h *host) databases() map[string]string {
 	h.Helper()
 	all := map[string]string{}
 	for _, name := range []string{"passwd", "shadow", "group", "gshadow", "subuid", "subgid"} {
-		content, err := os.ReadFile(filepath.Join(h.root, "etc", name))
-		if err != nil {
-			h.Fatal(err)
+		for _, name := range []string{name, name + "-"} {
+			content, err := os.ReadFile(filepath.Join(h.root, "etc", name))
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				h.Fatal(err)
+			}
+			all[name] = string(content)
 		}
-		all[name] = string(content)
 	}
 	return all
 }

@@ -56,23 +56,34 @@ func (a *Accounts) Remove(ctx context.Context) (kept []string, err error) {
 	if err := errors.Join(failed...); err != nil {
 		return kept, err
 	}
-	return kept, a.tree.DropState(stateName)
+	return kept, errors.Join(a.restoreTraces(ctx), a.tree.DropState(stateName))
+}
+
+// restoreTraces gives back the copies that the programs for accounts made.
+func (a *Accounts) restoreTraces(ctx context.Context) error {
+	change := a.tree.Begin()
+	for _, trace := range traces {
+		if err := change.Restore(trace); err != nil {
+			return err
+		}
+	}
+	_, err := change.Do(ctx)
+	return err
 }
 
 // remove takes the account and its group out of the system's files, even if
 // it is the one that asked for it.
 func (a *Accounts) remove(ctx context.Context, name string) error {
-	_, err := a.runner.Run(ctx, nil, "userdel", "--force", name)
+	err := a.program(ctx, "", "userdel", "--force", name)
 	if files.Missing(err) {
-		_, err = a.runner.Run(ctx, nil, "deluser", name)
+		err = a.program(ctx, "", "deluser", name)
 	}
 	if err != nil {
 		return err
 	}
 	if group, err := a.tree.Read("/etc/group"); err == nil && bytes.Contains(append([]byte("\n"), group...), []byte("\n"+name+":")) {
 		// userdel leaves it where the distribution has no groups per user.
-		_, err := a.runner.Run(ctx, nil, "groupdel", name)
-		return err
+		return a.program(ctx, "", "groupdel", name)
 	}
 	return nil
 }

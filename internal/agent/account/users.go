@@ -31,6 +31,20 @@ const (
 	expired = "1970-01-02"
 )
 
+// traces are files that the programs for accounts leave beside the lists of
+// accounts themselves: copies of the lists as they were, and a lock.
+var traces = []string{
+	"/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-", "/etc/.pwd.lock",
+}
+
+// program runs a program that changes accounts.
+func (a *Accounts) program(ctx context.Context, stdin string, name string, args ...string) error {
+	return a.tree.Watch(traces, func() error {
+		_, err := a.runner.Run(ctx, []byte(stdin), name, args...)
+		return err
+	})
+}
+
 // user is a line of /etc/passwd.
 type user struct {
 	uid, gid      int
@@ -164,10 +178,10 @@ func (a *Accounts) add(ctx context.Context, name, home string, uid int) error {
 	if uid >= 0 {
 		args = append(args, "--uid", strconv.Itoa(uid))
 	}
-	_, err := a.runner.Run(ctx, nil, "useradd", append(args, name)...)
+	err := a.program(ctx, "", "useradd", append(args, name)...)
 	if err != nil && strings.Contains(err.Error(), "invalid user name") {
 		// Distributions differ in what they take; what is safe was checked.
-		_, err = a.runner.Run(ctx, nil, "useradd", append(args, "--badname", name)...)
+		err = a.program(ctx, "", "useradd", append(args, "--badname", name)...)
 	}
 	if files.Missing(err) {
 		return a.addBusybox(ctx, name, home, uid)
@@ -181,7 +195,7 @@ func (a *Accounts) addBusybox(ctx context.Context, name, home string, uid int) e
 	if uid >= 0 {
 		args = append(args, "-u", strconv.Itoa(uid))
 	}
-	if _, err := a.runner.Run(ctx, nil, "adduser", append(args, name)...); err != nil {
+	if err := a.program(ctx, "", "adduser", append(args, name)...); err != nil {
 		return err
 	}
 	return a.setLocked(ctx, name, false)
@@ -217,7 +231,7 @@ func (a *Accounts) setLocked(ctx context.Context, name string, locked bool) erro
 	if locked {
 		day = expired
 	}
-	_, err := a.runner.Run(ctx, nil, "usermod", "--expiredate", day, "--password", noPassword, name)
+	err := a.program(ctx, "", "usermod", "--expiredate", day, "--password", noPassword, name)
 	if !files.Missing(err) {
 		return err
 	}
@@ -225,6 +239,5 @@ func (a *Accounts) setLocked(ctx context.Context, name string, locked bool) erro
 	if locked {
 		hash = lockedPassword
 	}
-	_, err = a.runner.Run(ctx, []byte(name+":"+hash+"\n"), "chpasswd", "-e")
-	return err
+	return a.program(ctx, name+":"+hash+"\n", "chpasswd", "-e")
 }

@@ -91,6 +91,10 @@ func (c *Change) Restore(path string) error {
 	if made == nil {
 		return nil
 	}
+	if made.Watched && t.digestOf(real) != made.Left {
+		t.journal.drop(real) // others have changed it since
+		return nil
+	}
 	back := step{target: made.Before.Kind, restore: true}
 	switch made.Before.Kind {
 	case folder:

@@ -40,8 +40,12 @@ type record struct {
 	Before before `json:"before"`
 	// Block says that only the marked block in it is Muster's.
 	Block bool `json:"block,omitempty"`
-	// Left is the SHA-256 of what an edited file held when Muster left it.
+	// Left is the SHA-256 of what an edited or watched file held when Muster
+	// left it.
 	Left string `json:"left,omitempty"`
+	// Watched says that programs of the distribution write it, on Muster's
+	// behalf among others.
+	Watched bool `json:"watched,omitempty"`
 }
 
 // before is what was at a path.

@@ -460,7 +460,7 @@ func TestSlowGlance(t *testing.T) {
 		router := w.router(t, io.Discard, false)
 		started := time.Now()
 		got := post(router, "/v1/", "good", with(t, map[string]any{"metadata": nil}))
-		if took := time.Since(started); got.Code != 503 || took != 4*time.Second {
+		if took := time.Since(started); got.Code != 503 || took > 3600*time.Millisecond || took < 3*time.Second {
 			t.Errorf("%d after %v", got.Code, took)
 		}
 		got = post(router, "/v1/vendordata", "good", with(t, map[string]any{"metadata": nil}))

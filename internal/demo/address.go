@@ -54,7 +54,7 @@ func (s *story) findOne(ctx context.Context, neutron, collection string, query u
 	var found map[string][]struct{ ID string }
 	_, err := s.call(ctx, request{method: "GET", url: neutron + "/" + collection + "?" + query.Encode(), token: s.alice.token, want: http.StatusOK}, &found)
 	if err == nil && len(found[collection]) != 1 {
-		err = fmt.Errorf("Neutron has %d %s that fit", len(found[collection]), collection)
+		err = fmt.Errorf("%d %s of Neutron fit, not one", len(found[collection]), collection)
 	}
 	if err != nil {
 		return "", err

@@ -205,7 +205,7 @@ func TestEachSceneCanFail(t *testing.T) {
 		}, "has 0 of the instance's two records"},
 		{"the instance has no port", 11, func(_ *testing.T, s *story) {
 			mislead(s, instead("GET", "/ports", http.StatusOK, map[string]any{"ports": []any{}}))
-		}, "Neutron has 0 ports that fit"},
+		}, "0 ports of Neutron fit"},
 		{"FreeIPA keeps an entry", 14, func(t *testing.T, s *story) {
 			if err := s.env.Cloud.FreeIPA.AddHost("left.example.test", ""); err != nil {
 				t.Fatal(err)

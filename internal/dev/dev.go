@@ -35,6 +35,8 @@ const (
 	ipaDomain = "example.test"
 	// ipaUser is who Muster is in FreeIPA.
 	ipaUser = "nova/muster." + ipaDomain
+	// reverseZone is that of network.Public.
+	reverseZone = "113.0.203.in-addr.arpa"
 )
 
 // portTries bounds how often another free port is tried when somebody else
@@ -73,8 +75,10 @@ type Environment struct {
 	KeystoneURL string // ending in /v3
 	NovaURL     string // ending in /v2.1
 	MetadataURL string // the root of Nova's metadata service
+	NeutronURL  string // without version
 	GlanceURL   string // without version
 	FreeIPAURL  string // over HTTPS; see also ipa-ca.crt in the folder
+	ReverseZone string // in FreeIPA's DNS, of the floating IPs
 	Users       []User // admin of the cloud, and demo, a member of project demo
 	Cloud       *devcloud.Cloud
 
@@ -160,7 +164,12 @@ func (e *Environment) startCloud(cfg Config) error {
 	if err := e.Cloud.FreeIPA.GrantHostManagement(ipaUser); err != nil {
 		return err
 	}
+	e.ReverseZone = reverseZone
+	if err := e.Cloud.FreeIPA.AddZone(reverseZone + "."); err != nil {
+		return err
+	}
 	e.KeystoneURL, e.NovaURL, e.MetadataURL = e.Cloud.AuthURL(), e.Cloud.ComputeURL(), e.Cloud.MetadataURL()
+	e.NeutronURL = e.Cloud.NetworkURL()
 	e.GlanceURL, e.FreeIPAURL = e.Cloud.ImageURL(), "https://"+e.Cloud.FreeIPAAddress()
 	for _, user := range []User{{Name: "admin", Project: "admin"}, {Name: "demo", Project: "demo"}} {
 		user.Password = e.Cloud.Identity.Password(user.Name)

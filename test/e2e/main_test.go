@@ -14,6 +14,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -48,7 +49,8 @@ func run(m *testing.M) int {
 	// nothing behind either.
 	folder, err := os.MkdirTemp("", "muster-e2e-")
 	if err == nil {
-		err = os.Setenv("TMPDIR", folder)
+		// PostgreSQL, which refuses to run as root, has its folder in it.
+		err = errors.Join(os.Chmod(folder, 0o755), os.Setenv("TMPDIR", folder))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)

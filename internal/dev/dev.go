@@ -53,6 +53,9 @@ type Config struct {
 	Listen string
 	// Version is Muster's, for its API's description. Default "(devel)".
 	Version string
+	// Programs is the folder with the agent's programs, which instances fetch.
+	// Default: agent, beside this program. Without them nothing is offered.
+	Programs string
 	// Logger gets Muster's and the cloud's logs. Default: discarded.
 	Logger *slog.Logger
 }
@@ -205,8 +208,24 @@ func (e *Environment) startMuster(ctx context.Context, cfg Config) error {
 	return err
 }
 
+// programFolder is where the agent's programs are.
+func programFolder(given string) (string, error) {
+	if given != "" {
+		return filepath.Abs(given)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the agent's programs: %w", err)
+	}
+	return filepath.Join(filepath.Dir(program), "agent"), nil
+}
+
 func (e *Environment) tryMuster(ctx context.Context, cfg Config, host, port string) error {
-	if err := e.writeConfig(host, port); err != nil {
+	programs, err := programFolder(cfg.Programs)
+	if err != nil {
+		return err
+	}
+	if err := e.writeConfig(host, port, programs); err != nil {
 		return err
 	}
 	// The environment of this process stays out: it may name a real Muster's database.

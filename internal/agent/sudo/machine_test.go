@@ -376,6 +376,9 @@ func (s *session) does(line string) string {
 }
 
 func TestSudoAsksForACertificate(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it logs in some forty times")
+	}
 	h := newHost(t)
 	pam, err := h.tree.Read("/etc/pam.d/sudo")
 	if err != nil {

@@ -165,9 +165,9 @@ func (h *host) said() string {
 // until waits for something that another process does.
 func (h *host) until(what string, done func() bool) {
 	h.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			h.Fatalf("%s: not in 20 s\n%s", what, h.said())
+			h.Fatalf("%s: not in a minute\n%s", what, h.said())
 		}
 	}
 }

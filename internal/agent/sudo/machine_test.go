@@ -4,7 +4,6 @@
 package sudo
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -17,14 +16,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/muster-cloud/muster/internal/agent/account"
 	"github.com/muster-cloud/muster/internal/agent/agenttest"
@@ -70,14 +67,14 @@ type host struct {
 	log      *os.File
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t *testing.T, settings string) *host {
 	t.Helper()
 	h := &host{T: t, root: agenttest.Machine(t, "sshd", "ssh-keygen", "useradd", "visudo", "sudo"), ca: newSigner(t)}
 	if _, err := exec.LookPath("ssh"); err != nil {
 		t.Fatal(err)
 	}
 	h.copyProgram()
-	h.startSSHD()
+	h.startSSHD(settings)
 	runner := files.Programs{Root: h.root}
 	var err error
 	h.tree, err = files.OpenTree(t.Context(), files.Config{Root: h.root, State: "/var/lib/muster-agent", Runner: runner})
@@ -118,7 +115,7 @@ func (h *host) copyProgram() {
 }
 
 // startSSHD starts the machine's own sshd on a free port.
-func (h *host) startSSHD() {
+func (h *host) startSSHD(settings string) {
 	h.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -129,7 +126,7 @@ func (h *host) startSSHD() {
 		h.Fatal(err)
 	}
 	agenttest.Write(h, h.root, "/etc/ssh/sshd_config",
-		"Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\nLogLevel VERBOSE\nListenAddress 127.0.0.1\nPort "+strconv.Itoa(h.port)+"\n")
+		"Include /etc/ssh/sshd_config.d/*.conf\nLogLevel VERBOSE\nListenAddress 127.0.0.1\nPort "+strconv.Itoa(h.port)+"\n"+settings)
 	agenttest.Run(h, h.root, "ssh-keygen", "-A")
 	if h.log, err = os.Create(filepath.Join(h.root, "tmp/sshd.log")); err != nil {
 		h.Fatal(err)
@@ -165,15 +162,20 @@ func (h *host) said() string {
 // until waits for something that another process does.
 func (h *host) until(what string, done func() bool) {
 	h.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			h.Fatalf("%s: not in 20 s\n%s", what, h.said())
+			h.Fatalf("%s: not in a minute\n%s", what, h.said())
 		}
 	}
 }
 
 // setUp is what the agent does on the machine.
 func (h *host) setUp(accounts ...agentapi.Account) {
+	h.Helper()
+	h.setUpWithPort(0, accounts...)
+}
+
+func (h *host) setUpWithPort(port int, accounts ...agentapi.Account) {
 	h.Helper()
 	ctx := h.Context()
 	result, err := h.accounts.Apply(ctx, accounts, true)
@@ -191,14 +193,17 @@ func (h *host) setUp(accounts ...agentapi.Account) {
 		h.Fatal(err)
 	}
 	want := sshd.Want{
-		HostCerts: map[string]string{}, UserCAs: []string{string(ssh.MarshalAuthorizedKey(h.ca.PublicKey()))}, Accounts: result.Active,
+		Port: port, HostCerts: map[string]string{}, Accounts: result.Active,
+		UserCAs: []string{string(ssh.MarshalAuthorizedKey(h.ca.PublicKey()))},
 	}
 	for _, key := range keys {
 		public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key.PublicKey))
 		if err != nil {
 			h.Fatal(err)
 		}
-		cert := &ssh.Certificate{Key: public, CertType: ssh.HostCert, ValidPrincipals: []string{"host"}, ValidBefore: ssh.CertTimeInfinity}
+		cert := &ssh.Certificate{
+			Key: public, CertType: ssh.HostCert, ValidPrincipals: []string{"host"}, ValidBefore: ssh.CertTimeInfinity,
+		}
 		if err := cert.SignCert(rand.Reader, h.ca); err != nil {
 			h.Fatal(err)
 		}
@@ -232,156 +237,17 @@ func newKey(t testing.TB) ed25519.PrivateKey {
 	return key
 }
 
-// visitor is a person with an SSH agent that holds a key and a certificate.
-type visitor struct {
-	*host
-	keys   agent.Agent
-	socket string
-	cert   *ssh.Certificate
-}
-
-func (h *host) visitor(serial uint64, principals ...string) *visitor {
-	h.Helper()
-	key := newKey(h)
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		h.Fatal(err)
-	}
-	cert := &ssh.Certificate{
-		Key: signer.PublicKey(), CertType: ssh.UserCert, Serial: serial, KeyId: fmt.Sprint("visitor ", serial), ValidPrincipals: principals,
-		ValidBefore: ssh.CertTimeInfinity,
-		Permissions: ssh.Permissions{Extensions: map[string]string{"permit-pty": "", "permit-agent-forwarding": ""}},
-	}
-	if err := cert.SignCert(rand.Reader, h.ca); err != nil {
-		h.Fatal(err)
-	}
-	v := &visitor{host: h, keys: agent.NewKeyring(), cert: cert, socket: filepath.Join(h.T.TempDir(), "agent")}
-	if err := v.keys.Add(agent.AddedKey{PrivateKey: key, Certificate: cert}); err != nil {
-		h.Fatal(err)
-	}
-	listener, err := net.Listen("unix", v.socket)
-	if err != nil {
-		h.Fatal(err)
-	}
-	var connections sync.WaitGroup
-	h.Cleanup(func() { _ = listener.Close(); connections.Wait() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			connections.Go(func() {
-				defer connection.Close()
-				_ = agent.ServeAgent(v.keys, connection)
-			})
-		}
-	}()
-	return v
-}
-
-// command is ssh to the host.
-func (v *visitor) command(name string, options []string, remote string) *exec.Cmd {
-	known := filepath.Join(v.T.TempDir(), "known_hosts")
-	if err := os.WriteFile(known, append([]byte("@cert-authority * "), ssh.MarshalAuthorizedKey(v.ca.PublicKey())...), 0o600); err != nil {
-		v.Fatal(err)
-	}
-	arguments := []string{
-		"-F", "none", "-T", "-p", strconv.Itoa(v.port), "-l", name, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
-		"-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=none", "-o", "HostKeyAlias=host", "-o", "LogLevel=ERROR",
-		"-o", "IdentityAgent=" + v.socket, "-o", "IdentityFile=none", "-o", "ConnectTimeout=10",
-	}
-	command := exec.CommandContext(v.Context(), "ssh", append(append(arguments, options...), "127.0.0.1", remote)...)
-	command.Env = []string{"PATH=" + os.Getenv("PATH"), "SSH_AUTH_SOCK=" + v.socket, "HOME=/nonexistent"}
-	return command
-}
-
-// run logs in and runs something; it returns everything that was written.
-func (v *visitor) run(name string, options []string, remote string) (string, error) {
-	v.Helper()
-	output, err := v.command(name, options, remote).CombinedOutput()
-	return string(output), err
-}
-
-func (v *visitor) expect(name string, options []string, remote, want string) {
-	v.Helper()
-	output, err := v.run(name, options, remote)
-	if err != nil || strings.TrimSpace(output) != want {
-		v.Errorf("%s: %v: %s", remote, err, output)
-	}
-}
-
-func (v *visitor) refused(name string, options []string, remote, want string) {
-	v.Helper()
-	output, err := v.run(name, options, remote)
-	if err == nil || !strings.Contains(output, want) {
-		v.Errorf("%s: %v: %s", remote, err, output)
-	}
-}
-
-var forward = []string{"-A"}
-
-// session is an open login that runs lines which it gets.
-type session struct {
-	*visitor
-	input  io.WriteCloser
-	output *lockedBuffer
-}
-
-// lockedBuffer collects what a program writes.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (v *visitor) login(name string, options []string) *session {
-	v.Helper()
-	s := &session{visitor: v, output: &lockedBuffer{}}
-	command := v.command(name, options, "sh")
-	command.Stdout, command.Stderr = s.output, s.output
-	var err error
-	if s.input, err = command.StdinPipe(); err != nil {
-		v.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		v.Fatal(err)
-	}
-	v.Cleanup(func() { _ = s.input.Close(); _ = command.Wait() })
-	return s
-}
-
-// does runs a line and returns what it wrote.
-func (s *session) does(line string) string {
-	s.Helper()
-	mark := fmt.Sprintf("done-%d", time.Now().UnixNano())
-	before := len(s.output.String())
-	if _, err := io.WriteString(s.input, line+" 2>&1; echo "+mark+"\n"); err != nil {
-		s.Fatal(err)
-	}
-	s.until(line, func() bool { return strings.Contains(s.output.String()[before:], mark) })
-	said, _, _ := strings.Cut(s.output.String()[before:], mark)
-	return strings.TrimSpace(said)
-}
-
 func TestSudoAsksForACertificate(t *testing.T) {
-	h := newHost(t)
+	if testing.Short() {
+		t.Skip("it logs in some forty times")
+	}
+	h := newHost(t, "UsePAM yes\n")
 	pam, err := h.tree.Read("/etc/pam.d/sudo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	agenttest.Run(t, h.root, "useradd", "-m", "-p", "$6$salt$IxDD3jeSOb5eB1CX5LBsqZFVkJdido3OUILO5Ifz5iwMuTS4XMS130MTSuDDl3aCI6WouIL9AjRbLCelDCy.g.", "alice")
+	agenttest.Run(t, h.root, "useradd", "-m", "-p",
+		"$6$salt$IxDD3jeSOb5eB1CX5LBsqZFVkJdido3OUILO5Ifz5iwMuTS4XMS130MTSuDDl3aCI6WouIL9AjRbLCelDCy.g.", "alice")
 	agenttest.Run(t, h.root, "useradd", "-m", "-p", "*", "free")
 	agenttest.Write(t, h.root, "/etc/sudoers.d/local", "alice ALL=(ALL) ALL\nfree ALL=(ALL) NOPASSWD: ALL\n")
 	h.setUp(agentapi.Account{Name: "member", Sudo: true}, agentapi.Account{Name: "reader"})
@@ -480,6 +346,39 @@ func TestSudoAsksForACertificate(t *testing.T) {
 		t.Fatal(string(after), err)
 	}
 	alice.expect("alice", nil, "echo password | sudo -S -p '' id -u", "0")
+}
+
+// TestWithoutPAM: sshd itself looks whether an account is locked or expired.
+// There is a second port, too.
+func TestWithoutPAM(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it logs in")
+	}
+	h := newHost(t, "UsePAM no\n")
+	member, reader := agentapi.Account{Name: "member"}, agentapi.Account{Name: "reader"}
+	// The network is the test's own, so that every port is free.
+	second := h.port%1000 + 2000
+	h.setUpWithPort(second, member, reader)
+	alice := h.visitor(1, "member", "reader")
+	alice.expect("member", nil, "id -un", "member")
+	alice.expect("reader", nil, "id -un", "reader")
+	first := h.port
+	h.port = second
+	alice.expect("member", nil, "id -un", "member")
+
+	h.setUpWithPort(0, reader)
+	alice.refused("reader", nil, "id -un", "Connection refused")
+	h.port = first
+	alice.refused("member", nil, "id -un", "Permission denied")
+	alice.expect("reader", nil, "id -un", "reader")
+	if said := h.said(); !strings.Contains(said, "Account member has expired") {
+		t.Error("sshd refused for another reason")
+	}
+	h.setUp(member, reader)
+	alice.expect("member", nil, "id -un", "member")
+
+	byPassword := []string{"-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive"}
+	alice.refused("member", byPassword, "id", "Permission denied (publickey)")
 }
 
 // revoke puts serials of the user CA into the list.

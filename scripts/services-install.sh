@@ -52,7 +52,6 @@ placement-common    the database and the modules of Placement
 python3-placement   Placement, without which Nova boots nothing
 neutron-common      Neutron, its server and its modules
 python3-pymysql     the services' way to MariaDB
-python3-kombu       the original client of RabbitMQ
 "
 
 missing=$(echo "$packages" | while read -r name purpose; do

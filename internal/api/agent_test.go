@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
@@ -471,6 +472,26 @@ func TestListIsSigned(t *testing.T) {
 	}
 	if got := w.do("none", "GET", agentapi.PathRevokedKeys+w.demo, "").want(200).Header.Get(agentapi.SignatureHeader); got != "" {
 		t.Error("the JSON form has a signature of something else")
+	}
+}
+
+// A list that was waited for is signed, however long that took.
+func TestListIsSignedAfterALongPoll(t *testing.T) {
+	const timeout = time.Second // the least that can be set
+	w := newWorld(t, 1, deployment.Options{Settings: deployment.Settings{
+		"api": {"request_timeout": timeout.String()}, "enroll": {"answer_within": "500ms"},
+	}})
+	serial, _ := w.userCert()
+	path := agentapi.PathRevokedKeys + w.demo
+	first := w.do("none", "GET", path, "").want(200)
+	waited := make(chan reply, 1)
+	go func() {
+		waited <- w.do("none", "GET", path+"?wait=60", "", "Accept: application/octet-stream", "If-None-Match: "+first.Header.Get("ETag"))
+	}()
+	time.Sleep(timeout * 5 / 4) // what is tested is that this is too long for other requests
+	w.do("manager", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", serial)).want(200)
+	if got := (<-waited).want(200); got.Header.Get(agentapi.SignatureHeader) == "" {
+		t.Error("the list has no signature")
 	}
 }
 

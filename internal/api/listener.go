@@ -39,10 +39,10 @@ const (
 
 // Listener is an open address. It answers once Serve runs.
 type Listener struct {
-	cfg         ListenerConfig
-	server      *http.Server
-	socket      net.Listener
-	certificate atomic.Pointer[tls.Certificate]
+	cfg    ListenerConfig
+	server *http.Server
+	socket net.Listener
+	tls    atomic.Pointer[tls.Config] // of new connections
 }
 
 // Listen opens the address and reads the certificate. Its errors name the
@@ -58,19 +58,18 @@ func Listen(cfg ListenerConfig) (*Listener, error) {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	var secure *tls.Config
-	if cfg.CertFile != "" {
-		var err error
-		if secure, err = l.tlsConfig(); err != nil {
-			return nil, err
-		}
+	if err := l.Reload(); err != nil {
+		return nil, err
 	}
 	socket, err := open(cfg.Address)
 	if err != nil {
 		return nil, fmt.Errorf("address: %w", err)
 	}
-	if secure != nil {
-		socket = tls.NewListener(socket, secure)
+	if cfg.CertFile != "" {
+		socket = tls.NewListener(socket, &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return l.tls.Load(), nil },
+		})
 	}
 	l.socket = socket
 	return l, nil
@@ -92,16 +91,27 @@ func open(address string) (net.Listener, error) {
 	return net.Listen("unix", path)
 }
 
-func (l *Listener) tlsConfig() (*tls.Config, error) {
-	if err := l.Reload(); err != nil {
-		return nil, fmt.Errorf("tls_cert: %w", err)
+// Reload reads the certificate, and the authorities of clients, again. If that
+// fails, all stays as it was. Connections that are open go on.
+func (l *Listener) Reload() error {
+	if l.cfg.CertFile == "" {
+		return nil
+	}
+	config, err := l.readTLS()
+	if err != nil {
+		return err
+	}
+	l.tls.Store(config)
+	return nil
+}
+
+func (l *Listener) readTLS() (*tls.Config, error) {
+	certificate, err := tls.LoadX509KeyPair(l.cfg.CertFile, l.cfg.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("tls_cert: read %s and %s: %w", l.cfg.CertFile, l.cfg.KeyFile, err)
 	}
 	config := &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"h2", "http/1.1"},
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return l.certificate.Load(), nil
-		},
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}, Certificates: []tls.Certificate{certificate},
 	}
 	if l.cfg.ClientCAFile == "" {
 		return config, nil
@@ -116,19 +126,6 @@ func (l *Listener) tlsConfig() (*tls.Config, error) {
 	}
 	config.ClientAuth = tls.RequireAndVerifyClientCert
 	return config, nil
-}
-
-// Reload reads the certificate again. If that fails, the old one stays.
-func (l *Listener) Reload() error {
-	if l.cfg.CertFile == "" {
-		return nil
-	}
-	certificate, err := tls.LoadX509KeyPair(l.cfg.CertFile, l.cfg.KeyFile)
-	if err != nil {
-		return fmt.Errorf("read %s and %s: %w", l.cfg.CertFile, l.cfg.KeyFile, err)
-	}
-	l.certificate.Store(&certificate)
-	return nil
 }
 
 // Name is the listener's name in the configuration.

@@ -10,7 +10,9 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/big"
@@ -145,13 +147,84 @@ func TestReloadTakesTheNewCertificate(t *testing.T) {
 	}
 }
 
+// TestTLSSpeaksHTTP2, long polls included.
+func TestTLSSpeaksHTTP2(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	writeCertificate(t, cert, key, 1)
+	router := newRouter(io.Discard, face{"GET /wait": func(r *Request) (Response, error) {
+		ctx, cancel := r.Waiting(200 * time.Millisecond)
+		defer cancel()
+		<-ctx.Done()
+		return Response{Body: r.Proto}, nil
+	}})
+	l, _ := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router, CertFile: cert, KeyFile: key, RequestTimeout: 50 * time.Millisecond})
+	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+	defer transport.CloseIdleConnections()
+	for range 2 {
+		if got, err := get(&http.Client{Transport: transport}, l.URL()+"/wait"); err != nil || got != `"HTTP/2.0"` {
+			t.Errorf("got %s, %v", got, err)
+		}
+	}
+}
+
+// TestReloadTakesTheNewClientCA: certificates of an authority that was replaced
+// let nobody in any more.
+func TestReloadTakesTheNewClientCA(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for serial, name := range []string{"server", "old", "new"} {
+		writeCertificate(t, path(name+".crt"), path(name+".key"), int64(serial+1))
+	}
+	trust := func(name string) {
+		t.Helper()
+		text, err := os.ReadFile(path(name + ".crt"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path("clients.crt"), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trust("old")
+	router := newRouter(io.Discard, face{"GET /x": func(*Request) (Response, error) { return Response{Body: "ok"}, nil }})
+	l, _ := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router, CertFile: path("server.crt"), KeyFile: path("server.key"),
+		ClientCAFile: path("clients.crt")})
+	lets := func(name string) bool {
+		t.Helper()
+		pair, err := tls.LoadX509KeyPair(path(name+".crt"), path(name+".key"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{
+			InsecureSkipVerify:   true,
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
+		}}
+		_, err = get(&http.Client{Transport: transport}, l.URL()+"/x")
+		return err == nil
+	}
+	if !lets("old") || lets("new") {
+		t.Fatalf("at first: old %v, new %v", lets("old"), lets("new"))
+	}
+	trust("new")
+	if err := l.Reload(); err != nil || lets("old") || !lets("new") {
+		t.Errorf("after the reload: old %v, new %v; %v", lets("old"), lets("new"), err)
+	}
+	if err := os.WriteFile(path("clients.crt"), []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Reload(); err == nil || lets("old") || !lets("new") {
+		t.Errorf("after a bad reload: old %v, new %v; %v", lets("old"), lets("new"), err)
+	}
+}
+
 func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: fmt.Sprint(serial)}, NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)

@@ -59,7 +59,8 @@ func listenOptions() []option {
 		{name: "tls_key", path: true, field: at(func(l *Listener) any { return &l.TLSKey }),
 			help: "A PEM file with the certificate's private key."},
 		{name: "client_ca", path: true, field: at(func(l *Listener) any { return &l.ClientCA }),
-			help: "A PEM file with the authorities that clients must have a certificate of. Empty: none is asked for."},
+			help: "A PEM file with the authorities that clients must have a certificate of. Empty: none is asked for. " +
+				"Read again on SIGHUP."},
 		{name: "rate_limit", initial: "50", min: "0", max: "1000000", field: at(func(l *Listener) any { return &l.RateLimit }),
 			help: "Requests without a token (/noauth) per second and client address. 0: no limit."},
 		{name: "rate_burst", initial: "200", min: "1", max: "1000000", field: at(func(l *Listener) any { return &l.RateBurst }),

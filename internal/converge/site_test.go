@@ -219,15 +219,6 @@ func (s *site) expect(groups ...[]string) {
 	}
 }
 
-// expectSoon waits for it: FreeIPA's part of a leave is done by others.
-func (s *site) expectSoon(groups ...[]string) {
-	s.t.Helper()
-	want := slices.Concat(groups...)
-	slices.Sort(want)
-	s.eventually(func() bool { return slices.Equal(want, s.records()) })
-	s.expect(groups...)
-}
-
 func (s *site) eventually(is func() bool) {
 	s.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !is() && time.Now().Before(deadline); {

@@ -198,12 +198,20 @@ func TestEachSceneCanFail(t *testing.T) {
 				return answer(http.StatusOK, map[string]any{"muster": s.instance.metadata})
 			})
 		}, "instance web-1 is not refused"},
-		{"FreeIPA keeps an entry", 13, func(t *testing.T, s *story) {
+		{"the floating IP leads nowhere", 11, func(_ *testing.T, s *story) {
+			s.ipaDeadline = time.Second
+			mislead(s, instead("POST", "/floatingips", http.StatusCreated,
+				map[string]any{"floatingip": map[string]any{"floating_ip_address": "203.0.113.77"}}))
+		}, "has 0 of the instance's two records"},
+		{"the instance has no port", 11, func(_ *testing.T, s *story) {
+			mislead(s, instead("GET", "/ports", http.StatusOK, map[string]any{"ports": []any{}}))
+		}, "0 ports of Neutron fit"},
+		{"FreeIPA keeps an entry", 14, func(t *testing.T, s *story) {
 			if err := s.env.Cloud.FreeIPA.AddHost("left.example.test", ""); err != nil {
 				t.Fatal(err)
 			}
 		}, "FreeIPA has 3 hosts, had 2"},
-		{"sshd reads another list", 11, func(t *testing.T, s *story) {
+		{"sshd reads another list", 12, func(t *testing.T, s *story) {
 			i := s.instance
 			if err := i.server.Close(); err != nil {
 				t.Fatal(err)
@@ -219,8 +227,8 @@ func TestEachSceneCanFail(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "sshd does not refuse the revoked certificate: it succeeded"},
-		{"another certificate is revoked", 11, func(_ *testing.T, s *story) { s.alice.serial = s.mallory.serial }, "answered 400"},
-		{"the new list lacks the certificate", 11, func(t *testing.T, s *story) {
+		{"another certificate is revoked", 12, func(_ *testing.T, s *story) { s.alice.serial = s.mallory.serial }, "answered 400"},
+		{"the new list lacks the certificate", 12, func(t *testing.T, s *story) {
 			stale, err := os.ReadFile(s.instance.path("revoked_keys"))
 			if err != nil {
 				t.Fatal(err)
@@ -238,11 +246,11 @@ func TestEachSceneCanFail(t *testing.T) {
 			s.instance.stopList = stop
 			s.running.Go(func() { s.instance.list.follow(again) })
 		}, "does not revoke key-cert.pub"},
-		{"the instance gets no list", 11, func(_ *testing.T, s *story) { s.instance.stopList(); s.running.Wait() }, noNewList},
-		{"nothing is revoked", 11, func(_ *testing.T, s *story) {
+		{"the instance gets no list", 12, func(_ *testing.T, s *story) { s.instance.stopList(); s.running.Wait() }, noNewList},
+		{"nothing is revoked", 12, func(_ *testing.T, s *story) {
 			mislead(s, instead("POST", "/v1/revokeduserkeys/"+s.instance.projectID, http.StatusOK, map[string]any{}))
 		}, noNewList},
-		{"Keystone keeps the role", 12, func(_ *testing.T, s *story) {
+		{"Keystone keeps the role", 13, func(_ *testing.T, s *story) {
 			mislead(s, func(r *http.Request) *http.Response {
 				if r.Method != "DELETE" || !strings.Contains(r.URL.Path, "/roles/") {
 					return nil
@@ -250,12 +258,12 @@ func TestEachSceneCanFail(t *testing.T) {
 				return answer(http.StatusNoContent, nil)
 			})
 		}, noNewList},
-		{"another role gives the account", 12, func(t *testing.T, s *story) {
+		{"another role gives the account", 13, func(t *testing.T, s *story) {
 			if err := s.env.Cloud.Identity.Grant(s.alice.id, s.alice.projectID, "manager"); err != nil {
 				t.Fatal(err)
 			}
 		}, noNewList},
-		{"another certificate was revoked", 12, func(_ *testing.T, s *story) {
+		{"another certificate was revoked", 13, func(_ *testing.T, s *story) {
 			mislead(s, func(r *http.Request) *http.Response {
 				if r.Method != "DELETE" || !strings.Contains(r.URL.Path, "/roles/") {
 					return nil
@@ -264,7 +272,7 @@ func TestEachSceneCanFail(t *testing.T) {
 				return nil
 			})
 		}, "does not revoke key-cert.pub"},
-		{"the user gets another one", 12, func(_ *testing.T, s *story) {
+		{"the user gets another one", 13, func(_ *testing.T, s *story) {
 			asked := 0
 			mislead(s, func(r *http.Request) *http.Response {
 				if r.Method != "POST" || !strings.HasSuffix(r.URL.Path, "/v1/usercerts") {
@@ -276,7 +284,7 @@ func TestEachSceneCanFail(t *testing.T) {
 				return answer(http.StatusCreated, map[string]any{})
 			})
 		}, "without the role: "},
-		{"Muster does not learn of the end", 13, func(_ *testing.T, s *story) {
+		{"Muster does not learn of the end", 14, func(_ *testing.T, s *story) {
 			mislead(s, func(r *http.Request) *http.Response {
 				if r.Method != "DELETE" || !strings.Contains(r.URL.Path, "/servers/") {
 					return nil
@@ -284,10 +292,10 @@ func TestEachSceneCanFail(t *testing.T) {
 				return answer(http.StatusNoContent, nil)
 			})
 		}, noNewList},
-		{"the token outlives the instance", 13, func(_ *testing.T, s *story) {
+		{"the token outlives the instance", 14, func(_ *testing.T, s *story) {
 			mislead(s, instead("POST", "/noauth/hostcerts", http.StatusOK, nil))
 		}, "the token outlives its instance"},
-		{"the host stays in the list", 13, func(_ *testing.T, s *story) {
+		{"the host stays in the list", 14, func(_ *testing.T, s *story) {
 			mislead(s, instead("GET", "/v1/hosts", http.StatusOK, map[string]any{"hosts": []any{map[string]any{}}}))
 		}, "still has 1 hosts"},
 	} {

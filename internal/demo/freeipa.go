@@ -114,6 +114,9 @@ func (s *story) awaitGone(ctx context.Context) error {
 		if hosts := s.env.Cloud.FreeIPA.Hosts(); len(hosts) != s.ipaHosts {
 			return fmt.Errorf("FreeIPA has %d hosts, had %d before", len(hosts), s.ipaHosts)
 		}
+		if left := s.addressRecords(); left > 0 {
+			return fmt.Errorf("FreeIPA's DNS still has %d records of the instance", left)
+		}
 		return nil
 	})
 	if err != nil {

@@ -102,9 +102,10 @@ func (s *story) scenes() []scene {
 		{"A stolen token is refused and reported", "a token that was used is worth nothing with another key", s.refuseThief},
 		{"The instance joins FreeIPA", "the same vendordata hold its name, its realm and a password that serves once", s.join},
 		{"Names that are taken are refused", "no instance gets the entry of another one, nor one that Muster did not make", s.refuseNames},
+		{"A floating IP leads to the instance", "its name is in the DNS as soon as Neutron says so, forwards and backwards", s.addFloatingIP},
 		{"The user's certificate is revoked", "the next login is refused, as soon as the instance has the new list", s.revokeUser},
 		{"The user's role is removed", "Keystone's word is enough: what the role gave is revoked, and the next login refused", s.removeRole},
-		{"The instance is deleted", "its token, its certificate, its records and its place in FreeIPA end with it", s.deleteInstance},
+		{"The instance is deleted", "its token, its certificate, its records, its place in FreeIPA and in the DNS end with it", s.deleteInstance},
 	}
 }
 

@@ -35,6 +35,8 @@ const (
 	ipaDomain = "example.test"
 	// ipaUser is who Muster is in FreeIPA.
 	ipaUser = "nova/muster." + ipaDomain
+	// reverseZone is that of network.Public.
+	reverseZone = "113.0.203.in-addr.arpa"
 )
 
 // portTries bounds how often another free port is tried when somebody else
@@ -51,6 +53,9 @@ type Config struct {
 	Listen string
 	// Version is Muster's, for its API's description. Default "(devel)".
 	Version string
+	// Programs is the folder with the agent's programs, which instances fetch.
+	// Default: agent, beside this program. Without them nothing is offered.
+	Programs string
 	// Logger gets Muster's and the cloud's logs. Default: discarded.
 	Logger *slog.Logger
 }
@@ -73,8 +78,10 @@ type Environment struct {
 	KeystoneURL string // ending in /v3
 	NovaURL     string // ending in /v2.1
 	MetadataURL string // the root of Nova's metadata service
+	NeutronURL  string // without version
 	GlanceURL   string // without version
 	FreeIPAURL  string // over HTTPS; see also ipa-ca.crt in the folder
+	ReverseZone string // in FreeIPA's DNS, of the floating IPs
 	Users       []User // admin of the cloud, and demo, a member of project demo
 	Cloud       *devcloud.Cloud
 
@@ -160,7 +167,12 @@ func (e *Environment) startCloud(cfg Config) error {
 	if err := e.Cloud.FreeIPA.GrantHostManagement(ipaUser); err != nil {
 		return err
 	}
+	e.ReverseZone = reverseZone
+	if err := e.Cloud.FreeIPA.AddZone(reverseZone + "."); err != nil {
+		return err
+	}
 	e.KeystoneURL, e.NovaURL, e.MetadataURL = e.Cloud.AuthURL(), e.Cloud.ComputeURL(), e.Cloud.MetadataURL()
+	e.NeutronURL = e.Cloud.NetworkURL()
 	e.GlanceURL, e.FreeIPAURL = e.Cloud.ImageURL(), "https://"+e.Cloud.FreeIPAAddress()
 	for _, user := range []User{{Name: "admin", Project: "admin"}, {Name: "demo", Project: "demo"}} {
 		user.Password = e.Cloud.Identity.Password(user.Name)
@@ -196,8 +208,24 @@ func (e *Environment) startMuster(ctx context.Context, cfg Config) error {
 	return err
 }
 
+// programFolder is where the agent's programs are.
+func programFolder(given string) (string, error) {
+	if given != "" {
+		return filepath.Abs(given)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the agent's programs: %w", err)
+	}
+	return filepath.Join(filepath.Dir(program), "agent"), nil
+}
+
 func (e *Environment) tryMuster(ctx context.Context, cfg Config, host, port string) error {
-	if err := e.writeConfig(host, port); err != nil {
+	programs, err := programFolder(cfg.Programs)
+	if err != nil {
+		return err
+	}
+	if err := e.writeConfig(host, port, programs); err != nil {
 		return err
 	}
 	// The environment of this process stays out: it may name a real Muster's database.

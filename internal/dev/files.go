@@ -46,6 +46,10 @@ master_key_file = master.key
 [vendordata]
 api_endpoint = {{value .MusterURL}}
 
+[agent]
+directory = {{value .Programs}}
+poll_interval = 10s
+
 [ipa]
 servers = {{value .FreeIPAAddress}}
 domain = {{value .IPADomain}}
@@ -71,7 +75,7 @@ func value(text string) string { return strings.ReplaceAll(text, "$", "$$") }
 
 // writeConfig writes muster.conf and the secrets that it refers to. The master
 // key is kept where there is one: it opens what the database holds.
-func (e *Environment) writeConfig(host, port string) error {
+func (e *Environment) writeConfig(host, port, programs string) error {
 	masterKey := filepath.Join(e.Dir, "master.key")
 	if _, err := os.Stat(masterKey); errors.Is(err, fs.ErrNotExist) {
 		if err := writeSecret(masterKey, custody.NewMasterKey()+"\n"); err != nil {
@@ -95,6 +99,7 @@ func (e *Environment) writeConfig(host, port string) error {
 		"MusterURL":      reachable(host, port),
 		"Address":        net.JoinHostPort(host, port),
 		"FreeIPAAddress": e.Cloud.FreeIPAAddress(),
+		"Programs":       programs,
 		"IPADomain":      ipaDomain,
 		"IPAUser":        ipaUser,
 	})

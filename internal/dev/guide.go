@@ -17,6 +17,7 @@ var summary = template.Must(template.New("summary").Funcs(shell).Parse(
 Keystone   {{.KeystoneURL}}
 Nova       {{.NovaURL}}
 Metadata   {{.MetadataURL}}
+Neutron    {{.NeutronURL}}
 Glance     {{.GlanceURL}}
 FreeIPA    {{.FreeIPAURL}}
 Folder     {{.Dir}}{{if .Temporary}} (removed at the end){{end}}

@@ -64,7 +64,7 @@ func TestFreeIPAAway(t *testing.T) {
 // TestSlowFreeIPA answers in time, and keeps nobody waiting who needs nothing of FreeIPA.
 func TestSlowFreeIPA(t *testing.T) {
 	w := newWorld(t)
-	r := w.replica(t, func(c *Config) { c.AnswerWithin, c.MaxInFlight = 300*time.Millisecond, 2 })
+	r := w.replica(t, func(c *Config) { c.AnswerWithin, c.MaxInFlight = 2*time.Second, 2 })
 	joined := r.enrol(t, request(1, "web", "joined"))
 	must(t, w.ipa.Join("joined.example.test", joined.OTP))
 	r.joined(t, 1)
@@ -80,7 +80,7 @@ func TestSlowFreeIPA(t *testing.T) {
 		wg.Go(func() {
 			began := time.Now()
 			answer, err := r.Enrol(t.Context(), operator, request(100+n, "web", fmt.Sprint("slow", n)))
-			if took := time.Since(began); took > 2*time.Second || err != nil || answer.OTP != "" {
+			if took := time.Since(began); took > 10*time.Second || err != nil || answer.OTP != "" {
 				t.Errorf("%v, %+v, %v", took, answer, err)
 			}
 		})

@@ -416,7 +416,7 @@ func (s *Server) Reload() error {
 	problems := []error{err}
 	for _, listener := range s.listeners {
 		if err := listener.Reload(); err != nil {
-			problems = append(problems, fmt.Errorf("[listen:%s] tls_cert: %w", listener.Name(), err))
+			problems = append(problems, fmt.Errorf("[listen:%s] %w", listener.Name(), err))
 		}
 	}
 	return errors.Join(problems...)

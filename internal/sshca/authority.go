@@ -11,7 +11,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
+	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -217,7 +218,8 @@ func ActiveKey(record store.Authority, role store.Role) string {
 func verify(cert, meant *ssh.Certificate, authority ssh.PublicKey, now time.Time) error {
 	same := cert.Serial == meant.Serial && cert.CertType == meant.CertType && cert.KeyId == meant.KeyId &&
 		cert.ValidAfter == meant.ValidAfter && cert.ValidBefore == meant.ValidBefore &&
-		strings.Join(cert.ValidPrincipals, ",") == strings.Join(meant.ValidPrincipals, ",") &&
+		slices.Equal(cert.ValidPrincipals, meant.ValidPrincipals) &&
+		maps.Equal(cert.CriticalOptions, meant.CriticalOptions) && maps.Equal(cert.Extensions, meant.Extensions) &&
 		bytes.Equal(cert.Key.Marshal(), meant.Key.Marshal())
 	if !same {
 		return errors.New("it says something else than was meant")

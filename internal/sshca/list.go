@@ -204,7 +204,10 @@ func (l *list) add(ctx context.Context, row store.Revocation, serials map[string
 	case store.RevokedKey:
 		fingerprint, err := parseFingerprint(row.Value)
 		if err != nil {
-			return err
+			// It names no key at all. Without the other entries, hosts would let in whom they must not.
+			l.service.cfg.Logger.ErrorContext(ctx, "A revocation that names no key is left out of the list",
+				"project", l.projectID, "version", row.Version, "error", err)
+			return nil
 		}
 		l.keys[fingerprint] = max(l.keys[fingerprint], expires)
 	case store.RevokedAuthorityKey:

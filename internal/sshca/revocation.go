@@ -6,6 +6,7 @@ package sshca
 import (
 	"cmp"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 
@@ -24,6 +25,13 @@ func (s *Service) Revoke(ctx context.Context, by Actor, order store.RevocationOr
 	entry := s.audit(by, "revoke."+kind, order.ProjectID, kind, object)
 	if len(order.Reason) > maxReason {
 		return store.RevocationResult{}, problem.InField("reason", "is longer than %d bytes", maxReason)
+	}
+	if order.Fingerprint != "" {
+		// Only the one form by which keys are recorded: names are compared as text.
+		fingerprint, err := parseFingerprint(order.Fingerprint)
+		if err != nil || order.Fingerprint != "SHA256:"+base64.RawStdEncoding.EncodeToString(fingerprint[:]) {
+			return store.RevocationResult{}, problem.InField("fingerprint", "want SHA256: and 43 characters of base64, as ssh-keygen -l prints it")
+		}
 	}
 	order.By, order.At = cmp.Or(by.UserID, by.UserName), s.cfg.Now()
 	entry.Reason = order.Reason

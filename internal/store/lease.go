@@ -10,8 +10,12 @@ import (
 	"time"
 )
 
+// maxClockError is how far ahead the clock of another replica may be before its leases are not believed.
+const maxClockError = time.Hour
+
 // Lease takes or renews a lease for a holder, for ttl from now. held = false: another holder has it. A lease that was not renewed for its ttl
-// is free, so it survives its holder's death. The replicas' clocks are compared: keep ttl well above their differences.
+// is free, so it survives its holder's death. The replicas' clocks are compared: keep ttl well above their differences. A lease that ends later
+// than any clock that is right within the hour could have made it end is free too.
 func (s *Store) Lease(ctx context.Context, name, holder string, ttl time.Duration) (held bool, err error) {
 	var c check
 	c.id("name", name)
@@ -32,8 +36,8 @@ func (s *Store) lease(ctx context.Context, table, name, holder string, ttl time.
 	err = s.transact(ctx, func(t *tx) error {
 		now := s.now()
 		expires := micros(now.Add(ttl))
-		n, err := t.exec("UPDATE "+table+" SET holder = ?, expires_at = ? WHERE name = ? AND (holder = ? OR expires_at <= ?)",
-			holder, expires, name, holder, micros(now))
+		n, err := t.exec("UPDATE "+table+" SET holder = ?, expires_at = ? WHERE name = ? AND (holder = ? OR expires_at <= ? OR expires_at > ?)",
+			holder, expires, name, holder, micros(now), micros(now.Add(ttl+maxClockError)))
 		if held = n > 0; err != nil || held {
 			return err
 		}

@@ -500,6 +500,25 @@ func TestLease(t *testing.T) {
 	})
 }
 
+// TestLeaseOfAWrongClock: a holder whose clock ran ahead keeps the others out
+// for no longer than a lease is, once the clocks are right.
+func TestLeaseOfAWrongClock(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		take := func(holder string, want bool) {
+			t.Helper()
+			equal(t, must(f.store().Lease(t.Context(), "compare", holder, time.Minute))(t), want)
+		}
+		f.clock.step(365 * 24 * time.Hour)
+		take("ahead", true)
+		f.clock.step(-365 * 24 * time.Hour)
+		take("b", true)
+		take("ahead", false)
+		// A small difference is no reason.
+		f.clock.step(-50 * time.Minute)
+		take("c", false)
+	})
+}
+
 func TestLeaseHasOneHolder(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		var mu sync.Mutex

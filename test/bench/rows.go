@@ -23,6 +23,7 @@ func allRows() []row {
 		{"usercert-postgresql", userCerts("postgresql", 2000, 0)},
 		{"usercert-mariadb", userCerts("mariadb", 2000, 0)},
 		{"boot", boot},
+		{"agents", agents},
 		{"krl-build", krlBuild},
 		{"krl-serve", krlServe},
 		{"krl-visible", krlVisible},

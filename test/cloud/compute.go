@@ -73,7 +73,7 @@ func (s *Session) AwaitNoServer(ctx context.Context, id string, limit time.Durat
 			return nil
 		}
 		if err == nil {
-			err = fmt.Errorf("Nova still has the instance %s", id)
+			err = fmt.Errorf("the instance %s is still there", id)
 		}
 		return err
 	})

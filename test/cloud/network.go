@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 )
 
 // CreateNetwork makes a network of the fields with one subnet, without DHCP.
@@ -74,4 +75,16 @@ func (s *Session) PortOf(ctx context.Context, server string) (string, error) {
 		return "", fmt.Errorf("the instance %s has %d ports", server, len(found.Ports))
 	}
 	return found.Ports[0].ID, nil
+}
+
+// FindNetwork returns the ID of the network of that name.
+func (s *Session) FindNetwork(ctx context.Context, name string) (string, error) {
+	var found struct{ Networks []struct{ ID string } }
+	if err := s.Call(ctx, "network", http.MethodGet, "/networks?name="+url.QueryEscape(name), nil, &found); err != nil {
+		return "", err
+	}
+	if len(found.Networks) != 1 {
+		return "", fmt.Errorf("there are %d networks %s", len(found.Networks), name)
+	}
+	return found.Networks[0].ID, nil
 }

@@ -14,6 +14,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -44,6 +45,17 @@ func run(m *testing.M) int {
 	if !wantsReal() && !testing.Short() {
 		fmt.Fprintln(os.Stderr, "e2e: only the cloud in a process is played; the REAL OpenStack IS NOT TESTED without MUSTER_E2E=1 (make e2e)")
 	}
+	// All that is made lies in one folder, so that an end in the middle leaves
+	// nothing behind either.
+	folder, err := os.MkdirTemp("", "muster-e2e-")
+	if err == nil {
+		// PostgreSQL, which refuses to run as root, has its folder in it.
+		err = errors.Join(os.Chmod(folder, 0o755), os.Setenv("TMPDIR", folder))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
 	// Whoever interrupts the tests gets rid of all that they started, too.
 	interrupts, forget := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer forget()
@@ -55,7 +67,8 @@ func run(m *testing.M) int {
 	case <-interrupts.Done():
 		fmt.Fprintln(os.Stderr, "e2e: interrupted; cleaning up")
 	}
-	for _, stop := range []func() error{real.stop, broker.stop, program.remove} {
+	remove := func() error { return os.RemoveAll(folder) }
+	for _, stop := range []func() error{real.stop, broker.stop, remove} {
 		if err := stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e: clean up:", err)
 			code = max(code, 1)
@@ -159,11 +172,4 @@ func (b *built) get(t testing.TB) string {
 		t.Fatal(b.err)
 	}
 	return filepath.Join(b.folder, "muster")
-}
-
-func (b *built) remove() error {
-	if b.folder == "" {
-		return nil
-	}
-	return os.RemoveAll(b.folder)
 }

@@ -91,7 +91,8 @@ faces = join
 `, strings.Replace(w.transport, brokerAddress(w.transport), s.toBroker.Address(), 1), databases.PostgreSQL(t), w.authURL, w.password,
 		s.path("master.key"), s.main.url(), w.topic)+directory)
 	s.run(t, "db", "upgrade")
-	s.run(t, "config", "check")
+	// What it tries has a time limit that a busy machine may exceed.
+	eventually(t, func(ctx context.Context) error { return s.try(ctx, t, "config", "check") })
 	return s
 }
 
@@ -144,17 +145,20 @@ func write(t testing.TB, path, text string) {
 	must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
-// run runs a command of muster to its end, and returns what it prints.
-func (s *site) run(t testing.TB, arguments ...string) string {
+// run runs a command of muster to its end.
+func (s *site) run(t testing.TB, arguments ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
+	must(t, s.try(ctx, t, arguments...))
+}
+
+func (s *site) try(ctx context.Context, t testing.TB, arguments ...string) error {
 	command := exec.CommandContext(ctx, program.get(t), append(arguments, "--config", s.path("muster.conf"))...)
-	out, err := command.CombinedOutput()
-	if err != nil {
-		t.Fatalf("muster %s: %v\n%s", strings.Join(arguments, " "), err, out)
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("muster %s: %w\n%s", strings.Join(arguments, " "), err, out)
 	}
-	return string(out)
+	return nil
 }
 
 // replica is a running muster server.

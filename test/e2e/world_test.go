@@ -14,6 +14,7 @@ import (
 	"github.com/muster-cloud/muster/internal/devcloud/devcloudtest"
 	"github.com/muster-cloud/muster/internal/devcloud/image"
 	"github.com/muster-cloud/muster/internal/devcloud/messaging"
+	"github.com/muster-cloud/muster/internal/devcloud/network"
 	"github.com/muster-cloud/muster/test/cloud"
 	"github.com/muster-cloud/muster/test/services"
 )
@@ -89,6 +90,11 @@ func newDevWorld(t testing.TB, format string) *world {
 	must(t, err)
 	properties = map[string]string{"os_distro": "debian", "os_version": "12", "ipa_enroll": "True"}
 	w.asking, err = c.Images.Add(image.Image{Name: "asking", Visibility: "public", Properties: properties})
+	must(t, err)
+	admin := w.admin(t)
+	w.network, err = admin.FindNetwork(t.Context(), network.Private)
+	must(t, err)
+	w.public, err = admin.FindNetwork(t.Context(), network.Public)
 	must(t, err)
 	w.listen = func(t testing.TB) (main, join net.Listener) {
 		main, join = listen(t, "127.0.0.1:0"), listen(t, "127.0.0.1:0")

@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -149,10 +150,26 @@ func (s *site) ungrant(t *testing.T, p *person, role string) {
 // certify gives the person a certificate for today's roles.
 func (s *site) certify(t *testing.T, p *person) deployment.UserCert {
 	t.Helper()
-	var cert deployment.UserCert
-	p.client.Want(t, http.StatusCreated, "POST", "/v1/usercerts", deployment.Object{
-		"user_id": p.id, "auth_id": s.project, "pub_key": p.read(t, "key.pub"),
-	}, &cert)
-	p.write(t, "key-cert.pub", cert.Cert+"\n")
+	cert, err := s.tryCertify(t, p)
+	if err != nil {
+		t.Fatal(err)
+	}
 	return cert
+}
+
+func (s *site) tryCertify(t *testing.T, p *person) (cert deployment.UserCert, err error) {
+	t.Helper()
+	answer, err := p.client.Call(t.Context(), "POST", "/v1/usercerts", deployment.Object{
+		"user_id": p.id, "auth_id": s.project, "pub_key": p.read(t, "key.pub"),
+	})
+	if err == nil && answer.Status != http.StatusCreated {
+		err = fmt.Errorf("a certificate for %s: status %d: %s", p.name, answer.Status, answer.Body)
+	}
+	if err == nil {
+		err = answer.Decode(&cert)
+	}
+	if err == nil {
+		p.write(t, "key-cert.pub", cert.Cert+"\n")
+	}
+	return cert, err
 }

@@ -66,6 +66,7 @@ type Machine struct {
 	Root string
 
 	product string
+	base    string // the Debian that all machines share
 	folder  string
 	number  int
 	boots   int
@@ -81,14 +82,14 @@ type Machine struct {
 func New(t testing.TB, cfg Config) *Machine {
 	t.Helper()
 	base := need(t)
-	m := &Machine{Name: cfg.Name, product: cfg.DMIProduct}
+	m := &Machine{Name: cfg.Name, product: cfg.DMIProduct, base: base}
 	m.number, m.Address = nextAddress()
 	t.Cleanup(func() {
 		if err := m.remove(); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := m.install(base); err != nil {
+	if err := m.install(); err != nil {
 		t.Fatal(err)
 	}
 	if cfg.Prepare != nil {
@@ -100,7 +101,7 @@ func New(t testing.TB, cfg Config) *Machine {
 }
 
 // install lays an empty disk over the Debian that all machines share.
-func (m *Machine) install(base string) error {
+func (m *Machine) install() error {
 	var err error
 	if m.folder, err = os.MkdirTemp(workFolder(), "machine-"); err != nil {
 		return err
@@ -114,7 +115,7 @@ func (m *Machine) install(base string) error {
 			return err
 		}
 	}
-	layers := fmt.Sprintf("lowerdir=%s,upperdir=%s/written,workdir=%s/work", base, m.folder, m.folder)
+	layers := fmt.Sprintf("lowerdir=%s,upperdir=%s/written,workdir=%s/work", m.base, m.folder, m.folder)
 	if err := unix.Mount("overlay", m.Root, "overlay", 0, layers); err != nil {
 		return fmt.Errorf("the disk of %s: %w", m.Name, err)
 	}
@@ -281,13 +282,13 @@ func (m *Machine) Must(t testing.TB, name string, args ...string) string {
 	return output
 }
 
-// Process is the number, as the tests see it, of the machine's process that
-// has that number inside; 0: there is none.
+// Process is where the files about a process of the machine are, by its number
+// inside; nowhere if the machine is off.
 func (m *Machine) Process(inside string) string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.init == nil {
-		return ""
+		return os.DevNull
 	}
 	return fmt.Sprintf("/proc/%d/root/proc/%s", m.init.Process.Pid, inside)
 }

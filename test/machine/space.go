@@ -73,6 +73,10 @@ func need(t testing.TB) string {
 	return base
 }
 
+// TempDir makes a folder that is gone when the tests of the package have ended,
+// for what they share.
+func TempDir() (string, error) { return os.MkdirTemp(workFolder(), "shared-") }
+
 func workFolder() string { return os.Getenv(envFolder) }
 
 // groups is the control group of the tests, in which each machine has one. It

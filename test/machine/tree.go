@@ -21,6 +21,9 @@ import (
 // Tree is what a machine's disk holds: a description for each path.
 type Tree map[string]string
 
+// asInstalled describes a content that nobody changed, or that is again as it was.
+const asInstalled = " as installed"
+
 // Tree reads the disk. Files that nobody changed since the installation are
 // described without reading them.
 func (m *Machine) Tree(t testing.TB) Tree {
@@ -62,10 +65,16 @@ func (m *Machine) describe(path, name string, entry fs.DirEntry) (string, error)
 		return text + " -> " + target, err
 	case info.Mode().IsRegular():
 		if _, err := os.Lstat(filepath.Join(m.folder, "written", name)); errors.Is(err, fs.ErrNotExist) {
-			return text + " as installed", nil
+			return text + asInstalled, nil
 		}
-		sum, err := digest(path)
-		return text + " " + sum, err
+		now, err := digest(path)
+		if err != nil {
+			return "", err
+		}
+		if installed, err := digest(filepath.Join(m.base, name)); err == nil && installed == now {
+			return text + asInstalled, nil
+		}
+		return text + " " + now, nil
 	}
 	return text, nil
 }

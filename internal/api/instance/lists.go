@@ -55,10 +55,16 @@ func (f *Face) ShowRevokedKeys(r *api.Request) (api.Response, error) {
 	}
 }
 
+// signTimeout bounds the making of a signature.
+const signTimeout = 10 * time.Second
+
 // sign adds the signature of the project's user CA. A list without one is
-// better than none: who does not look at signatures can still use it.
+// better than none: who does not look at signatures can still use it. After a
+// long poll the time for ordinary requests may be over.
 func (f *Face) sign(r *api.Request, snapshot *sshca.Snapshot, header http.Header) {
-	signature, err := snapshot.Signature(r.Context())
+	ctx, cancel := r.Waiting(signTimeout)
+	defer cancel()
+	signature, err := snapshot.Signature(ctx)
 	if err != nil {
 		f.cfg.Logger.WarnContext(r.Context(), "A revocation list goes out without signature; agents keep the one they have",
 			"request_id", r.ID, "error", err)

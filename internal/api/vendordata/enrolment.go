@@ -92,13 +92,22 @@ func (e *Enrolment) answer(r *api.Request, instance identified) (Joining, error)
 	defer cancel()
 	asked, os, err := e.asked(ctx, instance)
 	if err != nil || !asked {
-		return Joining{}, err
+		return Joining{}, inTime(err)
 	}
 	answer, err := e.enrol(ctx, r, instance, os)
 	if err != nil {
-		return Joining{}, err
+		return Joining{}, inTime(err)
 	}
 	return Joining{FQDN: answer.FQDN, Realm: answer.Realm, OTP: answer.OTP}, nil
+}
+
+// inTime says what to do where there was no time left to find out more.
+func inTime(err error) error {
+	var known *problem.Problem
+	if !errors.Is(err, context.DeadlineExceeded) || errors.As(err, &known) {
+		return err
+	}
+	return &problem.Problem{Kind: problem.Unavailable, Reason: "the enrolment could not be prepared in the time that Nova waits; read the metadata again", Cause: err}
 }
 
 // asked tells whether the instance asks: by its own metadata, else by the image

@@ -436,6 +436,19 @@ func TestFaultsStayInTheLog(t *testing.T) {
 	}
 }
 
+// When there is no time left, the instance learns that it may read again.
+func TestNoTimeLeft(t *testing.T) {
+	w := newWorld()
+	w.project = fmt.Errorf("Keystone: %w", context.DeadlineExceeded)
+	router := w.router(t, io.Discard, false)
+	if got := post(router, "/v1/", "good", with(t, nil)); got.Code != http.StatusServiceUnavailable {
+		t.Errorf("%d %s", got.Code, got.Body)
+	}
+	if got := post(router, "/v1/vendordata", "good", with(t, nil)); got.Code != 200 || !strings.Contains(got.Body.String(), "read the metadata again") {
+		t.Errorf("%d %s", got.Code, got.Body)
+	}
+}
+
 func TestNewEnrolmentNeedsAllItsParts(t *testing.T) {
 	w := newWorld()
 	whole := EnrolmentConfig{Enroller: w, Images: w, Projects: w, AnswerWithin: time.Second, Logger: slog.New(slog.DiscardHandler)}

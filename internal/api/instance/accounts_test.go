@@ -1,0 +1,72 @@
+// Copyright The Muster Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package instance
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/muster-cloud/muster/internal/agentapi"
+)
+
+// keystone has the accounts of every project.
+type keystone struct {
+	asked atomic.Int32
+	down  atomic.Bool
+}
+
+func (k *keystone) Of(_ context.Context, projectID string) ([]agentapi.Account, error) {
+	k.asked.Add(1)
+	time.Sleep(time.Second)
+	if k.down.Load() {
+		return nil, errors.New("away")
+	}
+	return []agentapi.Account{{Name: projectID}}, nil
+}
+
+// However many instances ask, Keystone is asked once a minute for a project.
+// While it is away, they keep what they have.
+func TestAccountsAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &keystone{}
+		memory := newAccountMemory(source, time.Now, slog.New(slog.DiscardHandler))
+		ask := func(want int32, good bool) {
+			t.Helper()
+			var wg sync.WaitGroup
+			for range 100 {
+				wg.Go(func() {
+					accounts, err := memory.of(t.Context(), "blue")
+					if (err == nil) != good || good && accounts[0].Name != "blue" {
+						t.Errorf("%v %v", accounts, err)
+					}
+				})
+			}
+			wg.Wait()
+			if got := source.asked.Load(); got != want {
+				t.Errorf("Keystone was asked %d times, want %d", got, want)
+			}
+		}
+		ask(1, true)
+		time.Sleep(accountsFresh - 2*time.Second)
+		ask(1, true)
+		time.Sleep(3 * time.Second)
+		ask(2, true)
+		source.down.Store(true)
+		time.Sleep(accountsFresh)
+		ask(3, true)
+		ask(3, true)
+		time.Sleep(accountsRetry + time.Second)
+		ask(4, true)
+		time.Sleep(accountsKept)
+		ask(5, false)
+		source.down.Store(false)
+		ask(6, true)
+	})
+}

@@ -335,6 +335,26 @@ func TestSudoersRefused(t *testing.T) {
 	}
 }
 
+// TestRightsGoAnyway: the new rules cannot be judged, so that nobody keeps the
+// old ones that somebody should lose.
+func TestRightsGoAnyway(t *testing.T) {
+	h := newHost(t)
+	h.apply(false, "member+", "reader+")
+	if err := os.Remove(filepath.Join(h.root, "usr/sbin/visudo")); err != nil {
+		t.Fatal(err)
+	}
+	one := []agentapi.Account{{Name: "member", Sudo: true}, {Name: "reader"}}
+	if _, err := h.Apply(t.Context(), one, false); !errors.Is(err, ErrSudoers) {
+		t.Fatal(err)
+	}
+	h.expectSudo("reader", "")
+	h.expectSudo("member", "")
+	agenttest.Run(t, h.root, "cp", filepath.Join("/usr/sbin", "useradd"), "/usr/sbin/visudo")
+	if _, err := h.Apply(t.Context(), one, false); !errors.Is(err, ErrSudoers) {
+		t.Fatal("a visudo that refuses: ", err)
+	}
+}
+
 // busybox is a machine without shadow's programs. It records what is run.
 type busybox struct {
 	root string

@@ -4,6 +4,7 @@
 package account
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -50,28 +51,54 @@ func (a *Accounts) writeSudoers(ctx context.Context, want map[string]agentapi.Ac
 		}
 		return change.Do(ctx)
 	}
+	changed, err = a.replaceSudoers(ctx, able, pamSudo)
+	if err != nil && a.grantsTooMuch(able) {
+		// Better nobody than somebody who must not.
+		if err := change.Remove(SudoersFile); err != nil {
+			return false, err
+		}
+		gone, removed := change.Do(ctx)
+		return gone, errors.Join(err, removed)
+	}
+	return changed, err
+}
+
+// replaceSudoers writes rules that visudo has accepted. Before sudo 1.9.10
+// there is no noninteractive_auth; "sudo -n" fails there.
+func (a *Accounts) replaceSudoers(ctx context.Context, able []string, pamSudo bool) (changed bool, err error) {
 	if !a.sudoReadsFolder() {
 		return false, fmt.Errorf("%w: sudo is not installed, or /etc/sudoers lacks the line: @includedir %s", ErrSudoers, sudoersFolder)
 	}
-	content := a.sudoers(able, pamSudo, true)
-	if err := change.Write(SudoersFile, content, sudoersAttr); err != nil {
-		return false, err
-	}
-	if differs, err := change.Changed(); err != nil || !differs {
-		return false, err
-	}
-	if refused := a.judge(ctx, content); refused != nil {
-		// Before sudo 1.9.10 there is no noninteractive_auth; "sudo -n" fails there.
-		content = a.sudoers(able, pamSudo, false)
-		if err := a.judge(ctx, content); err != nil {
-			return false, fmt.Errorf("%w: %w", ErrSudoers, errors.Join(refused, err))
-		}
-		change = a.tree.Begin()
+	variants := [][]byte{a.sudoers(able, pamSudo, true), a.sudoers(able, pamSudo, false)}
+	var changes []*files.Change
+	for _, content := range variants {
+		change := a.tree.Begin()
 		if err := change.Write(SudoersFile, content, sudoersAttr); err != nil {
 			return false, err
 		}
+		if differs, err := change.Changed(); err != nil || !differs {
+			return false, err
+		}
+		changes = append(changes, change)
 	}
-	return a.install(ctx, change)
+	var refused error
+	for n, content := range variants {
+		err := a.judge(ctx, content)
+		if err == nil {
+			return a.install(ctx, changes[n])
+		}
+		refused = errors.Join(refused, err)
+	}
+	return false, fmt.Errorf("%w: %w", ErrSudoers, refused)
+}
+
+// grantsTooMuch tells whether the rules in place name an account that must not
+// use sudo any more.
+func (a *Accounts) grantsTooMuch(able []string) bool {
+	present, err := a.tree.Read(SudoersFile)
+	return err == nil && slices.ContainsFunc(a.names(), func(name string) bool {
+		return !slices.Contains(able, name) && bytes.Contains(present, []byte("\n# "+name+"\n"))
+	})
 }
 
 // install puts the judged rules in place and takes them back if sudo's rules

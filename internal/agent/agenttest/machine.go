@@ -82,7 +82,12 @@ func mount(t testing.TB) (string, error) {
 	if os.Getenv(inside) == "" {
 		return "", os.ErrPermission
 	}
-	base := t.TempDir()
+	// Names of tests, as in TempDir, could hold what separates mount options.
+	base, err := os.MkdirTemp("", "machine")
+	if err != nil {
+		return "", err
+	}
+	t.Cleanup(func() { _ = os.Remove(base) })
 	if err := syscall.Mount("tmpfs", base, "tmpfs", 0, "mode=0755"); err != nil {
 		return "", fmt.Errorf("tmpfs: %w", err)
 	}

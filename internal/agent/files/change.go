@@ -73,7 +73,7 @@ func (c *Change) Folder(path string, attr Attr) error {
 // Muster's, and stays.
 func (c *Change) Remove(path string) error {
 	real, err := c.tree.resolve(path)
-	if err != nil || c.tree.journal.find(real) == nil {
+	if err != nil || !c.tree.Made(real) {
 		return err
 	}
 	return c.stage(path, step{target: absent})
@@ -87,6 +87,8 @@ func (c *Change) Restore(path string) error {
 	if err != nil {
 		return err
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	made := t.journal.find(real)
 	if made == nil {
 		return nil
@@ -148,14 +150,22 @@ func (c *Change) Do(ctx context.Context) (changed bool, err error) {
 
 // Apply makes the staged changes in the order of their staging and tells
 // whether there were any. If it fails, nothing has changed.
+//
+// Until Commit or Rollback every other change of the tree waits.
 func (c *Change) Apply(ctx context.Context) (changed bool, err error) {
+	t := c.tree
+	t.mu.Lock()
+	defer func() {
+		if !c.applied {
+			t.mu.Unlock()
+		}
+	}()
 	if err := c.inspect(); err != nil {
 		return false, err
 	}
 	if len(c.steps) == 0 || ctx.Err() != nil {
 		return false, ctx.Err()
 	}
-	t := c.tree
 	t.journal.Open = nil
 	for _, s := range c.steps {
 		t.journal.Open = append(t.journal.Open, openStep{Path: s.real, Kind: s.was.Kind})
@@ -168,7 +178,7 @@ func (c *Change) Apply(ctx context.Context) (changed bool, err error) {
 		err = c.perform()
 	}
 	if err != nil {
-		return false, errors.Join(err, c.Rollback())
+		return false, errors.Join(err, c.takeBack())
 	}
 	c.applied = true
 	t.relabel(ctx, c.steps)
@@ -177,6 +187,10 @@ func (c *Change) Apply(ctx context.Context) (changed bool, err error) {
 
 // Commit keeps what Apply did.
 func (c *Change) Commit() error {
+	if !c.applied {
+		return nil
+	}
+	defer c.done()
 	t := c.tree
 	t.journal.Untidy = nil
 	for _, s := range c.steps {
@@ -199,17 +213,32 @@ func (c *Change) Commit() error {
 
 // Rollback takes back what Apply did.
 func (c *Change) Rollback() error {
+	if !c.applied {
+		return nil
+	}
+	defer c.done()
+	return c.takeBack()
+}
+
+// done lets other changes go on.
+func (c *Change) done() {
+	c.applied = false
+	c.tree.mu.Unlock()
+}
+
+func (c *Change) takeBack() error {
 	t := c.tree
 	if err := t.putBack(t.journal.Open); err != nil {
 		return err
 	}
-	c.applied = false
 	t.journal.Open = nil
 	return t.save()
 }
 
 // Changed tells whether the staged content differs from what is there.
 func (c *Change) Changed() (bool, error) {
+	c.tree.mu.Lock()
+	defer c.tree.mu.Unlock()
 	err := c.inspect()
 	return len(c.steps) > 0, err
 }

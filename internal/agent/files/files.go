@@ -29,6 +29,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 )
 
@@ -77,7 +78,8 @@ type Config struct {
 	Crash func(point string)
 }
 
-// Tree is a machine's files. It is not safe for use by several goroutines.
+// Tree is a machine's files. Several goroutines may use it; each Change belongs
+// to one of them.
 type Tree struct {
 	root, state string
 	runner      Runner
@@ -85,7 +87,9 @@ type Tree struct {
 	crash       func(string)
 	selinux     bool
 	lock        *os.File
-	journal     journal
+
+	mu      sync.Mutex // held while a change is applied, until it is committed or rolled back
+	journal journal
 }
 
 // OpenTree opens the tree and puts right what a killed process left. It
@@ -218,9 +222,11 @@ func (t *Tree) Write(ctx context.Context, path string, content []byte, attr Attr
 // edited is kept, without Muster's block.
 func (t *Tree) Undo(ctx context.Context) error {
 	var paths []string
+	t.mu.Lock()
 	for _, made := range slices.Backward(t.journal.Records) {
 		paths = append(paths, made.Path)
 	}
+	t.mu.Unlock()
 	change := t.Begin()
 	for _, path := range paths {
 		if err := change.Restore(path); err != nil {
@@ -241,6 +247,8 @@ func (t *Tree) Undo(ctx context.Context) error {
 // Made tells whether Muster made or changed the file or folder.
 func (t *Tree) Made(path string) bool {
 	real, err := t.resolve(path)
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	return err == nil && t.journal.find(real) != nil
 }
 

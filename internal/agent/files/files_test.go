@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -179,6 +180,35 @@ func TestOneProcessAtATime(t *testing.T) {
 	open(t, root)
 }
 
+// TestSeveralAtOnce: each change is whole, whoever makes others meanwhile.
+func TestSeveralAtOnce(t *testing.T) {
+	root := t.TempDir()
+	machine(t, root)
+	before := snapshot(t, root)
+	tree := open(t, root)
+	var writers sync.WaitGroup
+	for n := range 4 {
+		writers.Go(func() {
+			name := "/etc/ssh/" + strconv.Itoa(n)
+			for round := range 5 {
+				if _, err := tree.Write(t.Context(), name, []byte{byte(round)}, Public); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := tree.Watch([]string{"/etc/pam.d/sudo"}, func() error { tree.Made(name); return nil }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	writers.Wait()
+	if err := tree.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
 func TestDamagedJournal(t *testing.T) {
 	root := t.TempDir()
 	if err := open(t, root).Close(); err != nil {
@@ -247,7 +277,7 @@ func TestCrash(t *testing.T) {
 			ended := false
 			// The second process is killed while it recovers.
 			for second := 1; ; second++ {
-				root := t.TempDir()
+				root := memory(t)
 				machine(t, root)
 				if what == "undo" {
 					run(t, root, "set up", 0)
@@ -282,19 +312,39 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// memory is a folder in memory where there is one: each of some thousand syncs
+// would wait for the disk.
+func memory(t *testing.T) string {
+	t.Helper()
+	root, err := os.MkdirTemp("/dev/shm", "files")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(root) })
+	return root
+}
+
 func snapshots(t *testing.T) (pristine, finished map[string]string) {
 	t.Helper()
-	root := t.TempDir()
+	root := memory(t)
 	machine(t, root)
 	pristine = snapshot(t, root)
 	run(t, root, "set up", 0)
 	return pristine, snapshot(t, root)
 }
 
-// run starts a process that does something and is killed at the point; it
-// tells whether the process came to its end.
+// run does something, in a process that is killed at the point if there is
+// one, and tells whether it came to its end.
 func run(t *testing.T, root, what string, point int) bool {
 	t.Helper()
+	if point == 0 {
+		tree := open(t, root)
+		act(t, tree, what)
+		if err := tree.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
 	command := exec.Command(os.Args[0], "-test.run=^TestCrash$")
 	command.Env = append(os.Environ(), crashVariable+"="+strings.Join([]string{what, strconv.Itoa(point), root}, "|"))
 	output, err := command.CombinedOutput()
@@ -324,7 +374,13 @@ func crashing(t *testing.T, instruction string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch parts[0] {
+	act(t, tree, parts[0])
+}
+
+func act(t *testing.T, tree *Tree, what string) {
+	t.Helper()
+	var err error
+	switch what {
 	case "set up":
 		_, err = setUp(t, tree).Do(t.Context())
 	case "undo":

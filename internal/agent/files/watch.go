@@ -9,15 +9,12 @@ import "os"
 // that useradd makes, so that Restore gives back what they held before, unless
 // others change them later. Files that are not there may come to be.
 func (t *Tree) Watch(paths []string, run func() error) error {
-	for _, path := range paths {
-		if err := t.watch(path); err != nil {
-			return err
-		}
-	}
-	if err := t.save(); err != nil {
+	if err := t.watchAll(paths); err != nil {
 		return err
 	}
 	failed := run()
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, path := range paths {
 		if real, err := t.resolve(path); err == nil {
 			if made := t.journal.find(real); made != nil && made.Watched {
@@ -29,6 +26,17 @@ func (t *Tree) Watch(paths []string, run func() error) error {
 		failed = err
 	}
 	return failed
+}
+
+func (t *Tree) watchAll(paths []string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, path := range paths {
+		if err := t.watch(path); err != nil {
+			return err
+		}
+	}
+	return t.save()
 }
 
 // watch notes what is there now, unless that is Muster's doing already.

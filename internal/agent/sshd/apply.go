@@ -25,7 +25,8 @@ const (
 )
 
 // Apply makes sshd do what is wanted and tells whether that changed anything.
-// If it fails, sshd's configuration is as before.
+// If it fails, sshd's configuration is as before. Whom sshd trusts is written
+// in any case, if Muster's settings are in place.
 func (c *SSHD) Apply(ctx context.Context, want Want) (changed bool, err error) {
 	if err := want.check(); err != nil {
 		return false, err
@@ -40,20 +41,45 @@ func (c *SSHD) Apply(ctx context.Context, want Want) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	change, err := c.stage(p)
-	if err != nil {
-		return false, err
-	}
-	if changed, err = change.Changed(); err != nil {
-		return false, err
-	}
-	if changed {
-		if err := c.tryChange(ctx, p, change); err != nil {
+	trust := false
+	if c.present() {
+		// Whom sshd trusts must not wait until somebody has mended what else
+		// is in its configuration. It reads these files at each login.
+		if trust, err = c.writeTrust(ctx, p); err != nil {
 			return false, err
 		}
 	}
+	change, err := c.stage(p)
+	if err != nil {
+		return trust, err
+	}
+	if changed, err = change.Changed(); err != nil {
+		return trust, err
+	}
+	if changed {
+		if err := c.tryChange(ctx, p, change); err != nil {
+			return trust, err
+		}
+	}
 	c.openPort(ctx, p.port)
-	return changed, c.reloadIfDue(ctx)
+	return changed || trust, c.reloadIfDue(ctx)
+}
+
+// writeTrust writes the user authorities alone.
+func (c *SSHD) writeTrust(ctx context.Context, p *plan) (changed bool, err error) {
+	change := c.tree.Begin()
+	if err := c.stageTrust(p, change); err != nil {
+		return false, err
+	}
+	return change.Do(ctx)
+}
+
+func (c *SSHD) stageTrust(p *plan, change *files.Change) error {
+	err := errors.Join(change.Folder(Folder, files.Folder), change.Write(UserCAsFile, p.cas, files.Public))
+	if p.all != nil {
+		err = errors.Join(err, change.Write(allCAsFile, p.all, files.Public))
+	}
+	return err
 }
 
 // tryChange lets sshd judge the change before and after it is made.
@@ -106,10 +132,7 @@ func (c *SSHD) present() bool {
 // there, and none goes while it is named.
 func (c *SSHD) stage(p *plan) (*files.Change, error) {
 	change := c.tree.Begin()
-	staged := []error{change.Folder(Folder, files.Folder), change.Write(UserCAsFile, p.cas, files.Public)}
-	if p.all != nil {
-		staged = append(staged, change.Write(allCAsFile, p.all, files.Public))
-	}
+	staged := []error{c.stageTrust(p, change)}
 	if !c.tree.Exists(RevokedFile) {
 		staged = append(staged, change.Write(RevokedFile, nil, files.Public))
 	}

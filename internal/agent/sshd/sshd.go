@@ -68,7 +68,7 @@ type Config struct {
 }
 
 // SSHD is the machine's OpenSSH server. It is not safe for use by several
-// goroutines.
+// goroutines, but for SetRevoked, which never waits for the others for long.
 type SSHD struct {
 	tree   *files.Tree
 	runner files.Runner

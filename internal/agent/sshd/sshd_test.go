@@ -374,6 +374,24 @@ func TestMendsItsOwnPart(t *testing.T) {
 	h.expect(h.effective(), always...)
 }
 
+// TestTrustDoesNotWait: somebody breaks the configuration, and an authority
+// is retired meanwhile.
+func TestTrustDoesNotWait(t *testing.T) {
+	h := newHost(t, debian)
+	w := h.want()
+	h.apply(w)
+	agenttest.Write(t, h.root, mainFile, debian+"Nonsense yes\n")
+	w.UserCAs, w.Port = nil, 2222
+	if changed, err := h.Apply(t.Context(), w); !errors.Is(err, ErrBroken) || !changed {
+		t.Fatal(changed, err)
+	}
+	if trusted, err := h.tree.Read(UserCAsFile); err != nil || len(trusted) > 0 {
+		t.Fatal("the retired authority is still trusted: ", string(trusted), err)
+	}
+	agenttest.Write(t, h.root, mainFile, debian)
+	h.apply(w)
+}
+
 func TestKeepsTheImagesAuthorities(t *testing.T) {
 	h := newHost(t, debian+"TrustedUserCAKeys /etc/ssh/own_ca\n")
 	own := line(newSigner(t).PublicKey())

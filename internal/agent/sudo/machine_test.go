@@ -70,14 +70,14 @@ type host struct {
 	log      *os.File
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t *testing.T, settings string) *host {
 	t.Helper()
 	h := &host{T: t, root: agenttest.Machine(t, "sshd", "ssh-keygen", "useradd", "visudo", "sudo"), ca: newSigner(t)}
 	if _, err := exec.LookPath("ssh"); err != nil {
 		t.Fatal(err)
 	}
 	h.copyProgram()
-	h.startSSHD()
+	h.startSSHD(settings)
 	runner := files.Programs{Root: h.root}
 	var err error
 	h.tree, err = files.OpenTree(t.Context(), files.Config{Root: h.root, State: "/var/lib/muster-agent", Runner: runner})
@@ -118,7 +118,7 @@ func (h *host) copyProgram() {
 }
 
 // startSSHD starts the machine's own sshd on a free port.
-func (h *host) startSSHD() {
+func (h *host) startSSHD(settings string) {
 	h.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -129,7 +129,7 @@ func (h *host) startSSHD() {
 		h.Fatal(err)
 	}
 	agenttest.Write(h, h.root, "/etc/ssh/sshd_config",
-		"Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\nLogLevel VERBOSE\nListenAddress 127.0.0.1\nPort "+strconv.Itoa(h.port)+"\n")
+		"Include /etc/ssh/sshd_config.d/*.conf\nLogLevel VERBOSE\nListenAddress 127.0.0.1\nPort "+strconv.Itoa(h.port)+"\n"+settings)
 	agenttest.Run(h, h.root, "ssh-keygen", "-A")
 	if h.log, err = os.Create(filepath.Join(h.root, "tmp/sshd.log")); err != nil {
 		h.Fatal(err)
@@ -165,15 +165,20 @@ func (h *host) said() string {
 // until waits for something that another process does.
 func (h *host) until(what string, done func() bool) {
 	h.Helper()
-	for end := time.Now().Add(20 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(60 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			h.Fatalf("%s: not in 20 s\n%s", what, h.said())
+			h.Fatalf("%s: not in a minute\n%s", what, h.said())
 		}
 	}
 }
 
 // setUp is what the agent does on the machine.
 func (h *host) setUp(accounts ...agentapi.Account) {
+	h.Helper()
+	h.setUpWithPort(0, accounts...)
+}
+
+func (h *host) setUpWithPort(port int, accounts ...agentapi.Account) {
 	h.Helper()
 	ctx := h.Context()
 	result, err := h.accounts.Apply(ctx, accounts, true)
@@ -191,7 +196,7 @@ func (h *host) setUp(accounts ...agentapi.Account) {
 		h.Fatal(err)
 	}
 	want := sshd.Want{
-		HostCerts: map[string]string{}, UserCAs: []string{string(ssh.MarshalAuthorizedKey(h.ca.PublicKey()))}, Accounts: result.Active,
+		Port: port, HostCerts: map[string]string{}, UserCAs: []string{string(ssh.MarshalAuthorizedKey(h.ca.PublicKey()))}, Accounts: result.Active,
 	}
 	for _, key := range keys {
 		public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key.PublicKey))
@@ -376,7 +381,10 @@ func (s *session) does(line string) string {
 }
 
 func TestSudoAsksForACertificate(t *testing.T) {
-	h := newHost(t)
+	if testing.Short() {
+		t.Skip("it logs in some forty times")
+	}
+	h := newHost(t, "UsePAM yes\n")
 	pam, err := h.tree.Read("/etc/pam.d/sudo")
 	if err != nil {
 		t.Fatal(err)
@@ -480,6 +488,39 @@ func TestSudoAsksForACertificate(t *testing.T) {
 		t.Fatal(string(after), err)
 	}
 	alice.expect("alice", nil, "echo password | sudo -S -p '' id -u", "0")
+}
+
+// TestWithoutPAM: sshd itself looks whether an account is locked or expired.
+// There is a second port, too.
+func TestWithoutPAM(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it logs in")
+	}
+	h := newHost(t, "UsePAM no\n")
+	member, reader := agentapi.Account{Name: "member"}, agentapi.Account{Name: "reader"}
+	// The network is the test's own, so that every port is free.
+	second := h.port%1000 + 2000
+	h.setUpWithPort(second, member, reader)
+	alice := h.visitor(1, "member", "reader")
+	alice.expect("member", nil, "id -un", "member")
+	alice.expect("reader", nil, "id -un", "reader")
+	first := h.port
+	h.port = second
+	alice.expect("member", nil, "id -un", "member")
+
+	h.setUpWithPort(0, reader)
+	alice.refused("reader", nil, "id -un", "Connection refused")
+	h.port = first
+	alice.refused("member", nil, "id -un", "Permission denied")
+	alice.expect("reader", nil, "id -un", "reader")
+	if said := h.said(); !strings.Contains(said, "Account member has expired") {
+		t.Error("sshd refused for another reason")
+	}
+	h.setUp(member, reader)
+	alice.expect("member", nil, "id -un", "member")
+
+	alice.refused("member", []string{"-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive"},
+		"id", "Permission denied (publickey)")
 }
 
 // revoke puts serials of the user CA into the list.

@@ -273,6 +273,21 @@ func TestRenewal(t *testing.T) {
 		if l.cloud.called("renew") != 2 {
 			t.Errorf("calls: %v", l.cloud.all())
 		}
+		// Another authority: the same.
+		l.cloud.do(func(c *cloud) {
+			c.hostCA = newSigner(t)
+			c.state.Version, c.state.HostCA = "v3", line(c.hostCA.PublicKey())
+		})
+		settle(2 * time.Hour)
+		for path, cert := range l.host.wanted().HostCerts {
+			if parsed, err := muster.ParseCert(cert); err != nil || line(parsed.SignatureKey) != l.cloud.state.HostCA {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		settle(time.Hour)
+		if l.cloud.called("renew") != 3 {
+			t.Errorf("calls: %v", l.cloud.all())
+		}
 		l.end()
 	})
 }

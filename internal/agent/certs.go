@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -175,6 +176,22 @@ func (a *Agent) covered(keys []HostKey) bool {
 func named(certs map[string]string, names []string) bool {
 	for _, line := range certs {
 		if cert, err := muster.ParseCert(line); err != nil || !sameNames(cert.ValidPrincipals, names) {
+			return false
+		}
+	}
+	return true
+}
+
+// signedBy tells whether all certificates are of the authority that signs now.
+// Those of the one before end with it. Nothing is known of an empty one.
+func signedBy(certs map[string]string, authority string) bool {
+	key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(authority))
+	if err != nil {
+		return true
+	}
+	for _, line := range certs {
+		cert, err := muster.ParseCert(line)
+		if err != nil || !bytes.Equal(cert.SignatureKey.Marshal(), key.Marshal()) {
 			return false
 		}
 	}

@@ -120,17 +120,18 @@ func (a *Agent) knownKeys(ctx context.Context) ([]HostKey, error) {
 	return keys, err
 }
 
-// renewIfDue gets new certificates when the old ones near their end, or name
-// the instance otherwise than they should. Should Muster give the old names
-// again, that is asked for once for each state.
+// renewIfDue gets new certificates when the old ones near their end, name the
+// instance otherwise than they should, or are of an authority that signs no
+// more. Should Muster give the old ones again, that is asked for once for each
+// state.
 func (a *Agent) renewIfDue(ctx context.Context) error {
 	keys, err := a.knownKeys(ctx)
 	if err != nil {
 		return err
 	}
 	r := a.snapshot()
-	otherNames := !named(r.Certs, r.State.Names) && a.renewedFor != r.State.Version
-	if a.covered(keys) && !otherNames {
+	outdated := !named(r.Certs, r.State.Names) || !signedBy(r.Certs, r.State.HostCA)
+	if a.covered(keys) && (!outdated || a.renewedFor == r.State.Version) {
 		return nil
 	}
 	if err := a.certify(ctx, keys); err != nil {

@@ -289,6 +289,7 @@ func TestProblems(t *testing.T) {
 		"URL":                   {"[api]\npublic_url = hunter2.example\n", "public_url: not an http or https URL"},
 		"URL with user":         {"[api]\npublic_url = https://a:hunter2@b/\n", "public_url: a URL with a user"},
 		"database":              {"[database]\nconnection = hunter2\n", "not the URL of a database"},
+		"short-lived hosts":     {"[ssh]\nhost_cert_lifetime = 1m\n", ":2 [ssh] host_cert_lifetime: shorter than clock_skew"},
 		"lifetime":              {"[ssh]\nuser_cert_lifetime = 2d\n", ":2 [ssh] user_cert_lifetime: longer than"},
 		"host's lifetime":       {"[ssh]\nhost_cert_lifetime = 3651d\n", "[ssh] host_cert_lifetime: "},
 		"role's lifetime":       {"[role:r]\nlifetime = 2d\n", ":2 [role:r] lifetime: longer than"},

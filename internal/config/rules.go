@@ -57,6 +57,10 @@ func (r *rules) lifetimes() {
 		r.refuse("ssh", []string{"user_cert_lifetime", "user_cert_max_lifetime"},
 			"longer than user_cert_max_lifetime", "shorten it or raise the maximum")
 	}
+	if s.HostCertLifetime < s.ClockSkew {
+		r.refuse("ssh", []string{"host_cert_lifetime", "clock_skew"}, "shorter than clock_skew, so that most of its life is over at once",
+			"raise it, or lower clock_skew")
+	}
 	for _, role := range r.cfg.Roles {
 		if role.Lifetime > s.UserCertMaxLifetime {
 			r.refuse("role:"+role.Name, []string{"lifetime"},

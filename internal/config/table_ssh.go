@@ -107,9 +107,9 @@ func sshOptions() []option {
 			help:    "Names that never become an account, besides the usual system accounts such as root."},
 		{name: "extensions", initial: usualExtensions, field: at(func(s *SSH) any { return &s.Extensions }),
 			help: "The extensions of user certificates. Default: the five that OpenSSH gives."},
-		{name: "host_cert_lifetime", initial: "365d", min: "1h", max: "3650d",
+		{name: "host_cert_lifetime", initial: "365d", min: "1m", max: "3650d",
 			field: at(func(s *SSH) any { return &s.HostCertLifetime }),
-			help:  "How long a host certificate is valid."},
+			help:  "How long a host certificate is valid. Instances with the agent renew theirs; others keep the one that they got at boot."},
 		{name: "host_cert_principals", initial: "none", choices: []string{"none", "names"},
 			field: at(func(s *SSH) any { return &s.HostCertPrincipals }),
 			help: "What host certificates that are asked for through Tatu's API name. none: any host, since old " +

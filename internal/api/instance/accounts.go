@@ -15,10 +15,10 @@ import (
 )
 
 const (
-	// accountsFresh is how long a project's accounts are believed. Each
-	// instance asks once a minute, so that a project costs Keystone one call in
-	// that time, however many instances it has. No login hangs on it: who loses
-	// a role loses the certificates at once.
+	// accountsFresh is how long a project's accounts are believed, unless
+	// instances ask more often. So a project costs Keystone one call in that
+	// time, however many instances it has. No login hangs on it: who loses a
+	// role loses the certificates at once.
 	accountsFresh = time.Minute
 	// accountsKept is how old they may be while Keystone does not answer.
 	accountsKept  = time.Hour
@@ -31,6 +31,7 @@ const (
 // accountMemory remembers the accounts of projects.
 type accountMemory struct {
 	source Accounts
+	fresh  time.Duration
 	now    func() time.Time
 	logger *slog.Logger
 
@@ -44,12 +45,18 @@ type projectAccounts struct {
 	next     time.Time // when to ask again
 }
 
-func newAccountMemory(source Accounts, now func() time.Time, logger *slog.Logger) *accountMemory {
+// newAccountMemory remembers for as long as instances take to ask again, if
+// they are told how often to ask, and for accountsFresh at most.
+func newAccountMemory(source Accounts, pollSeconds int, now func() time.Time, logger *slog.Logger) *accountMemory {
+	fresh := accountsFresh
+	if pollSeconds > 0 {
+		fresh = min(fresh, time.Duration(pollSeconds)*time.Second)
+	}
 	known, err := lru.New[string, projectAccounts](accountsProjects)
 	if err != nil {
 		panic(err) // the size is a constant above zero
 	}
-	return &accountMemory{source: source, now: now, logger: logger, known: known}
+	return &accountMemory{source: source, fresh: fresh, now: now, logger: logger, known: known}
 }
 
 // of returns a project's accounts. Callers share them: read only.
@@ -70,7 +77,7 @@ func (m *accountMemory) ask(ctx context.Context, projectID string) ([]agentapi.A
 	now := m.now()
 	accounts, err := m.source.Of(ctx, projectID)
 	if err == nil {
-		m.known.Add(projectID, projectAccounts{accounts: accounts, at: now, next: now.Add(accountsFresh)})
+		m.known.Add(projectID, projectAccounts{accounts: accounts, at: now, next: now.Add(m.fresh)})
 		return accounts, nil
 	}
 	known, ok := m.known.Get(projectID)

@@ -36,7 +36,7 @@ func (k *keystone) Of(_ context.Context, projectID string) ([]agentapi.Account, 
 func TestAccountsAreRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &keystone{}
-		memory := newAccountMemory(source, time.Now, slog.New(slog.DiscardHandler))
+		memory := newAccountMemory(source, 3600, time.Now, slog.New(slog.DiscardHandler))
 		ask := func(want int32, good bool) {
 			t.Helper()
 			var wg sync.WaitGroup
@@ -68,5 +68,22 @@ func TestAccountsAreRemembered(t *testing.T) {
 		ask(5, false)
 		source.down.Store(false)
 		ask(6, true)
+	})
+}
+
+// Where instances ask more often, they are answered with what is newer.
+func TestAccountsAreAsFreshAsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &keystone{}
+		memory := newAccountMemory(source, 10, time.Now, slog.New(slog.DiscardHandler))
+		for range 3 {
+			if _, err := memory.of(t.Context(), "blue"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+		}
+		if got := source.asked.Load(); got != 3 {
+			t.Errorf("Keystone was asked %d times, want 3", got)
+		}
 	})
 }

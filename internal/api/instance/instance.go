@@ -100,7 +100,7 @@ func New(cfg Config) *Face {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Face{cfg: cfg, accounts: newAccountMemory(cfg.Accounts, cfg.Now, cfg.Logger)}
+	return &Face{cfg: cfg, accounts: newAccountMemory(cfg.Accounts, cfg.State.PollSeconds, cfg.Now, cfg.Logger)}
 }
 
 // Name implements api.Face.

@@ -79,7 +79,7 @@ func (a *Agent) certify(ctx context.Context, keys []HostKey) error {
 // disowned tells whether no host key speaks for the instance any more: none is
 // certified here, or Muster does not accept it, be it expired or revoked.
 func disowned(err error) bool {
-	return errors.Is(err, errNotCertified) || muster.Refused(err, http.StatusUnauthorized, http.StatusForbidden)
+	return errors.Is(err, errNotCertified) || muster.Refused(err, http.StatusForbidden)
 }
 
 func (a *Agent) renew(ctx context.Context, keys []HostKey, lines []string) ([]agentapi.HostCert, error) {

@@ -26,6 +26,8 @@ openssh-client      ssh and ssh-keygen, the judges of certificates and revocatio
 '
 [ "$1" = demo ] || packages="$packages
 curl                the commands that muster dev prints
+busybox             a small shell, as of the smallest cloud images, for the boot script
+shellcheck          the judge of shell scripts
 gcc                 the race detector
 libc6-dev           the race detector
 postgresql          the records, on PostgreSQL

@@ -101,7 +101,7 @@ func (d *doctor) agent(context.Context) (string, error) {
 		return "", errors.New("no agent has run since this machine started: muster-agent install, or systemctl start muster-agent")
 	}
 	d.status = status
-	if !isAgent(d.at, status.PID) {
+	if !isAgent(status.PID) {
 		return "", errors.New("no agent runs; see its log (journalctl -u muster-agent, or syslog), and start it: systemctl start muster-agent")
 	}
 	if len(status.Problems) > 0 {

@@ -139,15 +139,18 @@ func (p *program) stopAgent(ctx context.Context, at *place, manager *service.Ser
 	if err != nil || status.PID <= 1 {
 		return nil
 	}
-	for deadline := time.Now().Add(stopTimeout); isAgent(at, status.PID); {
-		if err := syscall.Kill(status.PID, syscall.SIGTERM); err != nil {
-			return fmt.Errorf("ending the agent that runs, process %d: %w", status.PID, err)
-		}
+	if !isAgent(status.PID) {
+		return nil
+	}
+	if err := syscall.Kill(status.PID, syscall.SIGTERM); err != nil {
+		return fmt.Errorf("ending the agent that runs, process %d: %w", status.PID, err)
+	}
+	for deadline := time.Now().Add(stopTimeout); isAgent(status.PID); {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("the agent that runs, process %d, does not end", status.PID)
 		}
 		select {
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -155,9 +158,9 @@ func (p *program) stopAgent(ctx context.Context, at *place, manager *service.Ser
 	return nil
 }
 
-// isAgent tells whether a process is an agent that runs on the tree; its number
-// may be another process's meanwhile.
-func isAgent(at *place, pid int) bool {
+// isAgent tells whether a process is an agent that runs; the number may be
+// another process's meanwhile.
+func isAgent(pid int) bool {
 	if pid == os.Getpid() {
 		return false
 	}

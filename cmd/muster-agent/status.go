@@ -41,7 +41,7 @@ func (p *program) status(at *place, format string, now time.Time) error {
 	} else if err != nil {
 		return err
 	}
-	running := isAgent(at, status.PID)
+	running := isAgent(status.PID)
 	if format == "json" {
 		encoder := json.NewEncoder(p.stdout)
 		encoder.SetIndent("", "  ")

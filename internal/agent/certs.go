@@ -61,7 +61,7 @@ func (a *Agent) certify(ctx context.Context, keys []HostKey) error {
 		lines[i] = key.Public
 	}
 	certs, err := a.renew(ctx, keys, lines)
-	if errors.Is(err, errNotCertified) || muster.Refused(err, http.StatusUnauthorized, http.StatusNotFound) {
+	if disowned(err) || muster.Refused(err, http.StatusNotFound) {
 		certs, err = a.spendToken(ctx, lines, err)
 	}
 	if err != nil {
@@ -74,6 +74,12 @@ func (a *Agent) certify(ctx context.Context, keys []HostKey) error {
 	a.change(func(r *record) { r.Certs = fresh })
 	a.log.Info("Have host certificates", "count", len(certs), "serial", certs[0].Serial, "until", certs[0].ExpiresAt)
 	return a.checkTimes(fresh)
+}
+
+// disowned tells whether no host key speaks for the instance any more: none is
+// certified here, or Muster does not accept it, be it expired or revoked.
+func disowned(err error) bool {
+	return errors.Is(err, errNotCertified) || muster.Refused(err, http.StatusForbidden)
 }
 
 func (a *Agent) renew(ctx context.Context, keys []HostKey, lines []string) ([]agentapi.HostCert, error) {

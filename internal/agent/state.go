@@ -7,10 +7,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"net/http"
 	"time"
 
-	"github.com/muster-cloud/muster/internal/agent/muster"
 	"github.com/muster-cloud/muster/internal/agentapi"
 )
 
@@ -69,7 +67,7 @@ func (a *Agent) converge(ctx context.Context) error {
 // longer accepts it, new certificates come first.
 func (a *Agent) refresh(ctx context.Context) error {
 	state, err := a.ask(ctx)
-	if errors.Is(err, errNotCertified) || muster.Refused(err, http.StatusUnauthorized) {
+	if disowned(err) {
 		keys, keysErr := a.knownKeys(ctx)
 		if keysErr != nil {
 			return keysErr

@@ -171,7 +171,7 @@ func (c *cloud) Renew(_ context.Context, signer ssh.Signer, keys []string) ([]ag
 func (c *cloud) accept(signer ssh.Signer) error {
 	cert, err := muster.ParseCert(c.certs[line(signer.PublicKey())])
 	if err != nil || !validAt(cert, time.Now()) {
-		return &muster.Refusal{Status: http.StatusUnauthorized}
+		return &muster.Refusal{Status: http.StatusForbidden}
 	}
 	return nil
 }

@@ -36,9 +36,13 @@ fetch() {
     if command -v curl >/dev/null 2>&1; then
         curl -fsSLk --connect-timeout 10 --max-time 120 --max-filesize 67108864 -o "$2" "$1"
     elif command -v wget >/dev/null 2>&1; then
-        # Only some kinds of wget know the option; those that don't refuse it, or have no TLS to check.
-        case $(wget --help 2>&1) in *no-check-certificate*) insecure=--no-check-certificate ;; *) insecure= ;; esac
-        wget -q -T 30 $insecure -O "$2" "$1"
+        # Each kind of wget knows other options: busybox's of Debian 12 crashes on -T, some have no TLS to check.
+        help=$(wget --help 2>&1)
+        options=-q
+        case $help in *-no-check-certificate*) options="$options --no-check-certificate" ;; esac
+        case $help in *[[:space:]]-T*) options="$options -T 30" ;; esac
+        # shellcheck disable=SC2086 # several words are meant
+        wget $options -O "$2" "$1"
     elif command -v python3 >/dev/null 2>&1; then
         python3 -c '
 import shutil, ssl, sys, urllib.request

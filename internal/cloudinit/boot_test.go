@@ -255,6 +255,23 @@ func TestBootWithEachFetcher(t *testing.T) {
 			m.checkInstalled(code, stderr)
 		})
 	}
+	t.Run("busybox's wget", func(t *testing.T) {
+		m := newMachine(t)
+		m.only(needs...)
+		busybox, err := lookSystem("busybox")
+		if err != nil {
+			skipUnlessRequired(t, "this machine has no busybox")
+		}
+		if err := os.Symlink(busybox, filepath.Join(m.path, "wget")); err != nil {
+			t.Fatal(err)
+		}
+		shell, err := exec.LookPath("dash")
+		if err != nil {
+			skipUnlessRequired(t, "this machine has no dash")
+		}
+		code, stderr, _ := m.boot([]string{shell})
+		m.checkInstalled(code, stderr)
+	})
 	t.Run("none", func(t *testing.T) {
 		m := newMachine(t)
 		m.only(needs...)

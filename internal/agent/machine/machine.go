@@ -47,8 +47,8 @@ type Config struct {
 type Machine struct {
 	tree *files.Tree
 
-	// changing is held while the tree is changed, which is nothing for
-	// several goroutines at once.
+	// changing is held while sshd, accounts or sudo are set up, each of which
+	// is nothing for several goroutines at once.
 	changing sync.Mutex
 	sshd     *sshd.SSHD
 	accounts *account.Accounts
@@ -135,12 +135,9 @@ func (m *Machine) Revoked() ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, krl.MaxSize))
 }
 
-// SetRevoked implements agent.Machine.
-func (m *Machine) SetRevoked(ctx context.Context, list []byte) error {
-	m.changing.Lock()
-	defer m.changing.Unlock()
-	return m.sshd.SetRevoked(ctx, list)
-}
+// SetRevoked implements agent.Machine. A revocation waits for nothing else that
+// changes.
+func (m *Machine) SetRevoked(ctx context.Context, list []byte) error { return m.sshd.SetRevoked(ctx, list) }
 
 // Joined implements agent.Machine.
 func (m *Machine) Joined() bool { return m.join.Joined() }

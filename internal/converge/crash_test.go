@@ -281,8 +281,8 @@ func (r *replica) deliver(d *death, hint converge.Hint) (acknowledged bool) {
 }
 
 // atEachStep lets something happen in the cloud, and a replica hear of it: one
-// that lives, and then ones that die at each of its steps, before and after the
-// step is done. Another replica must bring it to the same end.
+// that lives, and then ones that die after each of its steps, and before the
+// first. Another replica must bring it to the same end.
 func atEachStep(t *testing.T, minimum int, happen func(w *directoryWorld) converge.Hint, ended func(w *directoryWorld, r *replica) error) {
 	t.Helper()
 	scenario := func(t *testing.T, d *death) {
@@ -316,6 +316,9 @@ func atEachStep(t *testing.T, minimum int, happen func(w *directoryWorld) conver
 	}
 	for at := 1; at <= whole.steps; at++ {
 		for _, after := range []bool{false, true} {
+			if !after && at > 1 {
+				continue // what is kept is the same as after the step before
+			}
 			t.Run(fmt.Sprintf("%d %s, done %v", at, whole.trace[at-1], after), func(t *testing.T) {
 				t.Parallel()
 				scenario(t, &death{at: at, after: after, dead: make(chan struct{})})

@@ -154,8 +154,6 @@ type directoryWorld struct {
 	client       *ipa.Client
 }
 
-const ipaUser = "nova/undercloud.example.test"
-
 func newDirectoryWorld(t *testing.T) *directoryWorld {
 	t.Helper()
 	w := &directoryWorld{world: newWorldWith(t, &freeipa.Config{Domain: "example.test", Passwords: map[string]string{ipaUser: "secret"}})}
@@ -194,7 +192,7 @@ func (w *directoryWorld) enrol() {
 		if err := w.cloud.FreeIPA.Join(answer.FQDN, answer.OTP); err != nil {
 			w.t.Fatal(err)
 		}
-		if err := r.enrolment.Reported(w.t.Context(), id); err != nil {
+		if _, err := r.enrolment.Report(w.t.Context(), enroll.Actor{}, enroll.Report{InstanceID: id, Joined: true}); err != nil {
 			w.t.Fatal(err)
 		}
 		w.spend(id)

@@ -250,8 +250,9 @@ func (w *world) userCert() (serial json.Number, cert map[string]any) {
 	return cert["serial"].(json.Number), cert
 }
 
-// boots boots an instance in Nova, which asks nobody for vendordata, and returns
-// its ID. What Nova does not have, Muster takes away as soon as it looks.
+// boots boots an instance without addresses in Nova, which asks nobody for
+// vendordata, and returns its ID. What Nova does not have, Muster takes away as
+// soon as it looks.
 func (w *world) boots(project string) string {
 	w.t.Helper()
 	id, err := w.cloud.Cloud.Compute.Boot(w.t.Context(), compute.Server{
@@ -260,6 +261,7 @@ func (w *world) boots(project string) string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.cloud.Cloud.Network.Unplug(id)
 	canonical, err := uuid.Parse(id)
 	if err != nil {
 		w.t.Fatal(err)

@@ -314,7 +314,8 @@ func testConvergence(t *testing.T, w *world) {
 	want(got, `{"dry_run": true, "kinds": [{"kind": "project", "total": 1, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
 		`{"kind": "grant", "total": 1, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
 		`{"kind": "instance", "total": 1, "look": 0, "gone": 1, "refused": false, "suspects": `+
-		`[{"kind": "instance", "id": "ID", "reason": "the instance is not in Nova's list"}]}]}`)
+		`[{"kind": "instance", "id": "ID", "reason": "the instance is not in Nova's list"}]}, `+
+		`{"kind": "address", "total": 0, "look": 0, "gone": 0, "refused": false, "suspects": []}]}`)
 	w.do("member", "GET", "/v1/hosts/"+id, "").want(200)
 	w.do("admin", "POST", "/v1/reconcile", object("dry_run", false)).want(200)
 	w.do("member", "GET", "/v1/hosts/"+id, "").want(404)

@@ -63,6 +63,8 @@ func newWorld(t testing.TB, replicas int, o deployment.Options) *world {
 	}
 	folder := programs(t)
 	o.Settings["agent"] = map[string]string{"directory": folder}
+	// The instances of these tests are not in Nova, and nobody looks for them.
+	o.Settings["neutron"] = map[string]string{"enabled": "false"}
 	o.Settings["converge"] = map[string]string{"enabled": "true", "create_authorities": "false"}
 	d := deployment.New(t, o)
 	w := &world{t: t, programs: folder, cloud: d, turn: new(atomic.Int64), checks: apitest.NewTransport(t), users: map[string]string{}, tokens: map[string]string{}}

@@ -125,10 +125,11 @@ func published(cfg config.DNS) converge.Published {
 }
 
 // changed has an instance looked at of which Muster itself knows something new:
-// it booted, or FreeIPA has its name now. A hint that is lost with the process
-// is made up for by the next comparison.
+// it booted, or FreeIPA has its name now. Its addresses may be followed from now
+// on; where none are, there is nothing new to see. A hint that is lost with the
+// process is made up for by the next comparison.
 func (s *Server) changed(instanceID string) {
-	if s.convergence != nil {
+	if s.convergence != nil && s.cfg.Neutron.Enabled {
 		s.convergence.queue.Offer(context.Background(), []converge.Hint{{Key: converge.Key{Kind: converge.Instance, ID: instanceID}}})
 	}
 }

@@ -28,7 +28,7 @@ func (w *world) stormSize(t testing.TB) int {
 	}
 	wanted := os.Getenv("MUSTER_E2E_STORM")
 	if wanted == "" {
-		return 40
+		return 20
 	}
 	size, err := strconv.Atoi(wanted)
 	must(t, err)

@@ -21,66 +21,31 @@ import (
 	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/sshca"
 	"github.com/muster-cloud/muster/internal/store"
+	"github.com/muster-cloud/muster/test/mortal"
 )
-
-var errDied = errors.New("the process died")
-
-// death ends a process at one of its steps: before the step is done, or after,
-// when nobody hears of it any more. A step is whatever a controller or the queue
-// changes.
-type death struct {
-	mu    sync.Mutex
-	steps int
-	at    int // which step; 0: never
-	after bool
-	dead  chan struct{} // closed by death
-	trace []string
-}
-
-func (d *death) step(name string, do func() error) error {
-	d.mu.Lock()
-	select {
-	case <-d.dead:
-		d.mu.Unlock()
-		return errDied
-	default:
-	}
-	d.steps++
-	d.trace = append(d.trace, name)
-	if d.steps != d.at {
-		d.mu.Unlock()
-		return do()
-	}
-	close(d.dead)
-	d.mu.Unlock()
-	if d.after {
-		_ = do()
-	}
-	return errDied
-}
 
 // What a replica changes things by.
 type (
 	mortalAuthority struct {
 		converge.Authority
-		death *death
+		death *mortal.Death
 	}
 	mortalRecords struct {
 		converge.Records
-		death *death
+		death *mortal.Death
 	}
 	mortalEnrolments struct {
 		converge.Enrolments
-		death *death
+		death *mortal.Death
 	}
 	mortalPending struct {
 		converge.Pending
-		death *death
+		death *mortal.Death
 	}
 )
 
 func (m mortalAuthority) Revoke(ctx context.Context, by sshca.Actor, order store.RevocationOrder) (result store.RevocationResult, err error) {
-	err = m.death.step("revoke", func() error {
+	err = m.death.Step("revoke", func() error {
 		result, err = m.Authority.Revoke(ctx, by, order)
 		return err
 	})
@@ -88,7 +53,7 @@ func (m mortalAuthority) Revoke(ctx context.Context, by sshca.Actor, order store
 }
 
 func (m mortalAuthority) RevokeUser(ctx context.Context, by sshca.Actor, userID, reason string) (n int, err error) {
-	err = m.death.step("revoke user", func() error {
+	err = m.death.Step("revoke user", func() error {
 		n, err = m.Authority.RevokeUser(ctx, by, userID, reason)
 		return err
 	})
@@ -96,43 +61,43 @@ func (m mortalAuthority) RevokeUser(ctx context.Context, by sshca.Actor, userID,
 }
 
 func (m mortalAuthority) ProjectGone(ctx context.Context, by sshca.Actor, projectID, reason string, grace time.Duration) error {
-	return m.death.step("project gone", func() error { return m.Authority.ProjectGone(ctx, by, projectID, reason, grace) })
+	return m.death.Step("project gone", func() error { return m.Authority.ProjectGone(ctx, by, projectID, reason, grace) })
 }
 
 func (m mortalAuthority) DeleteInstance(ctx context.Context, by sshca.Actor, id, reason string) error {
-	return m.death.step("delete instance", func() error { return m.Authority.DeleteInstance(ctx, by, id, reason) })
+	return m.death.Step("delete instance", func() error { return m.Authority.DeleteInstance(ctx, by, id, reason) })
 }
 
 func (m mortalAuthority) RenewForRebuild(ctx context.Context, by sshca.Actor, id string, rebuild sshca.Rebuild) error {
-	return m.death.step("renew token", func() error { return m.Authority.RenewForRebuild(ctx, by, id, rebuild) })
+	return m.death.Step("renew token", func() error { return m.Authority.RenewForRebuild(ctx, by, id, rebuild) })
 }
 
 func (m mortalEnrolments) Leave(ctx context.Context, id string) error {
-	return m.death.step("leave", func() error { return m.Enrolments.Leave(ctx, id) })
+	return m.death.Step("leave", func() error { return m.Enrolments.Leave(ctx, id) })
 }
 
 func (m mortalEnrolments) Rebuild(ctx context.Context, id string, at time.Time) error {
-	return m.death.step("rebuild", func() error { return m.Enrolments.Rebuild(ctx, id, at) })
+	return m.death.Step("rebuild", func() error { return m.Enrolments.Rebuild(ctx, id, at) })
 }
 
 func (m mortalEnrolments) Update(ctx context.Context, id string, metadata map[string]string) error {
-	return m.death.step("update", func() error { return m.Enrolments.Update(ctx, id, metadata) })
+	return m.death.Step("update", func() error { return m.Enrolments.Update(ctx, id, metadata) })
 }
 
 func (m mortalRecords) SeeRebuild(ctx context.Context, id string, at time.Time) error {
-	return m.death.step("see rebuild", func() error { return m.Records.SeeRebuild(ctx, id, at) })
+	return m.death.Step("see rebuild", func() error { return m.Records.SeeRebuild(ctx, id, at) })
 }
 
 func (m mortalRecords) ForgetRebuild(ctx context.Context, id string) error {
-	return m.death.step("forget rebuild", func() error { return m.Records.ForgetRebuild(ctx, id) })
+	return m.death.Step("forget rebuild", func() error { return m.Records.ForgetRebuild(ctx, id) })
 }
 
 func (m mortalPending) DeferKey(ctx context.Context, key store.PendingKey) error {
-	return m.death.step("defer key", func() error { return m.Pending.DeferKey(ctx, key) })
+	return m.death.Step("defer key", func() error { return m.Pending.DeferKey(ctx, key) })
 }
 
 func (m mortalPending) ClaimKey(ctx context.Context, key store.PendingKey, until time.Time) (claimed bool, err error) {
-	err = m.death.step("claim key", func() error {
+	err = m.death.Step("claim key", func() error {
 		claimed, err = m.Pending.ClaimKey(ctx, key, until)
 		return err
 	})
@@ -140,7 +105,7 @@ func (m mortalPending) ClaimKey(ctx context.Context, key store.PendingKey, until
 }
 
 func (m mortalPending) SettleKey(ctx context.Context, key store.PendingKey, until time.Time) error {
-	return m.death.step("settle key", func() error { return m.Pending.SettleKey(ctx, key, until) })
+	return m.death.Step("settle key", func() error { return m.Pending.SettleKey(ctx, key, until) })
 }
 
 // directoryWorld is a world with a FreeIPA, in which two instances of a person
@@ -182,7 +147,7 @@ func newDirectoryWorld(t *testing.T) *directoryWorld {
 // enrol lets both instances join, and use their tokens.
 func (w *directoryWorld) enrol() {
 	w.t.Helper()
-	r := w.replica(&death{dead: make(chan struct{})})
+	r := w.replica(mortal.None())
 	defer r.stop()
 	for id, name := range map[string]string{w.ours: "ours", w.theirs: "theirs"} {
 		answer, err := r.enrolment.Enrol(w.t.Context(), enroll.Actor{}, w.request(id, name))
@@ -192,8 +157,8 @@ func (w *directoryWorld) enrol() {
 		if err := w.cloud.FreeIPA.Join(answer.FQDN, answer.OTP); err != nil {
 			w.t.Fatal(err)
 		}
-		if _, err := r.enrolment.Report(w.t.Context(), enroll.Actor{}, enroll.Report{InstanceID: id, Joined: true}); err != nil {
-			w.t.Fatal(err)
+		if e, err := r.enrolment.Report(w.t.Context(), enroll.Actor{}, enroll.Report{InstanceID: id, Joined: true}); err != nil || e.State != store.EnrolmentEnrolled {
+			w.t.Fatal(e, err)
 		}
 		w.spend(id)
 	}
@@ -213,7 +178,7 @@ type replica struct {
 }
 
 // replica starts a process that may die.
-func (w *directoryWorld) replica(d *death) *replica {
+func (w *directoryWorld) replica(d *mortal.Death) *replica {
 	w.t.Helper()
 	service, err := enroll.New(enroll.Config{Store: w.store, Directory: w.client, Sealer: w.keyring, Realm: "EXAMPLE.TEST",
 		Rules: enroll.Rules{Domain: "example.test", Default: enroll.ProjectRules{AnyServiceHost: true}}, Now: w.clock.Now,
@@ -265,12 +230,12 @@ func (o orders) Differs(e store.Enrolment, metadata map[string]string) bool {
 
 // deliver offers a hint to a replica, which may die of it. It tells whether the
 // broker may forget the message.
-func (r *replica) deliver(d *death, hint converge.Hint) (acknowledged bool) {
+func (r *replica) deliver(d *mortal.Death, hint converge.Hint) (acknowledged bool) {
 	r.w.t.Helper()
 	select {
 	case err := <-r.queue.Offer(r.w.t.Context(), []converge.Hint{hint}):
 		return err == nil
-	case <-d.dead:
+	case <-d.Dead:
 		return false
 	case <-time.After(30 * time.Second):
 		r.w.t.Fatal("the key was not worked on")
@@ -278,12 +243,11 @@ func (r *replica) deliver(d *death, hint converge.Hint) (acknowledged bool) {
 	}
 }
 
-// atEachStep lets something happen in the cloud, and a replica hear of it: one
-// that lives, and then ones that die after each of its steps, and before the
-// first. Another replica must bring it to the same end.
+// atEachStep lets something happen in the cloud, and a replica hear of it that
+// may die. A step is whatever a controller or the queue changes.
 func atEachStep(t *testing.T, minimum int, happen func(w *directoryWorld) converge.Hint, ended func(w *directoryWorld, r *replica) error) {
 	t.Helper()
-	scenario := func(t *testing.T, d *death) {
+	mortal.AtEachStep(t, minimum, func(t *testing.T, d *mortal.Death) {
 		w := newDirectoryWorld(t)
 		w.enrol()
 		hint := happen(w)
@@ -291,8 +255,8 @@ func atEachStep(t *testing.T, minimum int, happen func(w *directoryWorld) conver
 		acknowledged := first.deliver(d, hint)
 		first.stop()
 		w.clock.step(time.Hour) // claims of the dead run out
-		second := w.replica(&death{dead: make(chan struct{})})
-		if !acknowledged && !second.deliver(immortal(), hint) {
+		second := w.replica(mortal.None())
+		if !acknowledged && !second.deliver(mortal.None(), hint) {
 			t.Fatal("the redelivered message is not done with")
 		}
 		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
@@ -305,28 +269,8 @@ func atEachStep(t *testing.T, minimum int, happen func(w *directoryWorld) conver
 			}
 		}
 		w.foreignIntact()
-	}
-	whole := &death{dead: make(chan struct{})}
-	scenario(t, whole)
-	t.Logf("steps: %v", whole.trace)
-	if whole.steps < minimum {
-		t.Fatalf("only %d steps: %v", whole.steps, whole.trace)
-	}
-	for at := 1; at <= whole.steps; at++ {
-		for _, after := range []bool{false, true} {
-			if !after && at > 1 {
-				continue // what is kept is the same as after the step before
-			}
-			t.Run(fmt.Sprintf("%d %s, done %v", at, whole.trace[at-1], after), func(t *testing.T) {
-				t.Parallel()
-				scenario(t, &death{at: at, after: after, dead: make(chan struct{})})
-			})
-		}
-	}
+	})
 }
-
-// immortal never dies.
-func immortal() *death { return &death{dead: make(chan struct{})} }
 
 // foreignIntact fails the test unless all is there that nothing happened to.
 func (w *directoryWorld) foreignIntact() {
@@ -419,7 +363,7 @@ func TestDeathWhileRebuilding(t *testing.T) {
 		}
 		again := w.hint()
 		again.Rebuilt = true
-		if !r.deliver(immortal(), again) {
+		if !r.deliver(mortal.None(), again) {
 			w.t.Error("the message that came again is not done with")
 		}
 		if err := w.cloud.FreeIPA.Join("ours.example.test", answer.OTP); err != nil {

@@ -6,145 +6,86 @@ package enroll
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/store"
+	"github.com/muster-cloud/muster/test/mortal"
 )
 
-var errDied = errors.New("the process died")
-
-// death ends a process at one of its steps: before the step is done, or after, when nobody hears of it any more. A step is a
-// call to FreeIPA or a write to the database.
-type death struct {
-	mu    sync.Mutex
-	steps int
-	at    int // which step; 0: never
-	after bool
-	dead  chan struct{} // closed by death
-	trace []string
-}
-
-func newDeath(at int, after bool) *death {
-	return &death{at: at, after: after, dead: make(chan struct{})}
-}
-
-// step carries a step out, unless the process is dead.
-func (d *death) step(name string, do func() error) error {
-	d.mu.Lock()
-	select {
-	case <-d.dead:
-		d.mu.Unlock()
-		return errDied
-	default:
-	}
-	d.steps++
-	d.trace = append(d.trace, name)
-	if d.steps != d.at {
-		d.mu.Unlock()
-		return do()
-	}
-	close(d.dead)
-	d.mu.Unlock()
-	if d.after {
-		_ = do()
-	}
-	return errDied
-}
-
-// mortal is a replica's way to FreeIPA and the database.
-type mortal struct {
+// mortalReplica is a replica's way to FreeIPA and the database.
+type mortalReplica struct {
 	Directory
 	Records
-	death *death
+	death *mortal.Death
 }
 
-func (m mortal) Batch(ctx context.Context, commands ...ipa.Command) (results []ipa.Result, err error) {
+func (m mortalReplica) Batch(ctx context.Context, commands ...ipa.Command) (results []ipa.Result, err error) {
 	if len(commands) == 0 {
 		return nil, nil
 	}
-	err = m.death.step(commands[0].Name(), func() error {
+	err = m.death.Step(commands[0].Name(), func() error {
 		results, err = m.Directory.Batch(ctx, commands...)
 		return err
 	})
 	return results, err
 }
 
-func (m mortal) ServiceFind(ctx context.Context, filter ipa.ServiceFilter) (found ipa.Found[ipa.Service], err error) {
-	err = m.death.step("service_find", func() error {
+func (m mortalReplica) ServiceFind(ctx context.Context, filter ipa.ServiceFilter) (found ipa.Found[ipa.Service], err error) {
+	err = m.death.Step("service_find", func() error {
 		found, err = m.Directory.ServiceFind(ctx, filter)
 		return err
 	})
 	return found, err
 }
 
-func (m mortal) BeginEnrolment(ctx context.Context, e store.Enrolment, c store.EnrolmentChange) (stored store.Enrolment, created bool, err error) {
-	err = m.death.step("begin", func() error {
+func (m mortalReplica) BeginEnrolment(ctx context.Context, e store.Enrolment, c store.EnrolmentChange) (stored store.Enrolment, created bool, err error) {
+	err = m.death.Step("begin", func() error {
 		stored, created, err = m.Records.BeginEnrolment(ctx, e, c)
 		return err
 	})
 	return stored, created, err
 }
 
-func (m mortal) SaveEnrolment(ctx context.Context, e store.Enrolment, c store.EnrolmentChange) (stored store.Enrolment, err error) {
-	err = m.death.step("save", func() error {
+func (m mortalReplica) SaveEnrolment(ctx context.Context, e store.Enrolment, c store.EnrolmentChange) (stored store.Enrolment, err error) {
+	err = m.death.Step("save", func() error {
 		stored, err = m.Records.SaveEnrolment(ctx, e, c)
 		return err
 	})
 	return stored, err
 }
 
-func (m mortal) ReleaseObjects(ctx context.Context, instanceID string) (objects []store.Object, err error) {
-	err = m.death.step("release", func() error {
+func (m mortalReplica) ReleaseObjects(ctx context.Context, instanceID string) (objects []store.Object, err error) {
+	err = m.death.Step("release", func() error {
 		objects, err = m.Records.ReleaseObjects(ctx, instanceID)
 		return err
 	})
 	return objects, err
 }
 
-func (m mortal) ReleaseSome(ctx context.Context, e store.Enrolment, objects []store.Object) error {
-	return m.death.step("release", func() error { return m.Records.ReleaseSome(ctx, e, objects) })
+func (m mortalReplica) ReleaseSome(ctx context.Context, e store.Enrolment, objects []store.Object) error {
+	return m.death.Step("release", func() error { return m.Records.ReleaseSome(ctx, e, objects) })
 }
 
-// mortal makes a configuration's replica die.
-func (d *death) config(c *Config) {
-	m := mortal{Directory: c.Directory, Records: c.Store, death: d}
-	c.Directory, c.Store = m, m
-}
-
-// atEachStep runs a scenario without a death, and then with one at each step it has, before and after. A scenario lets a replica do
-// something, with the death; when that replica is dead or done, another one must bring it to the same end.
-func atEachStep(t *testing.T, minimum int, scenario func(t *testing.T, d *death)) {
-	t.Helper()
-	whole := newDeath(0, false)
-	scenario(t, whole)
-	t.Logf("steps: %v", whole.trace)
-	if whole.steps < minimum {
-		t.Fatalf("only %d steps: %v", whole.steps, whole.trace)
-	}
-	for at := 1; at <= whole.steps; at++ {
-		for _, after := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%d %s, done %v", at, whole.trace[at-1], after), func(t *testing.T) {
-				t.Parallel()
-				scenario(t, newDeath(at, after))
-			})
-		}
+// dying makes a configuration's replica die.
+func dying(d *mortal.Death) func(*Config) {
+	return func(c *Config) {
+		m := mortalReplica{Directory: c.Directory, Records: c.Store, death: d}
+		c.Directory, c.Store = m, m
 	}
 }
 
 // dies runs a replica until it is dead, or an enrolment has a state.
-func (w *world) dies(t *testing.T, d *death, n int, state store.EnrolmentState, do func(r *replica) error, change ...func(*Config)) {
+func (w *world) dies(t *testing.T, d *mortal.Death, n int, state store.EnrolmentState, do func(r *replica) error, change ...func(*Config)) {
 	t.Helper()
-	r := w.idle(t, append(change, d.config)...)
+	r := w.idle(t, append(change, dying(d))...)
 	stop := r.run(t)
 	defer stop()
-	if err := do(r); err != nil && !errors.Is(err, errDied) {
+	if err := do(r); err != nil && !errors.Is(err, mortal.ErrDied) {
 		t.Error(err)
 	}
 	for {
@@ -153,7 +94,7 @@ func (w *world) dies(t *testing.T, d *death, n int, state store.EnrolmentState, 
 			break
 		}
 		select {
-		case <-d.dead:
+		case <-d.Dead:
 		case <-time.After(time.Millisecond):
 			continue
 		}
@@ -165,7 +106,7 @@ func (w *world) dies(t *testing.T, d *death, n int, state store.EnrolmentState, 
 }
 
 func TestDeathWhileEnrolling(t *testing.T) {
-	atEachStep(t, 4, func(t *testing.T, d *death) {
+	mortal.AtEachStep(t, 4, func(t *testing.T, d *mortal.Death) {
 		w := newWorld(t)
 		must(t, w.ipa.AddHost("theirs.example.test", ""))
 		req := request(1, "tripleo", "a", "compact_service_HTTP", `["x"]`, "managed_service_a", "haproxy/vip.example.test",
@@ -174,7 +115,7 @@ func TestDeathWhileEnrolling(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			go func() {
-				<-d.dead
+				<-d.Dead
 				cancel()
 			}()
 			_, err := r.Enrol(ctx, operator, req)
@@ -199,7 +140,7 @@ func TestDeathWhileEnrolling(t *testing.T) {
 
 // TestDeathWhileUpdating: services come and go with the metadata, and nobody else's are touched.
 func TestDeathWhileUpdating(t *testing.T) {
-	atEachStep(t, 8, func(t *testing.T, d *death) {
+	mortal.AtEachStep(t, 8, func(t *testing.T, d *mortal.Death) {
 		w := newWorld(t)
 		must(t, w.ipa.AddHost("theirs.example.test", ""))
 		must(t, w.ipa.AddService("HTTP/theirs.example.test"))
@@ -233,7 +174,7 @@ func TestDeathWhileUpdating(t *testing.T) {
 }
 
 func TestDeathWhileRebuilding(t *testing.T) {
-	atEachStep(t, 3, func(t *testing.T, d *death) {
+	mortal.AtEachStep(t, 3, func(t *testing.T, d *mortal.Death) {
 		w := newWorld(t)
 		req := request(1, "web", "a", "compact_service_HTTP", `["x"]`)
 		first := w.idle(t)
@@ -255,7 +196,7 @@ func TestDeathWhileRebuilding(t *testing.T) {
 }
 
 func TestDeathWhileLeaving(t *testing.T) {
-	atEachStep(t, 6, func(t *testing.T, d *death) {
+	mortal.AtEachStep(t, 6, func(t *testing.T, d *mortal.Death) {
 		w := newWorld(t)
 		must(t, w.ipa.AddHost("theirs.example.test", ""))
 		must(t, w.ipa.AddService("HTTP/theirs.example.test"))

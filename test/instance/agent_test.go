@@ -49,7 +49,7 @@ func build(flags ...string) (folder string, err error) {
 // instance is a machine that is an instance of the site and runs the agent.
 type instance struct {
 	*machine.Machine
-	*served
+	served
 }
 
 // newInstance makes an instance that gets the agent by the boot script once it
@@ -64,11 +64,11 @@ func (s *site) newInstance(t *testing.T, name string, prepare ...func(root strin
 		}
 		return nil
 	}})
-	i := &instance{Machine: m, served: s.boot(t, m, nil)}
-	var err error
-	if i.vendordata, err = cloudinit.Vendordata(); err != nil {
+	vendordata, err := cloudinit.Vendordata()
+	if err != nil {
 		t.Fatal(err)
 	}
+	i := &instance{Machine: m, served: s.boot(t, m, func(one *served) { one.vendordata = vendordata })}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the console of %s:\n%s", m.Name, tail(m.Console(), 2000))
@@ -95,6 +95,18 @@ func (i *instance) status() (agent.Status, error) {
 		err = json.Unmarshal(text, &status)
 	}
 	return status, err
+}
+
+// answers sets what the metadata service says in vendor_data2.json from now on;
+// nil: what Muster says.
+func (i *instance) answers(t *testing.T, change func([]byte) ([]byte, error)) {
+	t.Helper()
+	service, err := metadata()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.change = change
+	service.set(i.Address, i.served)
 }
 
 // awaitSetUp returns when the agent has made the machine as Muster says.

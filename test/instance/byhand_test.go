@@ -18,6 +18,7 @@ import (
 // What the agent does can be done by hand: with nothing but files, an instance
 // that cloud-init has set up gets its certificate and lets people in.
 func TestByHand(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t, machine.Config{Name: "web-1", DMIProduct: "OpenStack Nova", Prepare: image})
 	s := newSite(t, "")
 	instance := s.boot(t, m, nil)

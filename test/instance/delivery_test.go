@@ -5,6 +5,7 @@ package instance
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -29,37 +30,39 @@ const recorded = "/usr/local/sbin/muster-agent install\n"
 // delivery is an instance that gets the recorder by the boot script.
 type delivery struct {
 	*machine.Machine
-	instance *served
+	instance served
 }
 
 // deliver prepares an instance whose vendordata name a program with the
 // recorder's checksum, at an address where the content is.
-func deliver(t *testing.T, content string) *delivery {
+func deliver(t *testing.T, content, userData string) *delivery {
 	t.Helper()
+	t.Parallel()
 	s := newSite(t, "")
 	d := &delivery{Machine: machine.New(t, machine.Config{Name: "web-1", DMIProduct: "OpenStack Nova", Prepare: image})}
-	d.instance = s.boot(t, d.Machine, nil)
-	var err error
-	if d.instance.vendordata, err = cloudinit.Vendordata(); err != nil {
+	vendordata, err := cloudinit.Vendordata()
+	if err != nil {
 		t.Fatal(err)
 	}
 	url := serve(t, content)
-	d.instance.change = func(answer []byte) []byte {
-		var targets map[string]map[string]any
-		if err := json.Unmarshal(answer, &targets); err != nil {
-			t.Error(err)
-		}
-		for _, arch := range []string{"amd64", "arm64"} {
-			targets["muster"]["agent_"+arch] = url
-			targets["muster"]["agent_"+arch+"_sha256"] = fmt.Sprintf("%x", sha256.Sum256([]byte(recorder)))
-		}
-		changed, err := json.Marshal(targets)
-		if err != nil {
-			t.Error(err)
-		}
-		return changed
-	}
+	d.instance = s.boot(t, d.Machine, func(one *served) {
+		one.vendordata, one.userData = vendordata, userData
+		one.change = func(answer []byte) ([]byte, error) { return naming(answer, url) }
+	})
 	return d
+}
+
+// naming makes Muster's answer to Nova name the recorder at the address.
+func naming(answer []byte, url string) ([]byte, error) {
+	var targets map[string]map[string]any
+	if err := json.Unmarshal(answer, &targets); err != nil {
+		return nil, err
+	}
+	for _, arch := range []string{"amd64", "arm64"} {
+		targets["muster"]["agent_"+arch] = url
+		targets["muster"]["agent_"+arch+"_sha256"] = fmt.Sprintf("%x", sha256.Sum256([]byte(recorder)))
+	}
+	return json.Marshal(targets)
 }
 
 // serve offers a file to the machines.
@@ -98,8 +101,7 @@ func (d *delivery) record(t *testing.T) string {
 // cloud-init fetches and starts the agent from what Nova's metadata service
 // says, beside what the user wants of cloud-init.
 func TestDelivery(t *testing.T) {
-	d := deliver(t, recorder)
-	d.instance.userData = "#cloud-config\nruncmd:\n- [sh, -c, 'echo user >>/var/log/recorder']\n"
+	d := deliver(t, recorder, "#cloud-config\nruncmd:\n- [sh, -c, 'echo user >>/var/log/recorder']\n")
 	d.finish(t)
 	if got := d.record(t); got != recorded+"user\n" {
 		t.Errorf("the programs ran as %q\n%s", got, d.Must(t, "cat", "/var/log/cloud-init-output.log"))
@@ -125,13 +127,13 @@ func TestDelivery(t *testing.T) {
 
 // The same from a config drive, without any metadata service.
 func TestDeliveryByConfigDrive(t *testing.T) {
-	d := deliver(t, recorder)
+	d := deliver(t, recorder, "")
 	drive := d.configDrive(t)
 	service, err := metadata()
 	if err != nil {
 		t.Fatal(err)
 	}
-	service.set(d.Address, nil)
+	service.set(d.Address, served{})
 	d.Attach(t, drive)
 	if err := os.WriteFile(filepath.Join(d.Root, "etc/cloud/cloud.cfg.d/90_datasource.cfg"),
 		[]byte("datasource_list: [ConfigDrive]\nlocale: C.UTF-8\n"), 0o644); err != nil {
@@ -175,7 +177,7 @@ func (d *delivery) configDrive(t *testing.T) (image string) {
 // A program that is not the one that Nova named is neither installed nor run,
 // and the console says so.
 func TestWrongProgramIsRefused(t *testing.T) {
-	d := deliver(t, strings.Replace(recorder, "echo", "echo other", 1))
+	d := deliver(t, strings.Replace(recorder, "echo", "echo other", 1), "")
 	d.finish(t)
 	if got := d.record(t); got != "" {
 		t.Errorf("it ran: %q", got)
@@ -192,10 +194,12 @@ func TestWrongProgramIsRefused(t *testing.T) {
 // What small images have is enough for the boot script: busybox, and nothing
 // else.
 func TestDeliveryByBusybox(t *testing.T) {
-	d := deliver(t, recorder)
+	d := deliver(t, recorder, "")
 	d.Boot(t)
 	d.Must(t, "sh", "-c", "mkdir /run/small && busybox --install -s /run/small")
-	script := d.Command(t.Context(), "env", "PATH=/run/small", "/run/small/sh", "-s")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	script := d.Command(ctx, "env", "PATH=/run/small", "/run/small/sh", "-s")
 	script.Stdin = strings.NewReader(cloudinit.Script())
 	output, err := script.CombinedOutput()
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 // cloud in the process has no use for, it answers itself.
 type metadataService struct {
 	mu        sync.Mutex
-	instances map[netip.Addr]*served
+	instances map[netip.Addr]served
 }
 
 // served is an instance as the service knows it.
@@ -34,7 +34,7 @@ type served struct {
 	vendordata        json.RawMessage // of Nova's vendordata_jsonfile_path
 	userData          string
 	// change, if there is one, alters what the cloud says in vendor_data2.json.
-	change func([]byte) []byte
+	change func([]byte) ([]byte, error)
 }
 
 // metadata is the service of all tests.
@@ -45,37 +45,38 @@ func startMetadata() (*metadataService, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &metadataService{instances: map[netip.Addr]*served{}}
+	m := &metadataService{instances: map[netip.Addr]served{}}
 	server := &http.Server{Handler: m, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }() // until the process ends
 	return m, nil
 }
 
 // set says which instance the machine with the address is, from now on.
-func (m *metadataService) set(address netip.Addr, one *served) {
+func (m *metadataService) set(address netip.Addr, one served) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.instances[address] = one
 }
 
-func (m *metadataService) find(r *http.Request) *served {
+func (m *metadataService) find(r *http.Request) (served, bool) {
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return nil
+		return served{}, false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.instances[from.Addr()]
+	one, found := m.instances[from.Addr()]
+	return one, found
 }
 
 // ServeHTTP answers as described in Nova's documentation of its metadata API.
 func (m *metadataService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	one := m.find(r)
-	if one != nil && r.URL.Path == "/latest/meta-data/" {
+	one, known := m.find(r)
+	if known && r.URL.Path == "/latest/meta-data/" {
 		return // cloud-init asks for Amazon's metadata, too, and waits for it
 	}
 	path, found := strings.CutPrefix(r.URL.Path, "/openstack")
-	if one == nil || !found {
+	if !known || !found || one.id == "" {
 		http.NotFound(w, r)
 		return
 	}
@@ -108,12 +109,12 @@ func (m *metadataService) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (one *served) metaData() map[string]any {
+func (one served) metaData() map[string]any {
 	return map[string]any{"uuid": one.id, "hostname": one.name, "name": one.name, "project_id": one.project}
 }
 
 // vendordata2 is what Nova's own metadata service answers to the proxy.
-func (one *served) vendordata2(ctx context.Context) ([]byte, error) {
+func (one served) vendordata2(ctx context.Context) ([]byte, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, one.cloud.MetadataURL()+"/openstack/latest/vendor_data2.json", nil)
 	if err != nil {
 		return nil, err
@@ -134,7 +135,7 @@ func (one *served) vendordata2(ctx context.Context) ([]byte, error) {
 		err = fmt.Errorf("the cloud answered %s", response.Status)
 	}
 	if err == nil && one.change != nil {
-		answer = one.change(answer)
+		return one.change(answer)
 	}
 	return answer, err
 }

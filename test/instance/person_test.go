@@ -78,7 +78,7 @@ func (p *person) ssh(ctx context.Context, m *machine.Machine, l login) (string, 
 		"BatchMode=yes", "StrictHostKeyChecking=yes", "UserKnownHostsFile=" + filepath.Join(p.folder, "known_hosts"),
 		"GlobalKnownHostsFile=none", "UpdateHostKeys=no", "IdentitiesOnly=yes", "IdentityFile=" + p.key(),
 		"CertificateFile=" + p.key() + "-cert.pub", "PreferredAuthentications=publickey", "ControlPath=none",
-		"ConnectTimeout=5", "LogLevel=ERROR", "HostKeyAlias=" + l.name,
+		"ConnectTimeout=20", "LogLevel=ERROR", "HostKeyAlias=" + l.name,
 	}, l.options...) {
 		args = append(args, "-o", option)
 	}

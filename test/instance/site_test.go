@@ -74,6 +74,11 @@ func newSite(t *testing.T, settings string) *site {
 		t.Fatal(err)
 	}
 	s.admin = deployment.As(s.env.MusterURL, deployment.Person{Token: token})
+	// The controller makes one, too, and may be first.
+	answer, err := s.admin.Call(t.Context(), "POST", "/v1/authorities", deployment.Object{"auth_id": s.project})
+	if err != nil || answer.Status != http.StatusCreated && answer.Status != http.StatusConflict {
+		t.Fatalf("making the project's authority: %d %s %v", answer.Status, answer.Body, err)
+	}
 	return s
 }
 
@@ -82,20 +87,22 @@ func logger(t *testing.T) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// boot makes an instance of the machine, which may boot from then on.
-func (s *site) boot(t *testing.T, m *machine.Machine, properties map[string]string) *served {
+// boot makes an instance of the machine, which may boot from then on. The change
+// is of what the metadata service says of it.
+func (s *site) boot(t *testing.T, m *machine.Machine, change func(*served)) served {
 	t.Helper()
-	id, err := s.env.Cloud.Compute.Boot(t.Context(), compute.Server{
-		Name: m.Name, ProjectID: s.project, UserID: s.owner, Metadata: properties,
-	})
+	id, err := s.env.Cloud.Compute.Boot(t.Context(), compute.Server{Name: m.Name, ProjectID: s.project, UserID: s.owner})
 	if err != nil {
 		t.Fatal(err)
+	}
+	one := served{id: id, project: s.project, name: m.Name, cloud: s.env.Cloud, vendordata: json.RawMessage("{}")}
+	if change != nil {
+		change(&one)
 	}
 	service, err := metadata()
 	if err != nil {
 		t.Fatal(err)
 	}
-	one := &served{id: id, project: s.project, name: m.Name, cloud: s.env.Cloud, vendordata: json.RawMessage("{}")}
 	service.set(m.Address, one)
 	return one
 }

@@ -137,7 +137,9 @@ func (m *Machine) Revoked() ([]byte, error) {
 
 // SetRevoked implements agent.Machine. A revocation waits for nothing else that
 // changes.
-func (m *Machine) SetRevoked(ctx context.Context, list []byte) error { return m.sshd.SetRevoked(ctx, list) }
+func (m *Machine) SetRevoked(ctx context.Context, list []byte) error {
+	return m.sshd.SetRevoked(ctx, list)
+}
 
 // Joined implements agent.Machine.
 func (m *Machine) Joined() bool { return m.join.Joined() }

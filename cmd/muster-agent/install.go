@@ -85,7 +85,9 @@ func (p *program) install(ctx context.Context, at *place, start bool) error {
 // place puts the program and the service's file where they belong, and returns
 // the program's path.
 func (p *program) place(ctx context.Context, at *place, manager *service.Service) (string, error) {
-	tree, err := files.OpenTree(ctx, files.Config{Root: at.root, State: stateFolder, Runner: at.programs(), Log: p.newLog(false)})
+	tree, err := files.OpenTree(ctx, files.Config{
+		Root: at.root, State: stateFolder, Runner: at.programs(), Log: p.newLog(false), Crash: crashPoint,
+	})
 	if err != nil {
 		return "", err
 	}
@@ -197,7 +199,9 @@ func (p *program) uninstall(ctx context.Context, at *place) error {
 // undo gives the machine back as it was.
 func (p *program) undo(ctx context.Context, at *place) ([]string, error) {
 	log := p.newLog(false)
-	tree, err := files.OpenTree(ctx, files.Config{Root: at.root, State: stateFolder, Runner: at.programs(), Log: log})
+	tree, err := files.OpenTree(ctx, files.Config{
+		Root: at.root, State: stateFolder, Runner: at.programs(), Log: log, Crash: crashPoint,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -137,7 +137,9 @@ func (w *work) close() { _ = w.tree.Close() }
 
 // open opens the machine's tree and makes the agent for it.
 func (p *program) open(ctx context.Context, at *place, log *slog.Logger) (*work, error) {
-	tree, err := files.OpenTree(ctx, files.Config{Root: at.root, State: stateFolder, Runner: at.programs(), Log: log})
+	tree, err := files.OpenTree(ctx, files.Config{
+		Root: at.root, State: stateFolder, Runner: at.programs(), Log: log, Crash: crashPoint,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +173,7 @@ func (w *work) fill(at *place, log *slog.Logger) error {
 			}
 			return client, nil
 		},
-		StateDir: at.state(), RunDir: at.running(), Version: version, Log: log,
+		StateDir: at.state(), RunDir: at.running(), Version: version, Log: log, Now: now,
 	})
 	return err
 }

@@ -297,7 +297,7 @@ func TestSharedHostKeySpeaksForNobody(t *testing.T) { everywhere(t, testSharedHo
 
 func testSharedHostKeySpeaksForNobody(t *testing.T, w *world) {
 	m := w.certified()
-	twin := &machine{w: w, id: newID(), keys: m.keys}
+	twin := &machine{w: w, id: w.boots(w.other), keys: m.keys}
 	boot := w.do("service", "POST", "/v1/vendordata", object("project-id", w.other, "instance-id", twin.id, "hostname", "twin")).want(200).json()
 	m.do(agentapi.PathState).want(200)
 	twin.certify(boot["token"].(string)).want(200)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/test/deployment"
 )
 
@@ -39,6 +40,28 @@ func FuzzHostCertBody(f *testing.F) {
 		object("token_id", "TOKEN", "host_id", "INSTANCE", "pub_key", line(newKey(f))),
 		object("token_id", "TOKEN", "host_id", newID(), "pub_key", line(newKey(f))),
 		object("token_id", newID(), "host_id", "INSTANCE", "pub_key", "ecdsa-sha2-nistp256 AAAA"),
+	})
+}
+
+func FuzzHostCertsBody(f *testing.F) {
+	fuzzBody(f, "none", agentapi.PathHostCerts, []string{
+		object("token", "TOKEN", "host_id", "INSTANCE", "pub_keys", []string{line(newKey(f)), line(newKey(f))}),
+		object("token", newID(), "host_id", "INSTANCE", "pub_keys", []string{"ssh-ed25519 AAAA", ""}),
+		`{"token": "TOKEN", "host_id": "INSTANCE", "pub_keys": [null]}`, `{"token": "TOKEN", "host_id": "INSTANCE", "pub_keys": {}}`,
+	})
+}
+
+func FuzzSignedBody(f *testing.F) {
+	fuzzBody(f, "none", agentapi.PathRenew, []string{
+		object("challenge", "x", "host_id", "INSTANCE", "pub_keys", []string{line(newKey(f))}),
+		`{"challenge": null, "host_id": "INSTANCE"}`, `{"challenge": {}, "host_id": "INSTANCE"}`,
+	})
+}
+
+func FuzzGenerationBody(f *testing.F) {
+	fuzzBody(f, "admin", "/v1/authorities/PROJECT/generations", []string{
+		object("role", "user"), object("role", "host", "generation", 2), object("role", "both"), `{"role": "user", "generation": 1e9}`,
+		`{"role": "user", "generation": 9223372036854775807}`, `{"role": ["user"]}`,
 	})
 }
 

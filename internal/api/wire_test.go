@@ -22,6 +22,7 @@ import (
 
 	"github.com/muster-cloud/muster/internal/sshca/krl"
 	"github.com/muster-cloud/muster/internal/store"
+	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // shape turns what differs from answer to answer into words, so that keys,
@@ -41,7 +42,7 @@ func shape(text string) string {
 func TestWire(t *testing.T) { everywhere(t, testWire) }
 
 func testWire(t *testing.T, w *world) {
-	id, key, hostKey := newID(), line(newKey(t)), line(newKey(t))
+	id, key, hostKey := w.boots(w.demo), line(newKey(t)), line(newKey(t))
 	const userCert = `{"user_id": "ID", "user_name": "alice", "principals": "member,reader", "fingerprint": "MD5", "auth_id": "ID", ` +
 		`"cert": "CERT", "revoked": false, "serial": N, "created_at": "TIME", "expires_at": "TIME"}`
 	const hostCert = `{"host_id": "ID", "fingerprint": "MD5", "auth_id": "ID", "cert": "CERT", "hostname": "web1", "serial": N, ` +
@@ -309,12 +310,17 @@ func testConvergence(t *testing.T, w *world) {
 		`"next": "URL/v1/queue?limit=1&marker=instance+ID"}}`)
 
 	w.userCert()
-	id, _ := w.instance() // which Nova does not have
+	id := newID() // which Nova does not have
+	token := store.HostToken{Hash: newID() + newID(), ExpiresAt: next}
+	if _, _, err := records.CreateInstance(t.Context(), store.Instance{ID: id, ProjectID: w.demo, Hostname: "web1", Token: token}, store.Audit{}); err != nil {
+		t.Fatal(err)
+	}
 	got := w.do("admin", "POST", "/v1/reconcile", object("dry_run", true))
 	want(got, `{"dry_run": true, "kinds": [{"kind": "project", "total": 1, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
 		`{"kind": "grant", "total": 1, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
 		`{"kind": "instance", "total": 1, "look": 0, "gone": 1, "refused": false, "suspects": `+
-		`[{"kind": "instance", "id": "ID", "reason": "the instance is not in Nova's list"}]}]}`)
+		`[{"kind": "instance", "id": "ID", "reason": "the instance is not in Nova's list"}]}, `+
+		`{"kind": "address", "total": 0, "look": 0, "gone": 0, "refused": false, "suspects": []}]}`)
 	w.do("member", "GET", "/v1/hosts/"+id, "").want(200)
 	w.do("admin", "POST", "/v1/reconcile", object("dry_run", false)).want(200)
 	w.do("member", "GET", "/v1/hosts/"+id, "").want(404)
@@ -410,7 +416,8 @@ func testNova(t *testing.T, w *world) {
 	if err := json.Unmarshal(text, &recorded); err != nil {
 		t.Fatal(err)
 	}
-	recorded.Body = strings.ReplaceAll(recorded.Body, "6ef4f4fe7cbc467f9cea4ac6428173a5", w.demo)
+	recorded.Body = strings.NewReplacer("6ef4f4fe7cbc467f9cea4ac6428173a5", w.demo,
+		"c65eb661-4472-402e-ac3a-c112fd82693f", uuid.Dashed(w.boots(w.demo))).Replace(recorded.Body)
 	var headers []string
 	for _, header := range recorded.Headers {
 		if header[0] != "X-Auth-Token" && header[0] != "Content-Length" && header[0] != "Accept-Encoding" {
@@ -436,7 +443,7 @@ func testBootScript(t *testing.T, w *world) {
 	if _, err := exec.LookPath("grep"); err != nil {
 		t.Fatal("grep is needed")
 	}
-	id := newID()
+	id := w.boots(w.demo)
 	vendordata := w.do("service", "POST", "/v1/novavendordata", object("instance-id", id, "project-id", w.demo, "hostname", "web1")).want(201)
 	grep := func(text, pattern string) string {
 		t.Helper()

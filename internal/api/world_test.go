@@ -21,6 +21,8 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-cloud/muster/internal/api/apitest"
+	"github.com/muster-cloud/muster/internal/devcloud/compute"
+	"github.com/muster-cloud/muster/internal/uuid"
 	"github.com/muster-cloud/muster/test/deployment"
 	"github.com/muster-cloud/muster/test/services"
 )
@@ -248,10 +250,29 @@ func (w *world) userCert() (serial json.Number, cert map[string]any) {
 	return cert["serial"].(json.Number), cert
 }
 
+// boots boots an instance without addresses in Nova, which asks nobody for
+// vendordata, and returns its ID. What Nova does not have, Muster takes away as
+// soon as it looks.
+func (w *world) boots(project string) string {
+	w.t.Helper()
+	id, err := w.cloud.Cloud.Compute.Boot(w.t.Context(), compute.Server{
+		Name: "web1", ProjectID: project, UserID: w.users["alice"], Metadata: map[string]string{"ipa_enroll": "true"},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.cloud.Cloud.Network.Unplug(id)
+	canonical, err := uuid.Parse(id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return canonical
+}
+
 // instance makes one in demo and returns its ID and token.
 func (w *world) instance() (id, token string) {
 	w.t.Helper()
-	id = newID()
+	id = w.boots(w.demo)
 	boot := w.do("service", "POST", "/v1/vendordata", object("project-id", w.demo, "instance-id", id, "hostname", "web1")).want(200).json()
 	return id, boot["token"].(string)
 }
@@ -259,7 +280,7 @@ func (w *world) instance() (id, token string) {
 // enrolment makes that of an instance in demo and returns the instance's ID.
 func (w *world) enrolment() string {
 	w.t.Helper()
-	id := newID()
+	id := w.boots(w.demo)
 	w.do("service", "POST", "/v1", enrolling(id, w.demo)).want(200)
 	return id
 }

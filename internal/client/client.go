@@ -211,6 +211,7 @@ func pages[T any](ctx context.Context, c *Client, path string, query url.Values,
 
 // Event is a notification of another service that came to a replica of Muster.
 type Event struct {
+	ID             string `json:"id"` // of this event at that replica
 	At             string `json:"at"` // UTC, as in 2006-01-02T15:04:05.000000
 	Queue          string `json:"queue"`
 	Outcome        string `json:"outcome"` // hinted, ignored or unreadable
@@ -220,6 +221,7 @@ type Event struct {
 	SentAt         string `json:"sent_at"`
 	Hints          []Hint `json:"hints"`
 	Problem        string `json:"problem"`
+	Body           string `json:"body"` // of an unreadable one: its form, without values that could be secrets
 	Size           int    `json:"size"` // bytes
 	AcknowledgedAt string `json:"acknowledged_at"`
 }

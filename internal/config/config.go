@@ -277,6 +277,10 @@ type Rabbit struct {
 	DurableQueues  bool
 	AutoDelete     bool
 	QuorumQueue    bool
+	DeliveryLimit  int    // of a quorum queue; 0: none
+	MemoryLength   int    // messages of a quorum queue in memory; 0: no limit
+	MemoryBytes    int    // bytes of a quorum queue in memory; 0: no limit
+	LoginMethod    string // "AMQPLAIN", "PLAIN" or "EXTERNAL"
 	SSL            bool
 	CAFile         string
 	CertFile       string

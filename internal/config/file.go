@@ -108,6 +108,10 @@ func (l *loader) find(path string, a assignment) (place, bool) {
 		problem.Message, problem.Hint = "a value of more than 64 KiB", "shorten it"
 	case ok:
 		return p, true
+	case l.idle(a) != "":
+		problem.Message, problem.Hint = "an option that changes nothing here", l.idle(a)
+		l.warnings = append(l.warnings, problem)
+		return p, false
 	default:
 		names := l.namesIn(a.section)
 		if len(names) == 0 {
@@ -118,6 +122,16 @@ func (l *loader) find(path string, a assignment) (place, bool) {
 	}
 	l.fail(problem)
 	return p, false
+}
+
+// idle says why an option of another program changes nothing, or "" if it is none.
+func (l *loader) idle(a assignment) string {
+	for _, s := range l.sections {
+		if _, ok := s.match(a.section); ok && s.idle[normal(a.key)] != "" {
+			return s.idle[normal(a.key)]
+		}
+	}
+	return ""
 }
 
 // namesIn lists all names that an option may have in a section, present and

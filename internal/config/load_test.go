@@ -246,6 +246,37 @@ application_credential_secret = y
 	}
 }
 
+// TestOthersOptions takes [oslo_messaging_rabbit] as another service has it: what makes no difference to Muster is said, and harms nothing.
+func TestOthersOptions(t *testing.T) {
+	c := mustLoad(t, map[string]string{"muster.conf": `
+[oslo_messaging_rabbit]
+rabbit_use_ssl = true
+kombu_compression = gzip
+heartbeat_in_pthread = true
+rabbit_quorum_queue = true
+rabbit_quorum_delivery_limit = 7
+rabbit_transient_quorum_queue = true
+rabbit_ha_queues = true
+`})
+	if r := c.Rabbit; !r.SSL || !r.QuorumQueue || r.DeliveryLimit != 7 || r.LoginMethod != "AMQPLAIN" {
+		t.Errorf("%+v", r)
+	}
+	var texts []string
+	for _, w := range c.Warnings {
+		texts = append(texts, w.String())
+	}
+	all := strings.Join(texts, "\n")
+	for _, want := range []string{":3 [oslo_messaging_rabbit] rabbit_use_ssl: an old name", ":4 [oslo_messaging_rabbit] kombu_compression: an option that changes nothing here",
+		":5 ", ":8 ", ":9 [oslo_messaging_rabbit] rabbit_ha_queues: an option that changes nothing here"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no warning has %q:\n%s", want, all)
+		}
+	}
+	if len(texts) != 5 {
+		t.Errorf("warnings:\n%s", all)
+	}
+}
+
 func TestOldNames(t *testing.T) {
 	c := mustLoad(t, map[string]string{"muster.conf": `
 [tatu]
@@ -327,6 +358,7 @@ func TestProblems(t *testing.T) {
 		"password without user": {"[enroll]\nenabled = true\n[ipa]\npassword = hunter2\n", "[ipa] username: a password without its username"},
 		"slow answers": {"[enroll]\nenabled = true\nanswer_within = 30s\n[ipa]\nusername = a\npassword = b\n",
 			":3 [enroll] answer_within: not shorter than [api] request_timeout"},
+		"login":      {"[oslo_messaging_rabbit]\nrabbit_login_method = EXTERNAL\n", ":2 [oslo_messaging_rabbit] rabbit_login_method: EXTERNAL logs in by a certificate"},
 		"log folder": {"[DEFAULT]\nlog_file = nowhere/x\n", "log_file: its folder is not there"},
 	}
 	for name, tt := range tests {

@@ -182,6 +182,10 @@ func (r *rules) messaging() {
 		r.refuse("oslo_messaging_rabbit", []string{"ssl_cert_file", "ssl_key_file"}, "ssl_cert_file and ssl_key_file belong together",
 			"set both or none")
 	}
+	if rabbit.LoginMethod == "EXTERNAL" && (!rabbit.SSL || rabbit.CertFile == "") {
+		r.refuse("oslo_messaging_rabbit", []string{"rabbit_login_method"}, "EXTERNAL logs in by a certificate, and there is none",
+			"set ssl, ssl_cert_file and ssl_key_file")
+	}
 	if r.cfg.TransportURL != "" && len(r.cfg.Notifications.Topics) == 0 {
 		r.refuse("notifications", []string{"topics"}, "no topic to listen to", "name one, or remove [DEFAULT] transport_url")
 	}

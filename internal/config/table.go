@@ -41,6 +41,9 @@ type section struct {
 	standing []standing
 	// inherits is the section that unset options are taken from.
 	inherits string
+	// idle are options of other programs that the section may have been copied
+	// from, and why they change nothing here: they are warned of.
+	idle map[string]string
 }
 
 // standing is a member of a family that needs no configuration, with the
@@ -148,6 +151,7 @@ func table() []section {
 		{name: "oslo_messaging_rabbit",
 			help:    "How the broker is used. The option names are those of oslo.messaging: set them as the other services have them.",
 			options: rabbitOptions(),
+			idle:    idleRabbitOptions(),
 			target:  func(c *Config, _ string) any { return &c.Rabbit }},
 		{name: "api", help: "Limits and links of the HTTP server.", options: apiOptions(),
 			target: func(c *Config, _ string) any { return &c.API }},

@@ -518,6 +518,66 @@ func TestComparedAddresses(t *testing.T) {
 	s.expect(wants(web, g), wants(db, f))
 }
 
+// countingNeutron counts questions about single instances, and does something
+// after the first list of floating IPs.
+type countingNeutron struct {
+	converge.Neutron
+	asked atomic.Int64
+	once  func()
+}
+
+func (c *countingNeutron) InstancePorts(ctx context.Context, id string) ([]openstack.Port, error) {
+	c.asked.Add(1)
+	return c.Neutron.InstancePorts(ctx, id)
+}
+
+func (c *countingNeutron) EachFloatingIP(ctx context.Context, do func(openstack.FloatingIP) error) error {
+	err := c.Neutron.EachFloatingIP(ctx, do)
+	c.once()
+	return err
+}
+
+// TestManyUnrecorded: when the addresses of all instances are new, as after an
+// upgrade, Neutron is not asked about each, and what moves meanwhile is not missed.
+func TestManyUnrecorded(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, reverse4)
+	guests := []guest{s.boot("web")}
+	for n := range 30 {
+		guests = append(guests, s.bootOnly(fmt.Sprint("plain", n)))
+	}
+	f, moving, leaving := s.floating(guests[0]), s.floating(guests[1]), s.floating(guests[3])
+	s.news() // lost
+	meanwhile := func() {
+		s.move(moving, guests[2].port)
+		must(t, s.cloud.Network.DeleteFloatingIP(leaving.ID))
+		s.news() // nobody is recorded with them yet
+	}
+	neutron := &countingNeutron{Neutron: s.cfg.Neutron, once: func() {}}
+	s.cfg.Neutron = neutron
+	s.restart()
+	s.reconcile(converge.Order{DryRun: true})
+	if got := s.recorded(guests[4]); len(got) > 0 {
+		t.Errorf("recorded by a dry run: %v", got)
+	}
+	neutron.once = sync.OnceFunc(meanwhile)
+	s.reconcile(converge.Order{})
+	for i, want := range map[int][]netip.Addr{0: {f.Address}, 1: nil, 2: {moving.Address}, 3: nil, 4: nil} {
+		want = append(want, s.cloud.Network.Fixed(guests[i].id)...)
+		if got := s.recorded(guests[i]); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", guests[i].name, got, want)
+		}
+	}
+	s.expect(wants(guests[0], f))
+	// web for its DNS records, and those between which an address moved or that lost one; each is asked twice at most.
+	if asked := neutron.asked.Load(); asked > 8 {
+		t.Errorf("Neutron was asked about single instances %d times", asked)
+	}
+	if found := s.reconcile(converge.Order{}).Kinds[3]; found.Remove != 0 || found.Look != 0 {
+		t.Errorf("the second time: %+v", found)
+	}
+}
+
 // TestGuardOfAddresses: Neutron that lost its floating IPs takes none away.
 func TestGuardOfAddresses(t *testing.T) {
 	t.Parallel()

@@ -159,6 +159,9 @@ type findings struct {
 	total  int
 	look   []Key
 	remove []Suspect
+	// prepare is what can be done at once for all, and returns the keys that are
+	// then left to look at, in the place of look. Nil: nothing.
+	prepare func(context.Context) (look []Key, err error)
 }
 
 func (f *findings) suspect(id, reason string) {
@@ -224,6 +227,12 @@ func (c *Comparison) carryOut(ctx context.Context, all []*findings) error {
 	c.cfg.Controllers.cfg.Caches.ForgetAll()
 	for _, found := range all {
 		keys := found.look
+		if found.prepare != nil {
+			var err error
+			if keys, err = found.prepare(ctx); err != nil {
+				return err
+			}
+		}
 		for _, suspect := range found.remove {
 			keys = append(keys, suspect.Key)
 		}

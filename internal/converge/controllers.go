@@ -117,6 +117,7 @@ type Records interface {
 	AllAddresses(ctx context.Context, after store.Address, limit int) ([]store.Address, error)
 	AddressHolders(ctx context.Context, sourceID string) ([]string, error)
 	SetAddresses(ctx context.Context, instanceID string, addresses []store.Address) error
+	AddAddresses(ctx context.Context, addresses []store.Address) error
 	ObjectsOf(ctx context.Context, kind store.ObjectKind, instanceIDs []string) (map[string][]store.Object, error)
 }
 

@@ -135,7 +135,7 @@ func (c *Controllers) rebuilt(ctx context.Context, k kept, server openstack.Serv
 	if err != nil {
 		return err
 	}
-	if at.After(seen) && at.After(k.since) {
+	if at.After(seen) && until(at).After(k.since) {
 		if err := c.renew(ctx, k, at, server); err != nil {
 			return err
 		}
@@ -147,10 +147,21 @@ func (c *Controllers) rebuilt(ctx context.Context, k kept, server openstack.Serv
 	return c.cfg.Records.SeeRebuild(ctx, k.id, latest)
 }
 
+// until is the latest that a time of Nova's can mean beside Muster's own: its
+// database usually keeps whole seconds. What Muster saw of an instance within
+// the second of its rebuild was before it, for none boots as fast.
+func until(at time.Time) time.Time {
+	if at.IsZero() || at.Nanosecond() != 0 {
+		return at
+	}
+	return at.Add(time.Second)
+}
+
 // maybeRebuilt tells, of an instance that nobody hinted as rebuilt, whether it
 // got a new disk (or was only moved) after it had used what Muster gave it.
 func maybeRebuilt(k kept, server openstack.Server) bool {
-	return relaunched(server.LaunchedAt, k.instance.Token.UsedAt) || relaunched(server.LaunchedAt, k.joined)
+	launched := until(server.LaunchedAt)
+	return relaunched(launched, k.instance.Token.UsedAt) || relaunched(launched, k.joined)
 }
 
 func relaunched(launched, used time.Time) bool { return !used.IsZero() && launched.After(used) }
@@ -165,12 +176,12 @@ func joinedAt(e store.Enrolment) time.Time {
 
 func (c *Controllers) renew(ctx context.Context, k kept, at time.Time, server openstack.Server) error {
 	if k.enrolled {
-		if err := c.cfg.Enrolments.Rebuild(ctx, k.id, at); err != nil {
+		if err := c.cfg.Enrolments.Rebuild(ctx, k.id, until(at)); err != nil {
 			return err
 		}
 	}
 	if k.instance.ID != "" {
-		rebuild := sshca.Rebuild{At: at, Finished: server.LaunchedAt.After(at)}
+		rebuild := sshca.Rebuild{At: until(at), Finished: server.LaunchedAt.After(at)}
 		if err := c.cfg.Authority.RenewForRebuild(ctx, actor, k.id, rebuild); err != nil {
 			return err
 		}

@@ -13,6 +13,8 @@ type metrics struct {
 	worked  *prometheus.CounterVec
 	retries *prometheus.CounterVec
 	delay   *prometheus.HistogramVec
+
+	failing, failingAge *prometheus.GaugeVec
 }
 
 func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
@@ -29,6 +31,12 @@ func newMetrics(registerer prometheus.Registerer, q *Queue) *metrics {
 		}, []string{"kind", "outcome"}),
 		retries: make.NewCounterVec(prometheus.CounterOpts{
 			Name: "muster_converge_retries_total", Help: "Keys that were put off and taken up again, by kind.",
+		}, []string{"kind"}),
+		failing: make.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "muster_converge_failing_keys", Help: "Keys that failed and are tried again, in the whole database, by kind.",
+		}, []string{"kind"}),
+		failingAge: make.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "muster_converge_failing_oldest_seconds", Help: "Since when the key has failed that has failed longest, by kind; 0 if none.",
 		}, []string{"kind"}),
 		delay: make.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "muster_converge_seconds", Help: "Time from a key's coming to the queue until it has converged, by kind.",

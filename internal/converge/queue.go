@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
@@ -46,6 +47,7 @@ type Pending interface {
 	DueKeys(ctx context.Context, limit int) ([]store.PendingKey, error)
 	ClaimKey(ctx context.Context, key store.PendingKey, until time.Time) (bool, error)
 	SettleKey(ctx context.Context, key store.PendingKey, until time.Time) error
+	FailingKeys(ctx context.Context) (map[string]store.FailingKeys, error)
 }
 
 // QueueConfig is what a Queue is made of.
@@ -92,6 +94,10 @@ type Queue struct {
 	working map[Kind]int
 	turn    int // the kind that is looked at first
 	stopped bool
+
+	// failures counts, of keys that failed here, how often in a row: a hint does
+	// not make the pauses of a key short again that goes on failing.
+	failures *lru.Cache[Key, int]
 }
 
 // item is a key in the queue.
@@ -128,6 +134,10 @@ type claim struct {
 const (
 	// claimTime is how long a recorded key is this replica's alone.
 	claimTime = 5 * time.Minute
+	// maxFailures bounds the keys whose failures are counted in memory.
+	maxFailures = 10_000
+	// countEvery is how old the numbers of failing keys may be.
+	countEvery = 15 * time.Second
 	// maxClaims bounds the recorded keys that are taken at a time.
 	maxClaims = 100
 )
@@ -157,7 +167,9 @@ func NewQueue(cfg QueueConfig) (*Queue, error) {
 	}
 	q.changed = sync.NewCond(&q.mu)
 	q.metrics = newMetrics(cfg.Registerer, q)
-	return q, nil
+	var err error
+	q.failures, err = lru.New[Key, int](maxFailures)
+	return q, err
 }
 
 // Offer takes hints over. The channel gets one value: nil when each key was
@@ -318,6 +330,7 @@ func (q *Queue) work(ctx context.Context, i *item) {
 	cancel()
 	switch {
 	case err == nil:
+		q.failures.Remove(key)
 		q.metrics.worked.WithLabelValues(string(key.Kind), "converged").Inc()
 		q.metrics.delay.WithLabelValues(string(key.Kind)).Observe(q.cfg.Now().Sub(j.since).Seconds())
 		q.furtherThen(further, func(err error) { q.settle(ctx, j, started, err) })
@@ -385,10 +398,13 @@ func (k Kind) aboutRoles() bool { return k != Instance && k != Address }
 
 // putOff records a key that failed. It returns nil once that is so.
 func (q *Queue) putOff(ctx context.Context, j job, cause error) error {
-	attempts := 1
+	key := j.hint.Key
+	attempts, _ := q.failures.Get(key)
 	if j.claim != nil {
-		attempts += j.claim.key.Attempts
+		attempts = max(attempts, j.claim.key.Attempts)
 	}
+	attempts++
+	q.failures.Add(key, attempts)
 	pause, level := q.pause(attempts), slog.LevelWarn
 	if errors.Is(cause, errOperator) {
 		pause = operatorRetry * q.cfg.LastRetry
@@ -396,7 +412,6 @@ func (q *Queue) putOff(ctx context.Context, j job, cause error) error {
 			level = slog.LevelDebug // it was said when somebody hinted it
 		}
 	}
-	key := j.hint.Key
 	q.cfg.Logger.Log(ctx, level, "A key did not converge; it will be tried again", "key", key.String(), "attempts", attempts, "after", pause, "error", cause)
 	err := q.cfg.Pending.DeferKey(ctx, store.PendingKey{
 		Kind: string(key.Kind), ID: key.ID, Rebuilt: j.hint.Rebuilt, Attempts: attempts, NextAt: q.cfg.Now().Add(pause), LastError: cause.Error(),
@@ -420,15 +435,36 @@ func (q *Queue) pause(attempts int) time.Duration {
 func (q *Queue) poll(ctx context.Context) error {
 	tick := time.NewTicker(q.cfg.PollInterval)
 	defer tick.Stop()
-	for {
+	for counted := (time.Time{}); ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
+		if now := q.cfg.Now(); now.Sub(counted) >= countEvery {
+			counted = now
+			q.count(ctx)
+		}
 		if err := q.takeDue(ctx); err != nil && ctx.Err() == nil {
 			q.cfg.Logger.WarnContext(ctx, "Cannot look for keys to try again", "error", err)
 		}
+	}
+}
+
+// count keeps the numbers of keys that fail, in the whole database.
+func (q *Queue) count(ctx context.Context) {
+	failing, err := q.cfg.Pending.FailingKeys(ctx)
+	if err != nil {
+		return // taking what is due tells of it
+	}
+	for _, kind := range Kinds() {
+		f := failing[string(kind)]
+		q.metrics.failing.WithLabelValues(string(kind)).Set(float64(f.Count))
+		age := 0.0
+		if f.Count > 0 {
+			age = q.cfg.Now().Sub(f.Since).Seconds()
+		}
+		q.metrics.failingAge.WithLabelValues(string(kind)).Set(age)
 	}
 }
 

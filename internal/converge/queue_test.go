@@ -62,6 +62,16 @@ func (m *memory) ClaimKey(_ context.Context, p store.PendingKey, until time.Time
 	return true, m.err
 }
 
+func (m *memory) FailingKeys(context.Context) (map[string]store.FailingKeys, error) {
+	failing := make(map[string]store.FailingKeys)
+	for _, p := range m.all() {
+		if p.Attempts > 0 {
+			failing[p.Kind] = store.FailingKeys{Count: failing[p.Kind].Count + 1, Since: p.Since}
+		}
+	}
+	return failing, m.err
+}
+
 func (m *memory) SettleKey(_ context.Context, p store.PendingKey, until time.Time) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -219,6 +229,35 @@ func TestBackOff(t *testing.T) {
 				t.Errorf("caches dropped %d times, want at the hint and each retry", c.forgot)
 			}
 		})
+}
+
+// TestBackOffHinted: hints about a key that goes on failing do not make its
+// pauses short again; success does.
+func TestBackOffHinted(t *testing.T) {
+	inQueue(t, converge.QueueConfig{FirstRetry: time.Hour, LastRetry: 8 * time.Hour}, func(t *testing.T, q *converge.Queue, c *controller, m *memory) {
+		down := errors.New("Keystone is down")
+		c.do = func(context.Context, converge.Hint) ([]converge.Key, error) { return nil, down }
+		pause := func() time.Duration {
+			t.Helper()
+			if err := <-q.Offer(t.Context(), []converge.Hint{user("a")}); err != nil {
+				t.Fatal(err)
+			}
+			return time.Until(m.all()[0].NextAt).Round(time.Hour)
+		}
+		for n, want := range []time.Duration{time.Hour, 2 * time.Hour, 4 * time.Hour, 8 * time.Hour, 8 * time.Hour} {
+			if got := pause(); got != want || m.all()[0].Attempts != n+1 {
+				t.Errorf("pause %d: %v, want %v; recorded: %+v", n, got, want, m.all())
+			}
+		}
+		down = nil
+		if err := <-q.Offer(t.Context(), []converge.Hint{user("a")}); err != nil {
+			t.Fatal(err)
+		}
+		down = errors.New("Keystone is down")
+		if got := pause(); got != time.Hour {
+			t.Errorf("after a success: %v", got)
+		}
+	})
 }
 
 // TestNotRecorded: what neither converges nor can be recorded is an error for

@@ -629,3 +629,35 @@ func TestRebuiltUnheard(t *testing.T) {
 		}
 	}
 }
+
+// coarseNova keeps whole seconds, as the real one's database does.
+type coarseNova struct{ converge.Nova }
+
+func (n coarseNova) Server(ctx context.Context, id string) (openstack.Server, error) {
+	server, err := n.Nova.Server(ctx, id)
+	server.LaunchedAt = server.LaunchedAt.Truncate(time.Second)
+	return server, err
+}
+
+func (n coarseNova) RebuiltAt(ctx context.Context, id string) (time.Time, error) {
+	at, err := n.Nova.RebuiltAt(ctx, id)
+	return at.Truncate(time.Second), err
+}
+
+// TestRebuiltWithinASecond: a rebuild in the second in which the token was
+// spent is one, though Nova's time of it is the earlier one.
+func TestRebuiltWithinASecond(t *testing.T) {
+	t.Parallel()
+	w, _, instance := peopled(t)
+	w.cfg.Nova = coarseNova{w.cfg.Nova}
+	w.rebuildControllers()
+	w.spend(instance)
+	before := w.tokenOf(instance)
+	if err := w.cloud.Compute.Rebuild(instance); err != nil {
+		t.Fatal(err)
+	}
+	w.offer(converge.Hint{Key: converge.Key{Kind: converge.Instance, ID: instance}, Rebuilt: true})
+	if w.tokenOf(instance) == before {
+		t.Error("no new token")
+	}
+}

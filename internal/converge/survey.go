@@ -217,6 +217,9 @@ func compactID(id string) (c compact, ok bool) {
 	return c, err == nil && n == len(c)
 }
 
+// String gives the ID again.
+func (c compact) String() string { return hex.EncodeToString(c[:]) }
+
 // enrolmentsAtOnce is how many instances of Nova's list are compared with their
 // enrolments at a time.
 const enrolmentsAtOnce = 500

@@ -5,7 +5,7 @@ package converge
 
 import (
 	"context"
-	"encoding/hex"
+	"net/netip"
 
 	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/store"
@@ -17,6 +17,15 @@ type tuple struct {
 	ip               [16]byte
 }
 
+// detail is the rest of it.
+type detail struct {
+	network  compact
+	floating bool
+}
+
+// listing is who has which address.
+type listing map[tuple]detail
+
 func newTuple(a store.Address) tuple {
 	t := tuple{ip: a.IP.As16()}
 	t.instance, _ = compactID(a.InstanceID)
@@ -24,19 +33,85 @@ func newTuple(a store.Address) tuple {
 	return t
 }
 
+func (l listing) add(instance compact, a store.Address) {
+	t := newTuple(a)
+	t.instance = instance
+	network, _ := compactID(a.NetworkID)
+	l[t] = detail{network, a.Kind == store.AddressFloating}
+}
+
+// address is what is to be recorded of a listed address.
+func (t tuple) address(d detail) store.Address {
+	a := store.Address{InstanceID: t.instance.String(), SourceID: t.source.String(), NetworkID: d.network.String(),
+		IP: netip.AddrFrom16(t.ip).Unmap(), Kind: store.AddressFixed}
+	if d.floating {
+		a.Kind = store.AddressFloating
+	}
+	return a
+}
+
 // addresses: Neutron and the records agree on who has which address, and DNS
 // has the records that follow.
+//
+// What is only not recorded yet, as of all instances when addresses are first
+// followed, is recorded for all at once. Then, as for a single instance, Neutron
+// is asked again: for what moved meanwhile.
 func (s *survey) addresses(ctx context.Context) (*findings, error) {
 	found := &findings{kind: Address}
 	if s.controllers.cfg.Neutron == nil {
 		return found, nil
+	}
+	unrecorded, err := s.listAddresses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	look := make(map[compact]bool)
+	if err := s.compareAddresses(ctx, found, unrecorded, nil); err != nil {
+		return nil, err
+	}
+	for t := range unrecorded {
+		look[t.instance] = true
+	}
+	if err := s.compareRecords(ctx, look); err != nil {
+		return nil, err
+	}
+	found.look = keysOf(look)
+	if len(unrecorded) > 0 {
+		found.prepare = func(ctx context.Context) ([]Key, error) { return s.recordAddresses(ctx, unrecorded) }
+	}
+	return found, nil
+}
+
+// recordAddresses records listed addresses, lists anew, and returns what then
+// still differs.
+func (s *survey) recordAddresses(ctx context.Context, unrecorded listing) ([]Key, error) {
+	some := make([]store.Address, 0, store.MaxPageLimit)
+	flush := func() error {
+		err := s.controllers.cfg.Records.AddAddresses(ctx, some)
+		some = some[:0]
+		return err
+	}
+	count := make(map[compact]int)
+	for t, d := range unrecorded {
+		// Of those with very many, the instance's own turn chooses.
+		if count[t.instance]++; count[t.instance] > maxListed {
+			continue
+		}
+		if some = append(some, t.address(d)); len(some) == cap(some) {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := flush(); err != nil {
+		return nil, err
 	}
 	actual, err := s.listAddresses(ctx)
 	if err != nil {
 		return nil, err
 	}
 	look := make(map[compact]bool)
-	if err := s.compareAddresses(ctx, found, actual); err != nil {
+	if err := s.compareAddresses(ctx, &findings{}, actual, look); err != nil {
 		return nil, err
 	}
 	for t := range actual {
@@ -45,17 +120,24 @@ func (s *survey) addresses(ctx context.Context) (*findings, error) {
 	if err := s.compareRecords(ctx, look); err != nil {
 		return nil, err
 	}
-	for id := range look {
-		found.look = append(found.look, Key{Instance, hex.EncodeToString(id[:])})
+	return keysOf(look), nil
+}
+
+// maxListed bounds the addresses of an instance that are recorded from a list.
+const maxListed = 50
+
+func keysOf(instances map[compact]bool) (keys []Key) {
+	for id := range instances {
+		keys = append(keys, Key{Instance, id.String()})
 	}
-	return found, nil
+	return keys
 }
 
 // listAddresses returns the addresses of the instances that are kept. Neutron
 // does not say that it shows a part of a list only, so that is asked too.
-func (s *survey) listAddresses(ctx context.Context) (map[tuple]bool, error) {
+func (s *survey) listAddresses(ctx context.Context) (listing, error) {
 	neutron := s.controllers.cfg.Neutron
-	actual := make(map[tuple]bool)
+	actual := make(listing)
 	owners := make(map[compact]compact) // instances, by port
 	if err := s.controllers.pace.Wait(ctx); err != nil {
 		return nil, err
@@ -69,7 +151,7 @@ func (s *survey) listAddresses(ctx context.Context) (map[tuple]bool, error) {
 		}
 		owners[port] = instance
 		for _, a := range fixedAddresses(p) {
-			actual[newTuple(a)] = true
+			actual.add(instance, a)
 		}
 		return nil
 	})
@@ -82,9 +164,7 @@ func (s *survey) listAddresses(ctx context.Context) (map[tuple]bool, error) {
 	err = neutron.EachFloatingIP(ctx, func(f openstack.FloatingIP) error {
 		port, _ := compactID(f.PortID)
 		if instance, ok := owners[port]; ok {
-			t := newTuple(floatingAddress(f, ""))
-			t.instance = instance
-			actual[t] = true
+			actual.add(instance, floatingAddress(f, ""))
 		}
 		return nil
 	})
@@ -95,8 +175,10 @@ func (s *survey) listAddresses(ctx context.Context) (map[tuple]bool, error) {
 }
 
 // compareAddresses takes out of actual what is recorded. Addresses of instances
-// that are gone go with those, and are not counted again.
-func (s *survey) compareAddresses(ctx context.Context, found *findings, actual map[tuple]bool) error {
+// that are gone go with those, and are not counted again. Instances whose
+// addresses were recorded since the comparison began, and are not listed, are
+// added to recent.
+func (s *survey) compareAddresses(ctx context.Context, found *findings, actual listing, recent map[compact]bool) error {
 	for after := (store.Address{}); ; {
 		recorded, err := s.controllers.cfg.Records.AllAddresses(ctx, after, store.MaxPageLimit)
 		if err != nil || len(recorded) == 0 {
@@ -105,13 +187,16 @@ func (s *survey) compareAddresses(ctx context.Context, found *findings, actual m
 		for _, a := range recorded {
 			t := newTuple(a)
 			_, listed := s.servers[t.instance]
+			_, same := actual[t]
 			found.total++
 			switch {
-			case actual[t]:
+			case same:
 				delete(actual, t)
 			case s.kept[t.instance] && !listed:
 			case a.CreatedAt.Before(s.started):
 				found.suspect(a.SourceID, "Neutron does not list "+a.IP.String()+" with instance "+a.InstanceID)
+			case recent != nil:
+				recent[t.instance] = true
 			}
 		}
 		after = recorded[len(recorded)-1]

@@ -4,8 +4,10 @@
 package notify
 
 import (
+	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/muster-cloud/muster/internal/converge"
@@ -26,6 +28,7 @@ const (
 
 // Event is a message that arrived, without its payload.
 type Event struct {
+	ID        string    // of this event at this replica; a message that is delivered again is another event
 	At        time.Time // when it came
 	Queue     string
 	Outcome   Outcome
@@ -35,6 +38,7 @@ type Event struct {
 	Sent      time.Time // as the sender says; zero if it does not
 	Hints     []converge.Hint
 	Problem   string // why it is unreadable, or has not converged yet; without any of its content
+	Body      string // of an unreadable one: its form, at most 4 KiB, with no value that could be a secret
 	Size      int    // bytes
 	// Acknowledged is when the broker was told that it may forget the message;
 	// zero before.
@@ -44,9 +48,15 @@ type Event struct {
 // journal remembers the last events of each outcome, so that the noise does not
 // drive out what matters.
 type journal struct {
+	replica string // random
+	count   atomic.Uint64
+
 	mu   sync.Mutex
 	last map[Outcome][]*Event // oldest first
 }
+
+// next returns the ID of another event.
+func (j *journal) next() string { return fmt.Sprintf("%s-%d", j.replica, j.count.Add(1)) }
 
 func (j *journal) add(e *Event) {
 	j.mu.Lock()

@@ -8,7 +8,8 @@
 // A message is acknowledged only when its hints have been worked on or are
 // safely recorded, so none is lost with a process, and several replicas share
 // the queues. What a message says beyond that is never acted on: anybody with a
-// login to the broker can send one. Its payload is neither kept nor logged.
+// login to the broker can send one. Its payload is not logged, and not kept
+// either, but for the form of one that cannot be read.
 //
 // The package publishes nothing, and makes no exchange: those are the
 // services'. It makes a queue only when it is missing where others announce
@@ -18,6 +19,7 @@ package notify
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -64,6 +66,11 @@ type Rabbit struct {
 	DurableQueues bool // amqp_durable_queues
 	AutoDelete    bool // amqp_auto_delete
 	QuorumQueue   bool // rabbit_quorum_queue
+	DeliveryLimit int  // rabbit_quorum_delivery_limit; 0: none
+	MemoryLength  int  // rabbit_quorum_max_memory_length; 0: no limit
+	MemoryBytes   int  // rabbit_quorum_max_memory_bytes; 0: no limit
+
+	External bool // rabbit_login_method EXTERNAL: by the TLS certificate
 
 	TLS            bool // ssl
 	CAFile         string
@@ -105,6 +112,7 @@ func New(cfg Config) (*Listener, error) {
 	}
 	cfg.fillIn()
 	l := &Listener{cfg: cfg, transport: transport, metrics: newMetrics(cfg.Registerer)}
+	l.journal.replica = rand.Text()[:8]
 	for _, topic := range cfg.Topics {
 		for _, priority := range cfg.Priorities {
 			l.queues = append(l.queues, topic+"."+priority)
@@ -170,6 +178,7 @@ func (l *Listener) Run(ctx context.Context) error {
 type delivery struct {
 	queue       string
 	body        []byte
+	compression string // as the sender calls it; "" or an encoding of characters: none
 	redelivered bool
 	// ack tells the sender's side that the message is done with.
 	ack func() error
@@ -179,13 +188,17 @@ type delivery struct {
 // acknowledged; nil if that is so already.
 func (l *Listener) receive(d delivery) func(context.Context) {
 	now := l.cfg.Now()
-	m, err := Parse(d.body)
+	body, err := decompress(d.body, d.compression)
+	var m Message
+	if err == nil {
+		m, err = Parse(body)
+	}
 	hints := m.Hints()
-	event := &Event{At: now, Queue: d.queue, MessageID: m.ID, Publisher: m.Publisher, Type: m.EventType, Sent: m.At,
+	event := &Event{ID: l.journal.next(), At: now, Queue: d.queue, MessageID: m.ID, Publisher: m.Publisher, Type: m.EventType, Sent: m.At,
 		Hints: hints, Size: len(d.body), Outcome: Hinted}
 	switch {
 	case err != nil:
-		event.Outcome, event.Problem = Unreadable, err.Error()
+		event.Outcome, event.Problem, event.Body = Unreadable, err.Error(), masked(inspectable(body, d))
 		l.cfg.Logger.Warn("A notification cannot be read and is left out; muster events tail shows it",
 			"queue", d.queue, "event", m.EventType, "message", m.ID, "error", err)
 	case len(hints) == 0:
@@ -198,6 +211,14 @@ func (l *Listener) receive(d delivery) func(context.Context) {
 		return nil
 	}
 	return func(ctx context.Context) { l.handOver(ctx, d, event, hints) }
+}
+
+// inspectable is what can be seen of a message: decompressed if that succeeded.
+func inspectable(body []byte, d delivery) []byte {
+	if body == nil {
+		return d.body
+	}
+	return body
 }
 
 // handOver offers hints until they are taken over, and acknowledges. The

@@ -70,7 +70,7 @@ func (l *Listener) consume(ctx context.Context, connection *amqp091.Connection, 
 	defer underWay.Wait()
 	defer cancel()
 	for message := range messages {
-		rest := l.receive(delivery{queue: queue, body: message.Body, redelivered: message.Redelivered,
+		rest := l.receive(delivery{queue: queue, body: message.Body, compression: compressionOf(message), redelivered: message.Redelivered,
 			ack: func() error { return message.Ack(false) }})
 		if rest != nil {
 			underWay.Go(func() { rest(ctx) })
@@ -85,6 +85,15 @@ func (l *Listener) consume(ctx context.Context, connection *amqp091.Connection, 
 	default:
 		return true, errCancelled
 	}
+}
+
+// compressionOf says how a body is compressed: kombu has a header for it, others
+// use the property.
+func compressionOf(message amqp091.Delivery) string {
+	if name, ok := message.Headers["compression"].(string); ok && name != "" {
+		return name
+	}
+	return message.ContentEncoding
 }
 
 // prepare sees that the queue is there and gets what the services send.
@@ -156,11 +165,7 @@ func (l *Listener) declare(connection *amqp091.Connection, queue, exchange strin
 			"exchange", exchange, "amqp_durable_queues", durable)
 	}
 	err := onChannel(connection, func(c *amqp091.Channel) error {
-		var arguments amqp091.Table
-		if rabbit.QuorumQueue {
-			arguments = amqp091.Table{"x-queue-type": "quorum"}
-		}
-		_, err := c.QueueDeclare(queue, durable, rabbit.AutoDelete, false, false, arguments)
+		_, err := c.QueueDeclare(queue, durable, rabbit.AutoDelete, false, false, rabbit.arguments())
 		return err
 	})
 	if hasCode(err, amqp091.PreconditionFailed) {
@@ -170,6 +175,22 @@ func (l *Listener) declare(connection *amqp091.Connection, queue, exchange strin
 		l.cfg.Logger.Info("Made a queue", "queue", queue, "durable", durable, "quorum", rabbit.QuorumQueue)
 	}
 	return err
+}
+
+// arguments are those that oslo.messaging gives a queue: with others, its
+// declaration would fail.
+func (r Rabbit) arguments() amqp091.Table {
+	if !r.QuorumQueue {
+		return nil
+	}
+	arguments := amqp091.Table{"x-queue-type": "quorum"}
+	for name, limit := range map[string]int{"x-delivery-limit": r.DeliveryLimit, "x-max-in-memory-length": r.MemoryLength,
+		"x-max-in-memory-bytes": r.MemoryBytes} {
+		if limit > 0 {
+			arguments[name] = int64(limit)
+		}
+	}
+	return arguments
 }
 
 // matches tells whether an exchange that is there is durable or not, as asked:

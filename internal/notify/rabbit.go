@@ -162,10 +162,7 @@ func (l *Listener) connect(ctx context.Context, host Host) (*amqp091.Connection,
 		wire = encrypted
 	}
 	connection, err := amqp091.Open(wire, amqp091.Config{
-		SASL: []amqp091.Authentication{
-			&amqp091.PlainAuth{Username: host.Username, Password: host.Password},
-			&amqp091.AMQPlainAuth{Username: host.Username, Password: host.Password},
-		},
+		SASL:  l.cfg.Rabbit.logins(host),
 		Vhost: l.transport.VirtualHost, Heartbeat: l.cfg.Rabbit.Heartbeat, Locale: "en_US",
 		Properties: amqp091.Table{"product": "muster", "connection_name": l.cfg.Name},
 	})
@@ -174,6 +171,17 @@ func (l *Listener) connect(ctx context.Context, host Host) (*amqp091.Connection,
 		return nil, err
 	}
 	return connection, nil
+}
+
+// logins are the ways to log in, the first that the broker takes.
+func (r Rabbit) logins(host Host) []amqp091.Authentication {
+	if r.External {
+		return []amqp091.Authentication{&amqp091.ExternalAuth{}}
+	}
+	return []amqp091.Authentication{
+		&amqp091.PlainAuth{Username: host.Username, Password: host.Password},
+		&amqp091.AMQPlainAuth{Username: host.Username, Password: host.Password},
+	}
 }
 
 // tls is made anew for each connection, so that renewed files are read.

@@ -485,6 +485,7 @@ func TestOslo(t *testing.T) {
 	python := debianPython(t)
 	for name, options := range map[string]string{
 		"defaults": "", "durable": "amqp_durable_queues", "quorum": "rabbit_quorum_queue",
+		"gzip": "kombu_compression=gzip", // with bz2, kombu sends nothing: it has it under another name
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, sharedBroker(t))
@@ -495,6 +496,26 @@ func TestOslo(t *testing.T) {
 			s.expect(user(2))
 		})
 	}
+}
+
+// TestOsloQuorumLimits: a quorum queue that Muster makes has the limits that the
+// real library gives its own, or the library would not send any more.
+func TestOsloQuorumLimits(t *testing.T) {
+	python := debianPython(t)
+	// Spelled as in the library's first versions, and as an old name in later ones.
+	const options = "rabbit_quorum_queue,rabbit_quorum_delivery_limit=7,rabbit_quroum_max_memory_length=100"
+	s := newSite(t, sharedBroker(t))
+	s.oslo(python, options, 1)
+	s.listen(func(cfg *Config) {
+		cfg.Rabbit.QuorumQueue, cfg.Rabbit.DeliveryLimit, cfg.Rabbit.MemoryLength = true, 7, 100
+	})
+	s.expect(user(1))
+	if _, err := s.channel().QueueDelete(queueName, false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	s.until("the queue is made again", func() bool { return strings.Contains(s.log.String(), "Made a queue") })
+	s.oslo(python, options, 2)
+	s.expect(user(2))
 }
 
 func (s *site) oslo(python, option string, number int) {

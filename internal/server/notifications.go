@@ -42,7 +42,9 @@ func notifyConfig(cfg *config.Config) notify.Config {
 		Prefetch: notifications.Prefetch,
 		Rabbit: notify.Rabbit{
 			DurableQueues: rabbit.DurableQueues, AutoDelete: rabbit.AutoDelete, QuorumQueue: rabbit.QuorumQueue,
-			TLS: rabbit.SSL, CAFile: rabbit.CAFile, CertFile: rabbit.CertFile, KeyFile: rabbit.KeyFile,
+			DeliveryLimit: rabbit.DeliveryLimit, MemoryLength: rabbit.MemoryLength, MemoryBytes: rabbit.MemoryBytes,
+			External: rabbit.LoginMethod == "EXTERNAL",
+			TLS:      rabbit.SSL, CAFile: rabbit.CAFile, CertFile: rabbit.CertFile, KeyFile: rabbit.KeyFile,
 			VerifyHostname: rabbit.VerifyHostname, Heartbeat: rabbit.Heartbeat,
 			RetryInterval: rabbit.RetryInterval, MaxInterval: rabbit.MaxInterval,
 		},

@@ -36,6 +36,22 @@ func TestMalformedFingerprints(t *testing.T) {
 	}
 }
 
+// TestRevocationsNameTheirFault: a text that cannot be recorded is named.
+func TestRevocationsNameTheirFault(t *testing.T) {
+	w := newWorld(t)
+	for field, order := range map[string]store.RevocationOrder{
+		"reason: has": {Serial: 1, Reason: "a\x00"}, "reason: is longer": {Serial: 1, Reason: strings.Repeat("x", 501)},
+		"key_id: has": {KeyID: "\x00"}, "key_id: is longer": {KeyID: strings.Repeat("x", 256)},
+	} {
+		order.ProjectID = blue
+		_, err := w.Revoke(t.Context(), Actor{}, order)
+		wantKind(t, err, problem.Invalid)
+		if !strings.HasPrefix(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
 // TestListGoesOnWithoutWhatItCannotRead: one record that is no fingerprint must
 // not keep all others out of the list.
 func TestListGoesOnWithoutWhatItCannotRead(t *testing.T) {

@@ -9,13 +9,18 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
-// maxReason bounds what a caller may write into the records.
-const maxReason = 500
+const (
+	// maxReason bounds what a caller may write into the records.
+	maxReason = 500
+	// maxKeyID is the longest key ID, in bytes.
+	maxKeyID = 255
+)
 
 // Revoke takes certificates back; see store.RevocationOrder for what can be
 // named. A revocation is never undone, and is in the project's list once this
@@ -23,15 +28,8 @@ const maxReason = 500
 func (s *Service) Revoke(ctx context.Context, by Actor, order store.RevocationOrder) (store.RevocationResult, error) {
 	kind, object := ordered(order)
 	entry := s.audit(by, "revoke."+kind, order.ProjectID, kind, object)
-	if len(order.Reason) > maxReason {
-		return store.RevocationResult{}, problem.InField("reason", "is longer than %d bytes", maxReason)
-	}
-	if order.Fingerprint != "" {
-		// Only the one form by which keys are recorded: names are compared as text.
-		fingerprint, err := parseFingerprint(order.Fingerprint)
-		if err != nil || order.Fingerprint != "SHA256:"+base64.RawStdEncoding.EncodeToString(fingerprint[:]) {
-			return store.RevocationResult{}, problem.InField("fingerprint", "want SHA256: and 43 characters of base64, as ssh-keygen -l prints it")
-		}
+	if err := checkOrder(order); err != nil {
+		return store.RevocationResult{}, err
 	}
 	order.By, order.At = cmp.Or(by.UserID, by.UserName), s.cfg.Now()
 	entry.Reason = order.Reason
@@ -52,6 +50,30 @@ func (s *Service) Revoke(ctx context.Context, by Actor, order store.RevocationOr
 		s.feed.changed(order.ProjectID)
 	}
 	return result, nil
+}
+
+// checkOrder refuses texts that could not be recorded, or be written into a list.
+func checkOrder(order store.RevocationOrder) error {
+	for _, text := range []struct {
+		field, value string
+		limit        int
+	}{{"reason", order.Reason, maxReason}, {"key_id", order.KeyID, maxKeyID}} {
+		if len(text.value) > text.limit {
+			return problem.InField(text.field, "is longer than %d bytes", text.limit)
+		}
+		if strings.Contains(text.value, "\x00") {
+			return problem.InField(text.field, "has a zero byte")
+		}
+	}
+	if order.Fingerprint == "" {
+		return nil
+	}
+	// Only the one form by which keys are recorded: names are compared as text.
+	fingerprint, err := parseFingerprint(order.Fingerprint)
+	if err != nil || order.Fingerprint != "SHA256:"+base64.RawStdEncoding.EncodeToString(fingerprint[:]) {
+		return problem.InField("fingerprint", "want SHA256: and 43 characters of base64, as ssh-keygen -l prints it")
+	}
+	return nil
 }
 
 // RevokeUser takes back all of a user's certificates in every project.

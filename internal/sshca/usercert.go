@@ -150,9 +150,9 @@ func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.K
 	}, nil
 }
 
-// maxKeyIDName bounds the name's part of a key ID, in bytes. The whole is kept
-// in 255 bytes, of which up to 17 are an underscore and the serial.
-const maxKeyIDName = 255 - 17
+// maxKeyIDName bounds the name's part of a key ID, in bytes: up to 17 are an
+// underscore and the serial.
+const maxKeyIDName = maxKeyID - 17
 
 // keyID is NAME_SERIAL. It ends up in the logs of every sshd, so that what
 // could break a line there does not get in.

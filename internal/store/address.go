@@ -168,6 +168,61 @@ func (s *Store) SetAddresses(ctx context.Context, instanceID string, addresses [
 	return nil
 }
 
+// maxAdded is how many addresses are recorded by one transaction.
+const maxAdded = 500
+
+// AddAddresses records addresses beside those that instances have, of any number of instances. What is there already stays as it is.
+func (s *Store) AddAddresses(ctx context.Context, addresses []Address) error {
+	for some := range slices.Chunk(addresses, maxAdded) {
+		for _, a := range some {
+			if err := a.check(); err != nil {
+				return fmt.Errorf("address: %w", err)
+			}
+		}
+		add := func(t *tx) error { return t.addAddresses(some, s.now()) }
+		err := s.transact(ctx, add)
+		if errors.Is(err, ErrExists) {
+			// Another call recorded one of them between the look and the write.
+			err = s.transact(ctx, add)
+		}
+		if err != nil {
+			return fmt.Errorf("record addresses: %w", err)
+		}
+	}
+	return nil
+}
+
+func (t *tx) addAddresses(addresses []Address, now time.Time) error {
+	ids := make([]any, 0, len(addresses))
+	for _, a := range addresses {
+		ids = append(ids, a.InstanceID)
+	}
+	type key struct {
+		instance, source string
+		ip               netip.Addr
+	}
+	there := make(map[key]bool)
+	err := inChunks(ids, func(chunk string, values []any) error {
+		some, err := listTx(t, scanAddress, selectAddress+" WHERE instance_id IN "+chunk, values...)
+		for _, a := range some {
+			there[key{a.InstanceID, a.SourceID, a.IP}] = true
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	var rows [][]any
+	for _, a := range addresses {
+		k := key{a.InstanceID, a.SourceID, a.IP}
+		if !there[k] {
+			there[k], a.CreatedAt = true, now
+			rows = append(rows, a.row())
+		}
+	}
+	return t.insert(addressTable, rows)
+}
+
 func (t *tx) setAddresses(instanceID string, wanted []Address) error {
 	there, err := listTx(t, scanAddress, selectAddress+" WHERE instance_id = ?", instanceID)
 	if err != nil {

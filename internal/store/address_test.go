@@ -79,6 +79,32 @@ func TestAddresses(t *testing.T) {
 	})
 }
 
+// TestAddAddresses records many at once beside what is there.
+func TestAddAddresses(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		ctx := t.Context()
+		if err := f.store().SetAddresses(ctx, id(1), []Address{address(1, 1, "10.0.0.9")}); err != nil {
+			t.Fatal(err)
+		}
+		old := must(f.store().Addresses(ctx, id(1)))(t)
+		f.clock.step(time.Minute)
+		many := []Address{address(1, 1, "10.0.0.9"), address(1, 100, "203.0.113.7"), address(1, 100, "203.0.113.7")}
+		for n := range 2 * maxAdded {
+			many = append(many, address(1000+n, 1000+n, "203.0.113.8"))
+		}
+		for range 2 {
+			if err := f.store().AddAddresses(ctx, many); err != nil {
+				t.Fatal(err)
+			}
+		}
+		floating := address(1, 100, "203.0.113.7")
+		floating.CreatedAt = f.clock.Now()
+		equal(t, must(f.store().Addresses(ctx, id(1)))(t), append([]Address{floating}, old...))
+		equal(t, len(must(f.store().AllAddresses(ctx, Address{InstanceID: id(2)}, MaxPageLimit))(t)), 2*maxAdded)
+		isError(t, f.store().AddAddresses(ctx, []Address{{InstanceID: id(1)}}), ErrInvalid)
+	})
+}
+
 func TestBadAddressesAreRefused(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		for name, spoil := range map[string]func(*Address){

@@ -38,6 +38,7 @@ func TestPendingKeys(t *testing.T) {
 		if err := f.store().DeferKey(ctx, again); err != nil {
 			t.Fatal(err)
 		}
+		equal(t, must(f.store().FailingKeys(ctx))(t), map[string]FailingKeys{late.Kind: {1, now}})
 		again.Rebuilt, again.Since, again.LastError = true, now, again.LastError[:maxText]
 		equal(t, must(f.store().PendingKeys(ctx, Page{}))(t), []PendingKey{soon, again})
 

@@ -75,6 +75,31 @@ func scanPendingKey(r scanner) (PendingKey, error) {
 	return k, err
 }
 
+// FailingKeys are the keys of a kind that have failed.
+type FailingKeys struct {
+	Count int
+	Since time.Time // when the first of them was first put off
+}
+
+// FailingKeys counts, by kind, the keys that have failed and are tried again.
+func (s *Store) FailingKeys(ctx context.Context) (map[string]FailingKeys, error) {
+	type count struct {
+		kind  string
+		n     int
+		since int64
+	}
+	all, err := list(ctx, s, func(r scanner) (c count, err error) { err = r.Scan(&c.kind, &c.n, &c.since); return },
+		"SELECT kind, COUNT(*), MIN(since) FROM converge_key WHERE attempts > 0 GROUP BY kind")
+	if err != nil {
+		return nil, fmt.Errorf("count failing keys: %w", err)
+	}
+	failing := make(map[string]FailingKeys, len(all))
+	for _, c := range all {
+		failing[c.kind] = FailingKeys{c.n, fromMicros(c.since)}
+	}
+	return failing, nil
+}
+
 // DueKeys returns keys whose time has come, at most limit, the most overdue first.
 func (s *Store) DueKeys(ctx context.Context, limit int) ([]PendingKey, error) {
 	if limit < 1 || limit > MaxPageLimit {

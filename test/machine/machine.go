@@ -282,6 +282,19 @@ func (m *Machine) Must(t testing.TB, name string, args ...string) string {
 	return output
 }
 
+// Unplug puts the tests' own address out of the machine's reach, and leaves it
+// the metadata service and other machines; Plug undoes it.
+func (m *Machine) Unplug(t testing.TB) {
+	t.Helper()
+	m.Must(t, "ip", "route", "add", "unreachable", outside.String())
+}
+
+// Plug undoes Unplug.
+func (m *Machine) Plug(t testing.TB) {
+	t.Helper()
+	m.Must(t, "ip", "route", "del", "unreachable", outside.String())
+}
+
 // Process is where the files about a process of the machine are, by its number
 // inside; nowhere if the machine is off.
 func (m *Machine) Process(inside string) string {

@@ -58,18 +58,14 @@ func TestNetwork(t *testing.T) {
 	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Outside().String()); err != nil {
 		t.Error(err)
 	}
-	if err := Unplug(); err != nil {
-		t.Fatal(err)
-	}
+	one.Unplug(t)
 	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Outside().String()); err == nil {
 		t.Error("the tests' address answers, though it is gone")
 	}
 	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Metadata().String()); err != nil {
 		t.Error(err)
 	}
-	if err := Plug(); err != nil {
-		t.Fatal(err)
-	}
+	one.Plug(t)
 	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Outside().String()); err != nil {
 		t.Error(err)
 	}

@@ -68,13 +68,6 @@ func plugIn(port string, pid int) error {
 	return ip(fmt.Sprintf("link set %s master %s up", port, cable))
 }
 
-// Unplug puts Outside out of reach, and leaves the metadata service and the
-// machines; Plug undoes it.
-func Unplug() error { return ip("address del " + outside.String() + "/32 dev " + cable) }
-
-// Plug undoes Unplug.
-func Plug() error { return ip("address add " + outside.String() + "/32 dev " + cable) }
-
 func ip(line string) error {
 	output, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput()
 	if err != nil {

@@ -81,11 +81,12 @@ func (a *Accounts) remove(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if group, err := a.tree.Read("/etc/group"); err == nil && bytes.Contains(append([]byte("\n"), group...), []byte("\n"+name+":")) {
-		// userdel leaves it where the distribution has no groups per user.
-		return a.program(ctx, "", "groupdel", name)
+	groups, err := a.tree.Read("/etc/group")
+	if err != nil || !bytes.Contains(append([]byte("\n"), groups...), []byte("\n"+name+":")) {
+		return err
 	}
-	return nil
+	// userdel leaves it where the distribution has no groups per user.
+	return a.program(ctx, "", "groupdel", name)
 }
 
 // removeHome removes a home folder, and an empty mail box, that hold nothing

@@ -67,7 +67,8 @@ func (a *Accounts) writeSudoers(ctx context.Context, want map[string]agentapi.Ac
 // there is no noninteractive_auth; "sudo -n" fails there.
 func (a *Accounts) replaceSudoers(ctx context.Context, able []string, pamSudo bool) (changed bool, err error) {
 	if !a.sudoReadsFolder() {
-		return false, fmt.Errorf("%w: sudo is not installed, or /etc/sudoers lacks the line: @includedir %s", ErrSudoers, sudoersFolder)
+		return false, fmt.Errorf("%w: sudo is not installed, or /etc/sudoers lacks the line: @includedir %s",
+			ErrSudoers, sudoersFolder)
 	}
 	variants := [][]byte{a.sudoers(able, pamSudo, true), a.sudoers(able, pamSudo, false)}
 	var changes []*files.Change

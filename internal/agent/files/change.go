@@ -34,6 +34,7 @@ type step struct {
 	content []byte
 	attr    Attr
 	block   bool
+	fresh   bool // only if nothing is there
 	restore bool // back to the first state: the record goes
 	was     before
 }
@@ -45,6 +46,12 @@ func (t *Tree) Begin() *Change { return &Change{tree: t} }
 // Restore removes it, or gives back what stood there before Muster.
 func (c *Change) Write(path string, content []byte, attr Attr) error {
 	return c.stage(path, step{target: file, content: content, attr: attr})
+}
+
+// Create stages a file of Muster's own that is written only if nothing is there
+// when the change is applied.
+func (c *Change) Create(path string, content []byte, attr Attr) error {
+	return c.stage(path, step{target: file, content: content, attr: attr, fresh: true})
 }
 
 // Edit stages new content of a file that is not Muster's. Owner and mode stay
@@ -255,7 +262,7 @@ func (c *Change) inspect() error {
 		if s.was, err = c.tree.present(s.real, info, s); err != nil {
 			return err
 		}
-		if c.differs(s, info) {
+		if c.differs(s, info) && (!s.fresh || info == nil) {
 			needed = append(needed, s)
 		} else if s.restore {
 			c.tree.journal.drop(s.real)

@@ -9,7 +9,7 @@
 // together as a Change: all copies are made first, so that a full disk or a
 // read-only folder stops the change before it began; then they are renamed in
 // the order given. What the change is about to do stands in a journal in the
-// state folder. When the program is killed in between, the next Open puts
+// state folder. When the program is killed in between, the next OpenTree puts
 // back what was there before. The journal also keeps the first state of each
 // file that was ever changed, which is what Undo gives back.
 //

@@ -180,6 +180,26 @@ func TestOneProcessAtATime(t *testing.T) {
 	open(t, root)
 }
 
+func TestCreateKeepsWhatIsThere(t *testing.T) {
+	root := t.TempDir()
+	machine(t, root)
+	tree := open(t, root)
+	change := tree.Begin()
+	if err := change.Create("/etc/ssh/list", []byte("empty"), Public); err != nil {
+		t.Fatal(err)
+	}
+	// Somebody is quicker.
+	if _, err := tree.Write(t.Context(), "/etc/ssh/list", []byte("full"), Public); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := change.Do(t.Context()); err != nil || changed {
+		t.Fatal(changed, err)
+	}
+	if content, err := tree.Read("/etc/ssh/list"); err != nil || string(content) != "full" {
+		t.Fatal(string(content), err)
+	}
+}
+
 // TestSeveralAtOnce: each change is whole, whoever makes others meanwhile.
 func TestSeveralAtOnce(t *testing.T) {
 	root := t.TempDir()

@@ -171,7 +171,10 @@ func (c *Client) enrol(ctx context.Context, request Request) error {
 	if err != nil {
 		return err
 	}
-	args := []string{"-I", "-c", program, "--unattended", "--hostname", request.FQDN, "--domain", request.Domain, "--realm", request.Realm}
+	args := []string{
+		"-I", "-c", program, "--unattended",
+		"--hostname", request.FQDN, "--domain", request.Domain, "--realm", request.Realm,
+	}
 	if request.Server != "" {
 		args = append(args, "--server", request.Server)
 	}
@@ -242,13 +245,15 @@ var packages = []struct {
 	tool     string
 	commands [][]string
 }{
-	{"apt-get", [][]string{
-		{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=600", "update"},
-		{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y", "-o", "DPkg::Lock::Timeout=600", "install", "freeipa-client"},
-	}},
+	{"apt-get", [][]string{aptGet("update"), aptGet("install", "-y", "freeipa-client")}},
 	{"dnf", [][]string{{"dnf", "-q", "-y", "install", "ipa-client"}}},
 	{"yum", [][]string{{"yum", "-q", "-y", "install", "ipa-client"}}},
 	{"zypper", [][]string{{"zypper", "-q", "-n", "install", "freeipa-client"}}},
+}
+
+// aptGet asks nothing, and waits for other runs of it, as there are at boot.
+func aptGet(args ...string) []string {
+	return append([]string{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"}, args...)
 }
 
 // install installs the client by the first tool that is there.

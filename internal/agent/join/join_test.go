@@ -240,7 +240,7 @@ func TestInstall(t *testing.T) {
 	for tool, want := range map[string][]string{
 		"apt-get": {
 			"env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 update",
-			"env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600 install freeipa-client",
+			"env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 install -y freeipa-client",
 		},
 		"dnf":    {"dnf -q -y install ipa-client"},
 		"yum":    {"yum -q -y install ipa-client"},

@@ -132,10 +132,7 @@ func (c *SSHD) present() bool {
 // there, and none goes while it is named.
 func (c *SSHD) stage(p *plan) (*files.Change, error) {
 	change := c.tree.Begin()
-	staged := []error{c.stageTrust(p, change)}
-	if !c.tree.Exists(RevokedFile) {
-		staged = append(staged, change.Write(RevokedFile, nil, files.Public))
-	}
+	staged := []error{c.stageTrust(p, change), change.Create(RevokedFile, nil, files.Public)}
 	for _, file := range slices.Sorted(maps.Keys(p.certs)) {
 		staged = append(staged, change.Write(file, []byte(p.certs[file]), files.Public))
 	}

@@ -38,7 +38,9 @@ func TestCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts some hundred processes")
 	}
-	for name, config := range map[string]string{"its own file": debian, "a block": "UsePAM yes\nMatch User x\nX11Forwarding no\n"} {
+	for name, config := range map[string]string{
+		"its own file": debian, "a block": "UsePAM yes\nMatch User x\nX11Forwarding no\n",
+	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, config)
 			full := h.want()

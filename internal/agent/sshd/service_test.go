@@ -87,12 +87,16 @@ func TestReload(t *testing.T) {
 		want    []string
 	}{
 		"Debian": {
-			answers: map[string]string{"systemctl": "", "systemctl is-active": "inactive\n", "systemctl is-active ssh.service": "active\n"},
-			mark:    "run/systemd/system", want: []string{"systemctl try-reload-or-restart ssh.service"},
+			answers: map[string]string{
+				"systemctl": "", "systemctl is-active": "inactive\n", "systemctl is-active ssh.service": "active\n",
+			},
+			mark: "run/systemd/system", want: []string{"systemctl try-reload-or-restart ssh.service"},
 		},
 		"RHEL, while it starts": {
-			answers: map[string]string{"systemctl": "", "systemctl is-active": "inactive\n", "systemctl is-active sshd.service": "activating\n"},
-			mark:    "run/systemd/system", want: []string{"systemctl try-reload-or-restart sshd.service"},
+			answers: map[string]string{
+				"systemctl": "", "systemctl is-active": "inactive\n", "systemctl is-active sshd.service": "activating\n",
+			},
+			mark: "run/systemd/system", want: []string{"systemctl try-reload-or-restart sshd.service"},
 		},
 		"Ubuntu's socket": {
 			answers: map[string]string{
@@ -144,7 +148,8 @@ func TestReloadIsRepeated(t *testing.T) {
 // TestGuards: the second port is let through SELinux and firewalld, and what
 // was done for it is undone, but nothing that others did.
 func TestGuards(t *testing.T) {
-	h, m := managedHost(t, map[string]string{"semanage": "", "firewall-cmd": "", "firewall-cmd --query-port": "!"}, "sys/fs/selinux/enforce")
+	h, m := managedHost(t, map[string]string{"semanage": "", "firewall-cmd": "", "firewall-cmd --query-port": "!"},
+		"sys/fs/selinux/enforce")
 	w := h.want()
 	w.Port = 2222
 	h.apply(w)

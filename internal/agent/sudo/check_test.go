@@ -112,7 +112,8 @@ func TestNoProof(t *testing.T) {
 		"too early":         {change: func(c *ssh.Certificate) { c.ValidAfter = uint64(noon.Unix()) + 1 }, want: "not valid yet"},
 		"a host's":          {change: func(c *ssh.Certificate) { c.CertType = ssh.HostCert }, want: "not a user's"},
 		"an address": {
-			change: func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"source-address": "192.0.2.0/24"} }, want: "restricted",
+			change: func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"source-address": "192.0.2.0/24"} },
+			want:   "restricted",
 		},
 		"a command": {
 			change: func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"force-command": "true"} }, want: "restricted",

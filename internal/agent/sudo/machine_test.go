@@ -4,7 +4,6 @@
 package sudo
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -17,14 +16,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
-	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/muster-cloud/muster/internal/agent/account"
 	"github.com/muster-cloud/muster/internal/agent/agenttest"
@@ -196,14 +193,17 @@ func (h *host) setUpWithPort(port int, accounts ...agentapi.Account) {
 		h.Fatal(err)
 	}
 	want := sshd.Want{
-		Port: port, HostCerts: map[string]string{}, UserCAs: []string{string(ssh.MarshalAuthorizedKey(h.ca.PublicKey()))}, Accounts: result.Active,
+		Port: port, HostCerts: map[string]string{}, Accounts: result.Active,
+		UserCAs: []string{string(ssh.MarshalAuthorizedKey(h.ca.PublicKey()))},
 	}
 	for _, key := range keys {
 		public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key.PublicKey))
 		if err != nil {
 			h.Fatal(err)
 		}
-		cert := &ssh.Certificate{Key: public, CertType: ssh.HostCert, ValidPrincipals: []string{"host"}, ValidBefore: ssh.CertTimeInfinity}
+		cert := &ssh.Certificate{
+			Key: public, CertType: ssh.HostCert, ValidPrincipals: []string{"host"}, ValidBefore: ssh.CertTimeInfinity,
+		}
 		if err := cert.SignCert(rand.Reader, h.ca); err != nil {
 			h.Fatal(err)
 		}
@@ -237,149 +237,6 @@ func newKey(t testing.TB) ed25519.PrivateKey {
 	return key
 }
 
-// visitor is a person with an SSH agent that holds a key and a certificate.
-type visitor struct {
-	*host
-	keys   agent.Agent
-	socket string
-	cert   *ssh.Certificate
-}
-
-func (h *host) visitor(serial uint64, principals ...string) *visitor {
-	h.Helper()
-	key := newKey(h)
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		h.Fatal(err)
-	}
-	cert := &ssh.Certificate{
-		Key: signer.PublicKey(), CertType: ssh.UserCert, Serial: serial, KeyId: fmt.Sprint("visitor ", serial), ValidPrincipals: principals,
-		ValidBefore: ssh.CertTimeInfinity,
-		Permissions: ssh.Permissions{Extensions: map[string]string{"permit-pty": "", "permit-agent-forwarding": ""}},
-	}
-	if err := cert.SignCert(rand.Reader, h.ca); err != nil {
-		h.Fatal(err)
-	}
-	v := &visitor{host: h, keys: agent.NewKeyring(), cert: cert, socket: filepath.Join(h.T.TempDir(), "agent")}
-	if err := v.keys.Add(agent.AddedKey{PrivateKey: key, Certificate: cert}); err != nil {
-		h.Fatal(err)
-	}
-	listener, err := net.Listen("unix", v.socket)
-	if err != nil {
-		h.Fatal(err)
-	}
-	var connections sync.WaitGroup
-	h.Cleanup(func() { _ = listener.Close(); connections.Wait() })
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			connections.Go(func() {
-				defer connection.Close()
-				_ = agent.ServeAgent(v.keys, connection)
-			})
-		}
-	}()
-	return v
-}
-
-// command is ssh to the host.
-func (v *visitor) command(name string, options []string, remote string) *exec.Cmd {
-	known := filepath.Join(v.T.TempDir(), "known_hosts")
-	if err := os.WriteFile(known, append([]byte("@cert-authority * "), ssh.MarshalAuthorizedKey(v.ca.PublicKey())...), 0o600); err != nil {
-		v.Fatal(err)
-	}
-	arguments := []string{
-		"-F", "none", "-T", "-p", strconv.Itoa(v.port), "-l", name, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
-		"-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=none", "-o", "HostKeyAlias=host", "-o", "LogLevel=ERROR",
-		"-o", "IdentityAgent=" + v.socket, "-o", "IdentityFile=none", "-o", "ConnectTimeout=10",
-	}
-	command := exec.CommandContext(v.Context(), "ssh", append(append(arguments, options...), "127.0.0.1", remote)...)
-	command.Env = []string{"PATH=" + os.Getenv("PATH"), "SSH_AUTH_SOCK=" + v.socket, "HOME=/nonexistent"}
-	return command
-}
-
-// run logs in and runs something; it returns everything that was written.
-func (v *visitor) run(name string, options []string, remote string) (string, error) {
-	v.Helper()
-	output, err := v.command(name, options, remote).CombinedOutput()
-	return string(output), err
-}
-
-func (v *visitor) expect(name string, options []string, remote, want string) {
-	v.Helper()
-	output, err := v.run(name, options, remote)
-	if err != nil || strings.TrimSpace(output) != want {
-		v.Errorf("%s: %v: %s", remote, err, output)
-	}
-}
-
-func (v *visitor) refused(name string, options []string, remote, want string) {
-	v.Helper()
-	output, err := v.run(name, options, remote)
-	if err == nil || !strings.Contains(output, want) {
-		v.Errorf("%s: %v: %s", remote, err, output)
-	}
-}
-
-var forward = []string{"-A"}
-
-// session is an open login that runs lines which it gets.
-type session struct {
-	*visitor
-	input  io.WriteCloser
-	output *lockedBuffer
-}
-
-// lockedBuffer collects what a program writes.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (v *visitor) login(name string, options []string) *session {
-	v.Helper()
-	s := &session{visitor: v, output: &lockedBuffer{}}
-	command := v.command(name, options, "sh")
-	command.Stdout, command.Stderr = s.output, s.output
-	var err error
-	if s.input, err = command.StdinPipe(); err != nil {
-		v.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		v.Fatal(err)
-	}
-	v.Cleanup(func() { _ = s.input.Close(); _ = command.Wait() })
-	return s
-}
-
-// does runs a line and returns what it wrote.
-func (s *session) does(line string) string {
-	s.Helper()
-	mark := fmt.Sprintf("done-%d", time.Now().UnixNano())
-	before := len(s.output.String())
-	if _, err := io.WriteString(s.input, line+" 2>&1; echo "+mark+"\n"); err != nil {
-		s.Fatal(err)
-	}
-	s.until(line, func() bool { return strings.Contains(s.output.String()[before:], mark) })
-	said, _, _ := strings.Cut(s.output.String()[before:], mark)
-	return strings.TrimSpace(said)
-}
-
 func TestSudoAsksForACertificate(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it logs in some forty times")
@@ -389,7 +246,8 @@ func TestSudoAsksForACertificate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agenttest.Run(t, h.root, "useradd", "-m", "-p", "$6$salt$IxDD3jeSOb5eB1CX5LBsqZFVkJdido3OUILO5Ifz5iwMuTS4XMS130MTSuDDl3aCI6WouIL9AjRbLCelDCy.g.", "alice")
+	agenttest.Run(t, h.root, "useradd", "-m", "-p",
+		"$6$salt$IxDD3jeSOb5eB1CX5LBsqZFVkJdido3OUILO5Ifz5iwMuTS4XMS130MTSuDDl3aCI6WouIL9AjRbLCelDCy.g.", "alice")
 	agenttest.Run(t, h.root, "useradd", "-m", "-p", "*", "free")
 	agenttest.Write(t, h.root, "/etc/sudoers.d/local", "alice ALL=(ALL) ALL\nfree ALL=(ALL) NOPASSWD: ALL\n")
 	h.setUp(agentapi.Account{Name: "member", Sudo: true}, agentapi.Account{Name: "reader"})
@@ -519,8 +377,8 @@ func TestWithoutPAM(t *testing.T) {
 	h.setUp(member, reader)
 	alice.expect("member", nil, "id -un", "member")
 
-	alice.refused("member", []string{"-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive"},
-		"id", "Permission denied (publickey)")
+	byPassword := []string{"-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive"}
+	alice.refused("member", byPassword, "id", "Permission denied (publickey)")
 }
 
 // revoke puts serials of the user CA into the list.

@@ -64,8 +64,10 @@ func TestInstall(t *testing.T) {
 			blocks:  []string{"/etc/pam.d/sudo", "/etc/pam.d/sudo-i"},
 		},
 		"RHEL": {
-			content: map[string]string{"/etc/pam.d/sudo": "#%PAM-1.0\n" + rules, "/etc/pam.d/sudo-i": "#%PAM-1.0\nauth       include      sudo\n"},
-			blocks:  []string{"/etc/pam.d/sudo"},
+			content: map[string]string{
+				"/etc/pam.d/sudo": "#%PAM-1.0\n" + rules, "/etc/pam.d/sudo-i": "#%PAM-1.0\nauth       include      sudo\n",
+			},
+			blocks: []string{"/etc/pam.d/sudo"},
 		},
 		"SUSE": {content: map[string]string{"/usr/lib/pam.d/sudo": rules}, blocks: []string{"/etc/pam.d/sudo"}},
 	} {

@@ -17,6 +17,7 @@ type hint struct {
 
 // event is a notification that came, on the wire. Its payload is not kept.
 type event struct {
+	ID             string    `json:"id"`
 	At             api.Time  `json:"at"`
 	Queue          string    `json:"queue"`
 	Outcome        string    `json:"outcome"`
@@ -26,6 +27,7 @@ type event struct {
 	SentAt         *api.Time `json:"sent_at"`
 	Hints          []hint    `json:"hints"`
 	Problem        string    `json:"problem"`
+	Body           string    `json:"body"`
 	Size           int       `json:"size"`
 	AcknowledgedAt *api.Time `json:"acknowledged_at"`
 }
@@ -42,8 +44,8 @@ func (f *Face) listEvents(r *api.Request) (api.Response, error) {
 	}
 	list := []event{}
 	for _, e := range f.cfg.Events.Events(page.Limit) {
-		shown := event{At: api.Time(e.At), Queue: e.Queue, Outcome: string(e.Outcome), MessageID: e.MessageID,
-			Publisher: e.Publisher, Type: e.Type, Hints: []hint{}, Problem: e.Problem, Size: e.Size}
+		shown := event{ID: e.ID, At: api.Time(e.At), Queue: e.Queue, Outcome: string(e.Outcome), MessageID: e.MessageID,
+			Publisher: e.Publisher, Type: e.Type, Hints: []hint{}, Problem: e.Problem, Body: e.Body, Size: e.Size}
 		if !e.Sent.IsZero() {
 			shown.SentAt = new(api.Time(e.Sent))
 		}

@@ -5,7 +5,6 @@ package demo
 
 import (
 	"bytes"
-	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -139,7 +138,7 @@ func TestEachSceneCanFail(t *testing.T) {
 		}, "hosttoken.create"},
 		{"the token is another", 4, func(_ *testing.T, s *story) {
 			s.instance.metadata.Token = strings.Repeat("0", 32)
-		}, "answered 404"},
+		}, "rebuild the instance to get a new one: Muster answers 404"},
 		{"the user lost the role", 5, func(t *testing.T, s *story) {
 			if err := s.env.Cloud.Identity.Ungrant(s.alice.id, s.alice.projectID, "member"); err != nil {
 				t.Fatal(err)
@@ -240,13 +239,13 @@ func TestEachSceneCanFail(t *testing.T) {
 				return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(bytes.NewReader(stale))}
 			})
 			// The request that waits already is not led astray.
-			s.instance.stopList()
+			s.instance.stopAgent()
 			s.running.Wait()
-			again, stop := context.WithCancel(t.Context())
-			s.instance.stopList = stop
-			s.running.Go(func() { s.instance.list.follow(again) })
-		}, "does not revoke key-cert.pub"},
-		{"the instance gets no list", 12, func(_ *testing.T, s *story) { s.instance.stopList(); s.running.Wait() }, noNewList},
+			if err := s.startAgent(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}, noNewList},
+		{"the instance gets no list", 12, func(_ *testing.T, s *story) { s.instance.stopAgent(); s.running.Wait() }, noNewList},
 		{"nothing is revoked", 12, func(_ *testing.T, s *story) {
 			mislead(s, instead("POST", "/v1/revokeduserkeys/"+s.instance.projectID, http.StatusOK, map[string]any{}))
 		}, noNewList},

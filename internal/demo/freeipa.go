@@ -29,6 +29,7 @@ func (s *story) join(ctx context.Context) (string, error) {
 	if err := directory.Join(metadata.FQDN, metadata.OTP); err != nil {
 		return "", fmt.Errorf("the one-time password: %w", err)
 	}
+	close(s.instance.joined)
 	if err := directory.Join(metadata.FQDN, metadata.OTP); !errors.Is(err, freeipa.ErrInvalidCredentials) {
 		return "", fmt.Errorf("the one-time password serves twice: %w", unexpected(err))
 	}

@@ -5,14 +5,20 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-cloud/muster/internal/agent"
+	"github.com/muster-cloud/muster/internal/agent/metadata"
+	"github.com/muster-cloud/muster/internal/agent/muster"
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/demo/openssh"
 	"github.com/muster-cloud/muster/internal/uuid"
 )
@@ -35,16 +41,21 @@ type hostCert struct {
 	Serial   uint64
 }
 
-// instance is what goes on inside of the instance: what a boot script does,
-// and its sshd.
+// instance is what goes on inside of the instance: muster-agent, and its sshd.
+//
+// It is also the machine that the agent sets up. The agent's own kind makes
+// accounts and changes /etc, as root, on a machine that is the agent's alone;
+// this one has a folder, and one account.
 type instance struct {
 	id, projectID string // 32 hexadecimal digits
 	dir           string
 	key           string // the public host key, one line
 	metadata      vendordata
-	list          *revocationList
-	stopList      context.CancelFunc
 	server        *openssh.Server
+	stopAgent     context.CancelFunc
+	lists         chan struct{} // gets a value after the list of revoked keys has changed
+	setUp         chan struct{} // gets a value after the agent has set everything up
+	joined        chan struct{} // closed when the instance has joined FreeIPA
 }
 
 func (i *instance) path(name string) string { return filepath.Join(i.dir, name) }
@@ -74,26 +85,159 @@ func (s *story) askHostCert(ctx context.Context, publicKey string, want int) (ho
 	return cert, err
 }
 
-// configure writes the files that sshd reads, and keeps the list of revoked
-// keys up to date from then on.
-func (s *story) configure(ctx context.Context, cert hostCert) error {
+// startAgent starts the agent. It gets Muster's part of the metadata as they
+// were when the instance booted.
+func (s *story) startAgent(ctx context.Context) error {
 	i := s.instance
-	for name, line := range map[string]string{"host-cert.pub": cert.Cert, "ca_user.pub": i.metadata.UserCA} {
-		if err := os.WriteFile(i.path(name), []byte(strings.TrimSpace(line)+"\n"), 0o644); err != nil {
-			return err
-		}
-	}
-	i.list = &revocationList{
-		http: s.http, url: i.metadata.APIEndpoint + "/noauth/revokeduserkeys/" + i.projectID,
-		file: i.path("revoked_keys"), changes: make(chan struct{}, 1),
-	}
-	if err := i.list.update(ctx, 0); err != nil {
+	dir := i.path("agent")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	following, stop := context.WithCancel(context.WithoutCancel(ctx))
-	i.stopList = stop
-	s.running.Go(func() { i.list.follow(following) })
+	a, err := agent.New(agent.Config{
+		Finder: finder{ID: i.id, ProjectID: i.projectID, Source: "demo", Token: i.metadata.Token, Endpoint: i.metadata.APIEndpoint,
+			Joining: metadata.Joining{FQDN: i.metadata.FQDN, Realm: i.metadata.Realm, OTP: i.metadata.OTP}},
+		Machine: i,
+		Connect: func(identity agent.Identity) (agent.Muster, error) {
+			return muster.New(muster.Config{
+				Endpoint: identity.Endpoint, HostID: identity.ID, ProjectID: identity.ProjectID, Transport: s.http.Transport,
+			})
+		},
+		StateDir: dir, RunDir: dir, Version: s.cfg.Version, Log: s.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	i.stopAgent = stop
+	s.running.Go(func() { _ = a.Run(running) }) // it ends with its context only
 	return nil
+}
+
+// awaitSetUp returns when the agent has set everything up, or what keeps it.
+func (i *instance) awaitSetUp(ctx context.Context, deadline time.Duration) error {
+	select {
+	case <-i.setUp:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(deadline):
+	}
+	reasons := []error{fmt.Errorf("the agent has not set the instance up after %v", deadline)}
+	if status, err := agent.ReadStatus(i.path("agent")); err == nil {
+		for _, problem := range status.Problems {
+			reasons = append(reasons, errors.New(problem.Text))
+		}
+	}
+	return errors.Join(reasons...)
+}
+
+// finder knows an instance's metadata.
+type finder metadata.Instance
+
+// Find implements agent.Finder.
+func (f finder) Find(context.Context) (metadata.Instance, error) { return metadata.Instance(f), nil }
+
+// FindCurrent implements agent.Finder.
+func (f finder) FindCurrent(context.Context) (metadata.Instance, error) {
+	return metadata.Instance(f), nil
+}
+
+// HostKeys implements agent.Machine.
+func (i *instance) HostKeys(context.Context) ([]agent.HostKey, error) {
+	return []agent.HostKey{{Path: i.path("host"), Public: i.key}}, nil
+}
+
+// Signer implements agent.Machine.
+func (i *instance) Signer(key agent.HostKey) (ssh.Signer, error) {
+	private, err := os.ReadFile(key.Path)
+	if err != nil {
+		return nil, err
+	}
+	return ssh.ParsePrivateKey(private)
+}
+
+// Configure implements agent.Machine: it writes the files that sshd reads.
+func (i *instance) Configure(_ context.Context, want agent.Want) (bool, error) {
+	cert, authorities := want.HostCerts[i.path("host")], strings.Join(want.State.UserCAs, "\n")
+	for name, lines := range map[string]string{"host-cert.pub": cert, "ca_user.pub": authorities} {
+		if err := os.WriteFile(i.path(name), []byte(lines+"\n"), 0o644); err != nil {
+			return false, err
+		}
+	}
+	tell(i.setUp)
+	return true, nil
+}
+
+// Revoked implements agent.Machine.
+func (i *instance) Revoked() ([]byte, error) {
+	list, err := os.ReadFile(i.path("revoked_keys"))
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return list, err
+}
+
+// SetRevoked implements agent.Machine, in one step, so that sshd never reads
+// half of the list.
+func (i *instance) SetRevoked(_ context.Context, list []byte) error {
+	file := i.path("revoked_keys")
+	if err := os.WriteFile(file+".new", list, 0o644); err != nil {
+		return err
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return err
+	}
+	tell(i.lists)
+	return nil
+}
+
+// Joined implements agent.Machine.
+func (i *instance) Joined() bool {
+	select {
+	case <-i.joined:
+		return true
+	default:
+		return false
+	}
+}
+
+// Join implements agent.Machine. What ipa-client-install does is a scene of its
+// own.
+func (i *instance) Join(ctx context.Context, _ agentapi.IPA, _ string) error {
+	select {
+	case <-i.joined:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// tell puts a value into a channel that holds one.
+func tell(channel chan struct{}) {
+	select {
+	case channel <- struct{}{}:
+	default: // one is still unread
+	}
+}
+
+// forgetChange drops the news of lists that were before.
+func (i *instance) forgetChange() {
+	select {
+	case <-i.lists:
+	default:
+	}
+}
+
+// awaitChange returns when the list has changed.
+func (i *instance) awaitChange(ctx context.Context, deadline time.Duration) error {
+	select {
+	case <-i.lists:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(deadline):
+		return fmt.Errorf("the instance has no new list of revoked keys after %v", deadline)
+	}
 }
 
 // startServer starts sshd, in which a member of the project is whoever plays
@@ -108,94 +252,4 @@ func (s *story) startServer(ctx context.Context) error {
 		Principals: map[string][]string{s.account: {"member"}},
 	})
 	return err
-}
-
-const (
-	// listWait is how long a request for the list waits for a change.
-	listWait = 20 * time.Second
-	// listRetry is the pause after a request that failed.
-	listRetry = time.Second
-)
-
-// revocationList keeps a project's list of revoked keys in a file.
-type revocationList struct {
-	http    *http.Client
-	url     string
-	file    string
-	etag    string
-	changes chan struct{} // gets a value after the file has changed
-}
-
-// follow keeps the file up to date until the context ends.
-func (l *revocationList) follow(ctx context.Context) {
-	for ctx.Err() == nil {
-		if l.update(ctx, listWait) == nil {
-			continue
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(listRetry):
-		}
-	}
-}
-
-// update asks for the list, waiting for it to differ from the one at hand, and
-// replaces the file in one step, so that sshd never reads half of it.
-func (l *revocationList) update(ctx context.Context, wait time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, wait+requestTimeout)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s?wait=%d", l.url, int(wait.Seconds())), nil)
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Accept", "application/octet-stream")
-	request.Header.Set("If-None-Match", l.etag)
-	response, err := l.http.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	switch response.StatusCode {
-	case http.StatusNotModified:
-		return nil
-	case http.StatusOK:
-	default:
-		return fmt.Errorf("the list of revoked keys: %s", response.Status)
-	}
-	list, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(l.file+".new", list, 0o644); err != nil {
-		return err
-	}
-	if err := os.Rename(l.file+".new", l.file); err != nil {
-		return err
-	}
-	l.etag = response.Header.Get("Etag")
-	select {
-	case l.changes <- struct{}{}:
-	default: // one is still unread
-	}
-	return nil
-}
-
-// forgetChange drops the news of changes that were before.
-func (l *revocationList) forgetChange() {
-	select {
-	case <-l.changes:
-	default:
-	}
-}
-
-// awaitChange returns when the file has changed.
-func (l *revocationList) awaitChange(ctx context.Context, deadline time.Duration) error {
-	select {
-	case <-l.changes:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(deadline):
-		return fmt.Errorf("the instance has no new list of revoked keys after %v", deadline)
-	}
 }

@@ -78,8 +78,8 @@ func (s *story) end() error {
 	if s.instance != nil && s.instance.server != nil {
 		problems = append(problems, s.instance.server.Close())
 	}
-	if s.instance != nil && s.instance.stopList != nil {
-		s.instance.stopList()
+	if s.instance != nil && s.instance.stopAgent != nil {
+		s.instance.stopAgent()
 	}
 	s.running.Wait()
 	s.http.CloseIdleConnections()
@@ -158,7 +158,9 @@ func (s *story) newPerson(ctx context.Context, name, project string) (*person, e
 	if err := os.Mkdir(folder, 0o700); err != nil {
 		return nil, err
 	}
-	p.ssh = openssh.Client{Account: s.account, KnownHosts: filepath.Join(folder, "known_hosts"), Command: "id -un"}
+	p.ssh = openssh.Client{
+		Account: s.account, KnownHosts: filepath.Join(folder, "known_hosts"), HostName: "web-1", Command: "id -un",
+	}
 	return p, s.newKey(ctx, p, "key")
 }
 
@@ -195,7 +197,10 @@ func (s *story) boot(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	i := &instance{id: id, projectID: s.alice.projectID, dir: filepath.Join(s.env.Dir, "instance")}
+	i := &instance{
+		id: id, projectID: s.alice.projectID, dir: filepath.Join(s.env.Dir, "instance"),
+		lists: make(chan struct{}, 1), setUp: make(chan struct{}, 1), joined: make(chan struct{}),
+	}
 	s.instance = i
 	if err := s.expectAudit(ctx, "hosttoken.create", "ok", 1); err != nil {
 		return "", err
@@ -236,24 +241,28 @@ func (s *story) certifyHost(ctx context.Context) (string, error) {
 	if i.key, err = s.programs.NewKey(ctx, i.path("host"), "web-1"); err != nil {
 		return "", err
 	}
-	cert, err := s.askHostCert(ctx, i.key, http.StatusOK)
+	if err := s.startAgent(ctx); err != nil {
+		return "", err
+	}
+	if err := i.awaitSetUp(ctx, s.listDeadline); err != nil {
+		return "", err
+	}
+	cert, err := os.ReadFile(i.path("host-cert.pub"))
 	if err != nil {
 		return "", err
 	}
+	// Tatu's call, as a boot script without the agent makes it.
 	again, err := s.askHostCert(ctx, i.key, http.StatusOK)
 	if err != nil {
 		return "", err
 	}
-	if again != cert {
+	if again.Cert != strings.TrimSpace(string(cert)) {
 		return "", errors.New("asking again with the same key gave another certificate")
-	}
-	if err := s.configure(ctx, cert); err != nil {
-		return "", err
 	}
 	if err := s.startServer(ctx); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("certificate %d for %s; its sshd listens on port %d", cert.Serial, cert.Hostname, i.server.Port()), nil
+	return fmt.Sprintf("muster-agent got certificate %d for %s; its sshd listens on port %d", again.Serial, again.Hostname, i.server.Port()), nil
 }
 
 // userCert is the answer to a person who asks for a certificate.

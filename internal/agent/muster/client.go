@@ -88,6 +88,8 @@ type Config struct {
 	HostID    string // the instance, 32 hexadecimal digits
 	ProjectID string // whose revocation list is asked for
 	UserAgent string
+	// Transport carries the requests; nil: TCP and TLS, with CA.
+	Transport http.RoundTripper
 	Now       func() time.Time // default time.Now
 }
 
@@ -108,14 +110,26 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	transport := cfg.Transport
+	if transport == nil {
+		if transport, err = newTransport(cfg.CA); err != nil {
+			return nil, err
+		}
+	}
+	return &Client{cfg: cfg, http: &http.Client{Transport: transport, CheckRedirect: keepMethod}}, nil
+}
+
+// newTransport connects to a server whose certificate is signed by the
+// authority, or if that is empty, one that the system trusts.
+func newTransport(authority string) (http.RoundTripper, error) {
 	var roots *x509.CertPool
-	if cfg.CA != "" {
+	if authority != "" {
 		roots = x509.NewCertPool()
-		if !roots.AppendCertsFromPEM([]byte(cfg.CA)) {
+		if !roots.AppendCertsFromPEM([]byte(authority)) {
 			return nil, errors.New("api_ca in the vendordata is not a certificate in PEM form; check [agent] ca_file of muster.conf")
 		}
 	}
-	transport := &http.Transport{
+	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
@@ -125,8 +139,7 @@ func New(cfg Config) (*Client, error) {
 		MaxResponseHeaderBytes: 64 << 10,
 		// A list that changes little is not worth decompressing.
 		DisableCompression: true,
-	}
-	return &Client{cfg: cfg, http: &http.Client{Transport: transport, CheckRedirect: keepMethod}}, nil
+	}, nil
 }
 
 // keepMethod lets a request be led on only to the same host: a token must not

@@ -162,6 +162,7 @@ type findings struct {
 	// prepare is what can be done at once for all, and returns the keys that are
 	// then left to look at, in the place of look. Nil: nothing.
 	prepare func(context.Context) (look []Key, err error)
+	failure error // nothing was found out, which keeps no other kind waiting
 }
 
 func (f *findings) suspect(id, reason string) {
@@ -169,12 +170,16 @@ func (f *findings) suspect(id, reason string) {
 }
 
 // Reconcile compares everything once. If a list cannot be had whole, it
-// returns the error, and nothing at all is done.
+// returns the error, and nothing at all is done; but that Neutron's cannot be
+// had keeps only addresses from being compared.
 func (c *Comparison) Reconcile(ctx context.Context, order Order) (Report, error) {
 	started := c.cfg.Now()
 	report, all, err := c.compare(ctx, order)
 	if err == nil && !order.DryRun {
 		err = c.carryOut(ctx, all)
+	}
+	for _, found := range all {
+		err = errors.Join(err, found.failure)
 	}
 	outcome := "done"
 	if err != nil {

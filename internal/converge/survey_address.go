@@ -5,6 +5,7 @@ package converge
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 
 	"github.com/muster-cloud/muster/internal/openstack"
@@ -63,7 +64,8 @@ func (s *survey) addresses(ctx context.Context) (*findings, error) {
 	}
 	unrecorded, err := s.listAddresses(ctx)
 	if err != nil {
-		return nil, err
+		found.failure = fmt.Errorf("compare addresses with the cloud: %w", err)
+		return found, ctx.Err()
 	}
 	look := make(map[compact]bool)
 	if err := s.compareAddresses(ctx, found, unrecorded, nil); err != nil {

@@ -32,9 +32,8 @@ func bare(root string) error {
 	return exec.Command("ssh-keygen", "-A", "-f", root).Run()
 }
 
-// newBare makes an instance that has booted and in which the agent's program
-// lies, but was never started.
-func (s *site) newBare(t *testing.T, name string, from func() (string, error)) *instance {
+// read returns the agent's program.
+func read(t *testing.T, from func() (string, error)) []byte {
 	t.Helper()
 	folder, err := from()
 	if err != nil {
@@ -44,6 +43,14 @@ func (s *site) newBare(t *testing.T, name string, from func() (string, error)) *
 	if err != nil {
 		t.Fatal(err)
 	}
+	return content
+}
+
+// newBare makes an instance that has booted and in which the agent's program
+// lies, but was never started.
+func (s *site) newBare(t *testing.T, name string, from func() (string, error)) *instance {
+	t.Helper()
+	content := read(t, from)
 	i := s.newInstance(t, name, bare, func(root string) error {
 		return os.WriteFile(filepath.Join(root, program), content, 0o755)
 	})
@@ -52,8 +59,7 @@ func (s *site) newBare(t *testing.T, name string, from func() (string, error)) *
 	return i
 }
 
-// broken tells, as an error, that the agent does not know of a problem whose text
-// contains the words.
+// says tells, as an error, that the agent does not complain in these words.
 func (i *instance) says(words string) error {
 	status, err := i.status()
 	if err == nil && !strings.Contains(fmt.Sprint(status.Problems), words) {
@@ -241,7 +247,7 @@ func TestPowerFailure(t *testing.T) {
 // The agent is killed before each step that changes a file, one after the other.
 // sshd can start at any time, and the next agent finishes.
 func TestKilledAtAnyStep(t *testing.T) {
-	s, i, alice := newFault(t, "[vendordata]\npam_sudo = true\n", faulty)
+	_, i, alice := newFault(t, "[vendordata]\npam_sudo = true\n", faulty)
 	untouched := i.Tree(t)
 	steps := 0
 	for {
@@ -258,14 +264,18 @@ func TestKilledAtAnyStep(t *testing.T) {
 		}
 		i.Must(t, program, "once", "--wait", "60s")
 		i.healthy(t)
-		if steps%10 == 1 {
+		// These take long, and steps beside each other are alike.
+		seldom := steps%5 == 1
+		if seldom {
 			awaitSSH(t, i.Machine)
 			alice.enter(t, i.Machine, "member")
 		}
 		i.Must(t, program, "uninstall")
-		s.reset(t, i)
-		for _, difference := range untouched.Differences(i.Tree(t), append(logs, program)...) {
-			t.Errorf("after the kill at step %d: %s", steps, difference)
+		reinstall(t, i)
+		if seldom {
+			for _, difference := range untouched.Differences(i.Tree(t), append(logs, program)...) {
+				t.Errorf("after the kill at step %d: %s", steps, difference)
+			}
 		}
 	}
 	t.Logf("killed at %d steps", steps-1)
@@ -274,17 +284,10 @@ func TestKilledAtAnyStep(t *testing.T) {
 	}
 }
 
-// reset puts the program back, and gives the instance a new token.
-func (s *site) reset(t *testing.T, i *instance) {
+// reinstall puts the program back that was uninstalled.
+func reinstall(t *testing.T, i *instance) {
 	t.Helper()
-	folder, err := faulty()
-	if err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.ReadFile(filepath.Join(folder, agentapi.Programs[runtime.GOARCH]))
-	if err != nil {
-		t.Fatal(err)
-	}
+	content := read(t, faulty)
 	if err := os.WriteFile(filepath.Join(i.Root, program), content, 0o755); err != nil {
 		t.Fatal(err)
 	}

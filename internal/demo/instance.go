@@ -160,7 +160,7 @@ func (i *instance) Signer(key agent.HostKey) (ssh.Signer, error) {
 func (i *instance) Configure(_ context.Context, want agent.Want) (bool, error) {
 	cert, authorities := want.HostCerts[i.path("host")], strings.Join(want.State.UserCAs, "\n")
 	for name, lines := range map[string]string{"host-cert.pub": cert, "ca_user.pub": authorities} {
-		if err := os.WriteFile(i.path(name), []byte(lines+"\n"), 0o644); err != nil {
+		if err := i.replace(name, []byte(lines+"\n")); err != nil {
 			return false, err
 		}
 	}
@@ -177,18 +177,23 @@ func (i *instance) Revoked() ([]byte, error) {
 	return list, err
 }
 
-// SetRevoked implements agent.Machine, in one step, so that sshd never reads
-// half of the list.
+// SetRevoked implements agent.Machine.
 func (i *instance) SetRevoked(_ context.Context, list []byte) error {
-	file := i.path("revoked_keys")
-	if err := os.WriteFile(file+".new", list, 0o644); err != nil {
-		return err
-	}
-	if err := os.Rename(file+".new", file); err != nil {
+	if err := i.replace("revoked_keys", list); err != nil {
 		return err
 	}
 	tell(i.lists)
 	return nil
+}
+
+// replace writes a file in one step: sshd, which reads them at each login,
+// never finds half of one.
+func (i *instance) replace(name string, content []byte) error {
+	file := i.path(name)
+	if err := os.WriteFile(file+".new", content, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }
 
 // Joined implements agent.Machine.

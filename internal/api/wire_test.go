@@ -377,6 +377,9 @@ func testRevokedKeys(t *testing.T, w *world) {
 	if inside, err := base64.StdEncoding.DecodeString(first.json()["revoked_keys_data"].(string)); err != nil || string(inside) != raw.Text {
 		t.Errorf("the raw list is not the one in base64: %v", err)
 	}
+	if strong := raw.Header.Get("ETag"); first.Header.Get("ETag") != "W/"+strong || !strings.HasPrefix(strong, `"`) {
+		t.Errorf("other bytes, but ETags %q and %q", first.Header.Get("ETag"), strong)
+	}
 	waited := make(chan reply, 1)
 	go func() { waited <- w.at(0).do("none", "GET", path+"?wait=60", "", etag) }()
 	w.at(1).do("owner", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", serial)).want(200)

@@ -42,7 +42,7 @@ func (f *Face) ShowRevokedKeys(r *api.Request) (api.Response, error) {
 	if err != nil {
 		return api.Response{}, err
 	}
-	header := http.Header{"Etag": {snapshot.ETag}, "Vary": {"Accept"}, "Cache-Control": {"no-cache"}}
+	header := http.Header{"Etag": {tag(snapshot, raw)}, "Vary": {"Accept"}, "Cache-Control": {"no-cache"}}
 	switch {
 	case known == snapshot.ETag:
 		return api.Response{Status: http.StatusNotModified, Header: header}, nil
@@ -89,8 +89,17 @@ func (f *Face) snapshot(r *api.Request, project, known string, wait time.Duratio
 	return f.cfg.Lists.Wait(ctx, project, known)
 }
 
+// tag names the bytes of the raw list. The JSON around it says the same in
+// other bytes, so there it is a weak one (RFC 9110, 8.8.1).
+func tag(snapshot *sshca.Snapshot, raw bool) string {
+	if raw {
+		return snapshot.ETag
+	}
+	return "W/" + snapshot.ETag
+}
+
 // listETag reads the one tag that a client of ours sends back. A weak mark,
-// which a proxy may have added, does not matter here.
+// which a proxy may have added too, does not matter here.
 func listETag(header string) string {
 	return strings.TrimPrefix(strings.TrimSpace(header), "W/")
 }

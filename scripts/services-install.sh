@@ -41,6 +41,7 @@ python3-keystone    a real Keystone, the judge of tokens and roles
 python3-oslo.policy the original policy language, the judge of ours
 python3-oslo.config the original configuration reader, the judge of ours
 sudo                the judge of who may use sudo, and of sudo's rules
+systemd             the judge of its units; it is not started
 python3-ldap        what joins FreeIPA
 debootstrap         Debian machines that tests boot, in namespaces
 iproute2            their network

@@ -42,6 +42,7 @@ type site struct {
 // form of its file.
 func newSite(t *testing.T, settings string) *site {
 	t.Helper()
+	machine.Need(t)
 	s := &site{folder: t.TempDir()}
 	extra := filepath.Join(s.folder, "muster.conf.d")
 	if err := os.Mkdir(extra, 0o700); err != nil {

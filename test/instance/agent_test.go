@@ -80,6 +80,7 @@ func (s *site) newInstance(t *testing.T, name string, prepare ...func(root strin
 // withAgent is the configuration of a Muster that hands the agent out.
 func withAgent(t *testing.T, settings string) string {
 	t.Helper()
+	machine.Need(t)
 	folder, err := programs()
 	if err != nil {
 		t.Fatal(err)

@@ -21,11 +21,12 @@ import (
 	"github.com/muster-cloud/muster/test/machine"
 )
 
-// recorder stands in for the agent's program: it only notes how it was called.
-const recorder = "#!/bin/sh\necho \"$0 $*\" >>/var/log/recorder\n"
+// recorder stands in for the agent's program: it installs itself, and notes how
+// it was called.
+const recorder = "#!/bin/sh\necho \"$*\" >>/var/log/recorder\n[ -e /usr/local/sbin/muster-agent ] || cp \"$0\" /usr/local/sbin/muster-agent\n"
 
 // recorded is what the recorder has noted when it was installed once.
-const recorded = "/usr/local/sbin/muster-agent install\n"
+const recorded = "install\n"
 
 // delivery is an instance that gets the recorder by the boot script.
 type delivery struct {

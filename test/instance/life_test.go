@@ -125,14 +125,14 @@ func sudo(t *testing.T, i *instance, alice, bob *person) {
 // roleGone takes bob's role away, several times, and measures how long the
 // machine lets him in afterwards.
 func (s *site) roleGone(t *testing.T, i *instance, alice, bob *person) {
-	const times = 5
+	const times = 10
+	dave := s.newPerson(t, "dave", "webadmin") // for whom the account stays
 	var took []time.Duration
 	for range times {
 		begin := time.Now()
 		s.ungrant(t, bob, "webadmin")
 		took = append(took, s.awaitRefusal(t, i, bob, begin))
 		s.grant(t, bob, "webadmin")
-		i.await(t, func() error { return i.has("webadmin", true) })
 		s.recertify(t, i, bob, "webadmin")
 	}
 	slices.Sort(took)
@@ -143,6 +143,7 @@ func (s *site) roleGone(t *testing.T, i *instance, alice, bob *person) {
 	alice.enter(t, i.Machine, "member")
 	// The account goes with the role's last holder, and comes back.
 	s.ungrant(t, bob, "webadmin")
+	s.ungrant(t, dave, "webadmin")
 	i.await(t, func() error { return i.has("webadmin", false) })
 	i.await(t, func() error {
 		if output, _ := i.Run(t.Context(), "sh", "-c", "chage -l webadmin | grep 'Account expires'"); strings.Contains(output, "never") {

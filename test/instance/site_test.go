@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -24,7 +25,16 @@ import (
 	"github.com/muster-cloud/muster/test/machine"
 )
 
-func TestMain(m *testing.M) { os.Exit(machine.Main(m)) }
+// atOnce is how many tests run at the same time: most of what they do is waiting.
+const atOnce = "4"
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", atOnce); err != nil {
+		panic(err)
+	}
+	os.Exit(machine.Main(m))
+}
 
 // projectName is the project of all instances.
 const projectName = "orchard"
@@ -42,6 +52,7 @@ type site struct {
 // form of its file.
 func newSite(t *testing.T, settings string) *site {
 	t.Helper()
+	machine.Need(t)
 	s := &site{folder: t.TempDir()}
 	extra := filepath.Join(s.folder, "muster.conf.d")
 	if err := os.Mkdir(extra, 0o700); err != nil {

@@ -81,8 +81,8 @@ type Machine struct {
 // New makes a machine that has not been booted yet. It goes with the test.
 func New(t testing.TB, cfg Config) *Machine {
 	t.Helper()
-	base := need(t)
-	m := &Machine{Name: cfg.Name, product: cfg.DMIProduct, base: base}
+	Need(t)
+	m := &Machine{Name: cfg.Name, product: cfg.DMIProduct, base: os.Getenv(envBase)}
 	m.number, m.Address = nextAddress()
 	t.Cleanup(func() {
 		if err := m.remove(); err != nil {
@@ -251,7 +251,7 @@ func (m *Machine) Command(ctx context.Context, name string, args ...string) *exe
 		pid = m.init.Process.Pid
 	}
 	m.mu.Unlock()
-	inside := []string{"--target", fmt.Sprint(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd=/",
+	inside := []string{"--target", fmt.Sprint(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd",
 		"--", "/usr/bin/env", "-i", path, "HOME=/root", "LANG=C.UTF-8", name}
 	command := exec.CommandContext(ctx, "nsenter", append(inside, args...)...)
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

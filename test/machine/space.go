@@ -25,7 +25,6 @@ import (
 const (
 	envBase   = "MUSTER_TEST_MACHINE_BASE"   // the installed Debian
 	envFolder = "MUSTER_TEST_MACHINE_FOLDER" // an empty folder
-	envWhy    = "MUSTER_TEST_MACHINE_MISSING"
 )
 
 // Main runs the tests of a package in namespaces of their own, and returns the
@@ -59,18 +58,16 @@ func Main(m *testing.M) int {
 // missing is why there are no machines.
 var missing error
 
-// need returns the installed Debian, or skips or fails the test.
-func need(t testing.TB) string {
+// Need skips the test where machines can't be had, or fails it where they must be.
+func Need(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("SKIPPED in short mode: it boots a machine")
 	}
 	services.Need(t, missing)
-	base := os.Getenv(envBase)
-	if base == "" {
+	if workFolder() == "" {
 		t.Fatal("call machine.Main from TestMain")
 	}
-	return base
 }
 
 // TempDir makes a folder that is gone when the tests of the package have ended,

@@ -14,7 +14,6 @@ import (
 	"testing"
 
 	"github.com/muster-cloud/muster/internal/agent/agenttest"
-
 	"github.com/muster-cloud/muster/internal/agent/files"
 )
 

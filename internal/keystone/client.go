@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -26,6 +27,7 @@ const (
 type Client struct {
 	now            func() time.Time
 	session        *session
+	own            atomic.Pointer[identity]
 	ledger         *ledger
 	tokenCacheTime time.Duration
 	roleCacheTime  time.Duration

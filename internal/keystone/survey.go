@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gophercloud/gophercloud/v2"
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -53,37 +54,62 @@ func (c *Client) ForgetAll() { c.ledger.forgetAll() }
 //
 // Errors: ErrUnavailable, and with it ErrForbidden if a right is missing.
 func (c *Client) CheckRights(ctx context.Context) error {
-	token, err := c.session.login(ctx, "")
+	own, err := c.whoAmI(ctx)
 	if err != nil {
 		return err
-	}
-	var own tokenBody
-	err = c.session.get(ctx, "check", "auth/tokens?nocatalog=1", map[string]string{"X-Subject-Token": token}, &own)
-	if errors.Is(err, ErrNotFound) {
-		err = &UnavailableError{RetryAfter: minRetryAfter, Err: errors.New("check: Keystone does not know Muster's own token")}
-	}
-	if err != nil {
-		return err
-	}
-	query := url.Values{"user.id": {own.Token.User.ID}, "effective": {""}}
-	if project := own.Token.Project.ID; project != "" {
-		query.Set("scope.project.id", project)
-	} else {
-		query.Set("scope.system", "all")
 	}
 	var held assignmentsBody
-	if err := c.session.get(ctx, "list role assignments", "role_assignments?"+query.Encode(), nil, &held); err != nil {
-		return unlessMissing(err)
-	}
 	var domains struct{ Domains []json.RawMessage }
-	if err := c.session.get(ctx, "list domains", "domains?enabled=true", nil, &domains); err != nil {
-		return unlessMissing(err)
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return unlessMissing(c.session.get(groupCtx, "list role assignments", "role_assignments?"+own.assignments, nil, &held))
+	})
+	group.Go(func() error {
+		return unlessMissing(c.session.get(groupCtx, "list domains", "domains?enabled=true", nil, &domains))
+	})
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	if len(held.Assignments) == 0 || len(domains.Domains) == 0 {
 		return &UnavailableError{RetryAfter: maxRetryAfter, Err: fmt.Errorf("%w: "+
 			"it is shown neither its own roles nor any domain", ErrForbidden)}
 	}
 	return nil
+}
+
+// identity is whose login a token is.
+type identity struct {
+	token       string
+	assignments string // the query for its own role assignments
+}
+
+// whoAmI asks whose login it is that Muster uses, once for each: a token is
+// nobody else's later.
+func (c *Client) whoAmI(ctx context.Context) (*identity, error) {
+	token, err := c.session.login(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	if known := c.own.Load(); known != nil && known.token == token {
+		return known, nil
+	}
+	var body tokenBody
+	err = c.session.get(ctx, "check", "auth/tokens?nocatalog=1", map[string]string{"X-Subject-Token": token}, &body)
+	if errors.Is(err, ErrNotFound) {
+		err = &UnavailableError{RetryAfter: minRetryAfter, Err: errors.New("check: Keystone does not know Muster's own token")}
+	}
+	if err != nil {
+		return nil, err
+	}
+	query := url.Values{"user.id": {body.Token.User.ID}, "effective": {""}}
+	if project := body.Token.Project.ID; project != "" {
+		query.Set("scope.project.id", project)
+	} else {
+		query.Set("scope.system", "all")
+	}
+	own := &identity{token: token, assignments: query.Encode()}
+	c.own.Store(own)
+	return own, nil
 }
 
 // unlessMissing: a list that is "not found" is no list of Keystone's.

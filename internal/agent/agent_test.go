@@ -192,6 +192,45 @@ func TestAwayAtBoot(t *testing.T) {
 	})
 }
 
+// TestFirstTries: who boots while Muster, or the way there, is busy must not
+// wait much longer than that lasts.
+func TestFirstTries(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.cloud.away = true
+		l.start()
+		settle(30 * time.Second)
+		l.end()
+		if n := l.cloud.called("hostcerts"); n < 8 || n > 17 {
+			t.Errorf("asked %d times in the first half minute", n)
+		}
+	})
+}
+
+// TestBackAtOnce: a long poll that breaks off must not leave it said until the
+// next one ends, or the next poll for the state, that Muster is away.
+func TestBackAtOnce(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(10 * time.Second)
+		l.cloud.do(func(c *cloud) { c.away = true; c.revoke(1) })
+		settle(time.Millisecond)
+		l.cloud.do(func(c *cloud) { c.away = false })
+		if l.status().AwaySince().IsZero() {
+			t.Fatal("the long poll did not break off")
+		}
+		settle(2 * time.Second)
+		if problems := l.status().Problems; len(problems) > 0 {
+			t.Errorf("problems %v", problems)
+		}
+		l.cloud.do(func(c *cloud) { c.revoke(2) })
+		settle(time.Millisecond)
+		l.end()
+		if l.host.version(t) != 2 {
+			t.Error("nobody waits for the list any more")
+		}
+	})
+}
+
 func TestTokenRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		spoil func(*cloud)
@@ -469,6 +508,32 @@ func TestFullDisk(t *testing.T) {
 		}
 		if l.host.times() != 1 || l.status().problem(aboutRecord) == nil {
 			t.Errorf("configured %d times, problems %v", l.host.times(), l.status().Problems)
+		}
+	})
+}
+
+// TestFullDiskIsCleared: what could not be written down is, soon after there is
+// a place again.
+func TestFullDiskIsCleared(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		a := l.agent()
+		a.cfg.StateDir = filepath.Join(l.dir, "missing")
+		ctx, stop := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer stop()
+		time.AfterFunc(5*time.Minute, func() {
+			if err := os.Mkdir(a.cfg.StateDir, 0o700); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := a.Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		if problems := l.status().Problems; len(problems) != 0 {
+			t.Errorf("problems %v", problems)
+		}
+		var kept record
+		if err := kept.load(a.cfg.StateDir); err != nil || kept.State.Version != "v1" || len(kept.Certs) != 2 {
+			t.Errorf("kept %+v, %v", kept.State, err)
 		}
 	})
 }

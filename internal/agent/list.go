@@ -40,12 +40,18 @@ func (a *Agent) ensureList(ctx context.Context) error {
 	return a.machine.SetRevoked(ctx, empty)
 }
 
-// keepList follows the project's list.
+// keepList follows the project's list. After a failure it asks once without
+// waiting: that Muster is back, or that the list is right, must not be known
+// only when a long poll ends. Only one that ends well ends the failures.
 func (a *Agent) keepList(ctx context.Context) {
-	etag, failures := "", 0
+	etag, failures, failed := "", 0, false
 	for ctx.Err() == nil {
 		begin := a.cfg.Now()
-		wait := longPoll(a.snapshot().State)
+		longest := longPoll(a.snapshot().State)
+		wait := longest
+		if failed {
+			wait = 0
+		}
 		fresh, err := a.takeList(ctx, etag, wait)
 		if ctx.Err() != nil {
 			return
@@ -54,11 +60,13 @@ func (a *Agent) keepList(ctx context.Context) {
 		switch {
 		case err != nil:
 			_ = sleep(ctx, pauseAfter(err, failures)) // the loop looks at the context
-			failures++
+			failures, failed = failures+1, true
+		case fresh == etag && failed && longest > 0:
+			failed = false
 		case fresh == etag:
-			failures = 0
+			failures, failed = 0, false
 			least := shortestWait
-			if wait == 0 {
+			if longest == 0 {
 				least = a.pollPause()
 			}
 			_ = sleep(ctx, least-a.cfg.Now().Sub(begin))
@@ -66,7 +74,7 @@ func (a *Agent) keepList(ctx context.Context) {
 			if etag != "" || failures > 0 {
 				wake(a.askState) // whoever was taken away may have lost an account, too
 			}
-			etag, failures = fresh, 0
+			etag, failures, failed = fresh, 0, false
 		}
 	}
 }

@@ -50,6 +50,9 @@ func (a *Agent) keepState(ctx context.Context) {
 
 // converge asks for the state once, and does what it says.
 func (a *Agent) converge(ctx context.Context) error {
+	if a.problem(aboutRecord) != nil {
+		a.change(func(*record) {}) // there may be a place to write again
+	}
 	before := a.snapshot().State.Version
 	stateErr := a.refresh(ctx)
 	a.note(aboutState, stateErr)

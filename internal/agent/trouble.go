@@ -71,8 +71,10 @@ func (a *Agent) insist(ctx context.Context, about string, try func(context.Conte
 }
 
 // pauseAfter is how long to wait after so many failures before this one:
-// twice as long each time, up to a limit, and never the same for all instances
-// of a cloud. Who says when to come again gets what they say.
+// twice as long each second time, up to a limit, and never the same for all
+// instances of a cloud. So what is wrong for half a minute, on a cloud that
+// boots many instances at once, delays one by a few seconds more. Who says when
+// to come again gets what they say.
 func pauseAfter(err error, tries int) time.Duration {
 	if wait := new(waitError); errors.As(err, &wait) {
 		return wait.after
@@ -83,7 +85,7 @@ func pauseAfter(err error, tries int) time.Duration {
 	if refused && !errors.Is(err, muster.ErrAway) {
 		longest = longestRefused
 	}
-	pause := min(firstPause<<min(tries, 16), longest)
+	pause := min(firstPause<<min(tries/2, 16), longest)
 	pause = pause/2 + rand.N(pause/2)
 	if refused && refusal.RetryAfter > 0 {
 		pause = max(pause, refusal.RetryAfter+rand.N(firstPause))

@@ -80,6 +80,12 @@ from_service() {
     fetch "$metadata/openstack/latest/vendor_data2.json" "$work/vendordata" 2>"$work/error" && named
 }
 
+# again waits before the next try: at first for a second, then longer, at last for $pause.
+again() {
+    if [ "$count" -lt "$pause" ]; then sleep "$count"; else sleep "$pause"; fi
+    count=$((count + 1))
+}
+
 # An image may contain the agent.
 for program in "$agent" /usr/sbin/muster-agent /usr/bin/muster-agent; do
     if [ -x "$program" ]; then
@@ -108,9 +114,8 @@ until from_drive || from_service; do
         fi
         stop "no vendordata, neither on a config drive nor from $metadata: $(head -n 1 "$work/error" 2>/dev/null)"
     fi
-    [ "$count" -gt 1 ] || say "no vendordata with an agent yet; trying again every $pause seconds, $tries times"
-    count=$((count + 1))
-    sleep "$pause"
+    [ "$count" -gt 1 ] || say "no vendordata with an agent yet; trying again, up to $tries times"
+    again
 done
 url=$(value "agent_$arch")
 expected=$(value "agent_${arch}_sha256")
@@ -118,8 +123,7 @@ expected=$(value "agent_${arch}_sha256")
 until fetch "$url" "$work/agent" 2>"$work/error"; do
     [ "$count" -lt "$tries" ] || stop "cannot fetch $url: $(head -n 1 "$work/error")"
     [ "$count" -gt 1 ] || say "cannot fetch $url yet: $(head -n 1 "$work/error")"
-    count=$((count + 1))
-    sleep "$pause"
+    again
 done
 actual=$(sha256sum "$work/agent" | sed 's/ .*//')
 if [ "$actual" != "$expected" ]; then

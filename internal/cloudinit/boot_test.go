@@ -46,10 +46,11 @@ type machine struct {
 	metadata func(w http.ResponseWriter, r *http.Request)
 	agent    func(w http.ResponseWriter, r *http.Request)
 	asked    atomic.Int32 // for metadata
+	pause    string       // the longest between tries, in seconds
 }
 
 func newMachine(t *testing.T) *machine {
-	m := &machine{t: t, dir: t.TempDir(), path: os.Getenv("PATH")}
+	m := &machine{t: t, dir: t.TempDir(), path: os.Getenv("PATH"), pause: "0"}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /openstack/latest/vendor_data2.json", func(w http.ResponseWriter, r *http.Request) {
 		m.asked.Add(1)
@@ -135,7 +136,7 @@ func (m *machine) boot(shell []string) (code int, stderr, console string) {
 	}
 	text := Script()
 	for name, value := range map[string]string{
-		"metadata": m.service.URL, "folder": m.folder(), "console": consoleFile, "tries": "3", "pause": "0",
+		"metadata": m.service.URL, "folder": m.folder(), "console": consoleFile, "tries": "3", "pause": m.pause,
 	} {
 		line := regexp.MustCompile(`(?m)^` + name + `=.*$`)
 		if len(line.FindAllString(text, -1)) != 1 {
@@ -393,4 +394,27 @@ func TestShellcheck(t *testing.T) {
 	if out, err := command.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// The first pauses are short: mostly Nova or Muster are only busy for a moment.
+func TestBootTriesAgainSoon(t *testing.T) {
+	eachShell(t, func(t *testing.T, m *machine, shell []string) {
+		if shell[0] == "busybox" {
+			t.Skip("its shell has a sleep of its own")
+		}
+		slept := filepath.Join(m.dir, "slept")
+		m.give("sleep", "#!/bin/sh\necho \"$1\" >>"+slept+"\n")
+		m.metadata = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}") }
+		for pause, want := range map[string]string{"5": "1\n2\n", "1": "1\n1\n"} {
+			m.pause = pause
+			if err := os.WriteFile(slept, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			code, stderr, _ := m.boot(shell)
+			got, err := os.ReadFile(slept)
+			if code != 1 || err != nil || string(got) != want {
+				t.Errorf("at most %s s: exit code %d, slept %q, want %q (%v)\n%s", pause, code, got, want, err, stderr)
+			}
+		}
+	})
 }

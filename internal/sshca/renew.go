@@ -20,6 +20,13 @@ import (
 // certificate for it which is neither revoked nor expired. That somebody holds
 // the key is for the caller to prove.
 //
+// A certificate that was revoked with its CA generation alone still counts,
+// whether that was retired in good order or its key was lost to somebody. What
+// vouches is our record that this instance has the key, not the CA's signature:
+// who has the CA's key can sign certificates, but can't write records, and has
+// no instance's host key. Else each instance that was off meanwhile, or after a
+// loss all of them, would have to be rebuilt.
+//
 // Forbidden: the key was never certified for this instance, its certificates
 // were revoked or have expired, or another instance has the key too. NotFound:
 // the instance is gone.

@@ -159,6 +159,59 @@ func TestVouch(t *testing.T) {
 	wantKind(t, vouch(key), problem.NotFound)
 }
 
+// After its CA generation was retired, or revoked since it was lost, an instance
+// that was off meanwhile renews with its old key, unless that was revoked, too.
+func TestVouchAfterRetirement(t *testing.T) {
+	for name, retire := range map[string]func(w *world, generation store.AuthorityKey) error{
+		"retired": func(w *world, generation store.AuthorityKey) error {
+			if _, _, err := w.Rotate(t.Context(), nova, Rotation{ProjectID: blue, Role: store.RoleHost}); err != nil {
+				return err
+			}
+			_, err := w.Retire(t.Context(), nova, blue, store.RoleHost, generation.Generation)
+			return err
+		},
+		"lost": func(w *world, generation store.AuthorityKey) error {
+			if _, err := w.Revoke(t.Context(), nova, store.RevocationOrder{ProjectID: blue, AuthorityKeyID: generation.ID}); err != nil {
+				return err
+			}
+			_, _, err := w.Rotate(t.Context(), nova, Rotation{ProjectID: blue, Role: store.RoleHost})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			key := newKey(t)
+			_, old := w.certified(t, key)
+			record, err := w.store.Authority(t.Context(), blue)
+			if err != nil {
+				t.Fatal(err)
+			}
+			generation, _ := activeKey(record, store.RoleHost)
+			if err := retire(w, generation); err != nil {
+				t.Fatal(err)
+			}
+			instance, err := w.Vouch(t.Context(), Actor{}, web1, publicKey(t, key))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fresh, err := w.RenewHosts(t.Context(), Actor{}, instance, []string{key})
+			if err != nil || fresh[0].AuthorityKeyID == generation.ID || !fresh[0].RevokedAt.IsZero() {
+				t.Fatalf("%+v %v", fresh, err)
+			}
+			// The old certificate stays revoked.
+			again, err := w.store.HostCerts(t.Context(), store.Filter{InstanceID: web1}, store.Page{})
+			if err != nil || again[0].Serial != old[0].Serial || again[0].RevokedAt.IsZero() {
+				t.Errorf("%+v %v", again, err)
+			}
+			if _, err := w.Revoke(t.Context(), nova, store.RevocationOrder{ProjectID: blue, Serial: fresh[0].Serial}); err != nil {
+				t.Fatal(err)
+			}
+			_, err = w.Vouch(t.Context(), Actor{}, web1, publicKey(t, key))
+			wantKind(t, err, problem.Forbidden)
+		})
+	}
+}
+
 // While one replica rotates again and again, the others issue: each certificate
 // is by a generation that signed when it was recorded, and nobody fails.
 func TestRotationRacesWithIssuance(t *testing.T) {

@@ -211,3 +211,95 @@ func TestHostKey(t *testing.T) {
 		equal(t, f.audited(t, "hostcert:renew", id(1)), 3)
 	})
 }
+
+// A host key whose certificates ended with their generation alone still speaks for its instance; what was said against it or one of them stands,
+// whenever that was.
+func TestHostKeyOfRetiredGeneration(t *testing.T) {
+	type certs struct{ long, short HostCert }
+	serial := func(c certs) RevocationOrder { return RevocationOrder{Serial: c.long.Serial} }
+	shorter := func(c certs) RevocationOrder { return RevocationOrder{Serial: c.short.Serial} }
+	keyID := func(c certs) RevocationOrder { return RevocationOrder{KeyID: c.long.KeyID} }
+	key := func(c certs) RevocationOrder { return RevocationOrder{Fingerprint: c.long.Fingerprint} }
+	other := func(certs) RevocationOrder { return RevocationOrder{Fingerprint: fingerprint(9)} }
+	onEach(t, func(t *testing.T, f *fixture) {
+		for n, test := range []struct {
+			name          string
+			before, after func(certs) RevocationOrder // beside the retirement
+			revoked       bool
+		}{
+			{"nothing else", nil, nil, false},
+			{"another key", other, other, false},
+			{"its serial before", serial, nil, true},
+			{"its serial after", nil, serial, true},
+			{"its other certificate's serial before", shorter, nil, true},
+			{"its other certificate's serial after", nil, shorter, true},
+			{"its key ID", nil, keyID, true},
+			{"its key before", key, nil, true},
+			{"its key after", nil, key, true},
+		} {
+			project := n + 1
+			generation := f.authority(t, project).Keys[0].ID
+			i := f.instance(t, project, 100*project)
+			c := certs{f.hostCert(t, project, 100*project, project), f.hostCert(t, project, 100*project, project)}
+			c.short.ExpiresAt = c.short.ExpiresAt.Add(-time.Hour)
+			f.insertHost(t, c.long)
+			f.insertHost(t, c.short)
+			revoke := func(order RevocationOrder) {
+				t.Helper()
+				order.ProjectID = id(project)
+				if must(f.store().Revoke(t.Context(), order, Audit{}))(t).Already && test.before == nil {
+					t.Errorf("%s: nothing was recorded", test.name)
+				}
+			}
+			if test.before != nil {
+				revoke(test.before(c))
+			}
+			if err := f.store().AddGeneration(t.Context(), next(project, 2), Audit{}); err != nil {
+				t.Fatal(err)
+			}
+			revoke(RevocationOrder{AuthorityKeyID: generation})
+			if test.after != nil {
+				revoke(test.after(c))
+			}
+			known := must(f.store().HostKey(t.Context(), i.ID, c.long.Fingerprint))(t)
+			if revoked := !known.RevokedAt.IsZero(); revoked != test.revoked {
+				t.Errorf("%s: revoked %v, want %v", test.name, revoked, test.revoked)
+			}
+		}
+	})
+}
+
+// Nobody else can have the key certified unnoticed while its instance has yet to renew.
+func TestHolderOfRetiredGeneration(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		generation := f.authority(t, 1).Keys[0].ID
+		i := f.instance(t, 1, 100)
+		c := f.hostCert(t, 1, 100, 1)
+		f.insertHost(t, c)
+		if err := f.store().AddGeneration(t.Context(), next(1, 2), Audit{}); err != nil {
+			t.Fatal(err)
+		}
+		must(f.store().Revoke(t.Context(), RevocationOrder{ProjectID: id(1), AuthorityKeyID: generation}, Audit{}))(t)
+		holders := must(f.store().HostKeyHolders(t.Context(), c.Fingerprint, 0))(t)
+		if len(holders) != 1 || holders[0].Serial != c.Serial {
+			t.Errorf("holders %+v", holders)
+		}
+		equal(t, must(f.store().HostKey(t.Context(), i.ID, c.Fingerprint))(t), HostKey{Instance: i, ExpiresAt: c.ExpiresAt})
+		f.instance(t, 1, 101)
+		twin := f.hostCert(t, 1, 101, 1)
+		twin.AuthorityKeyID = next(1, 2).ID
+		f.insertHost(t, twin)
+		for _, instance := range []int{100, 101} {
+			equal(t, must(f.store().HostKey(t.Context(), id(instance), c.Fingerprint))(t).Shared, true)
+		}
+		must(f.store().Revoke(t.Context(), RevocationOrder{ProjectID: id(1), Serial: c.Serial}, Audit{}))(t)
+		equal(t, must(f.store().HostKey(t.Context(), id(101), c.Fingerprint))(t).Shared, false)
+	})
+}
+
+func (f *fixture) insertHost(t *testing.T, c HostCert) {
+	t.Helper()
+	if err := f.store().InsertHostCerts(t.Context(), []HostCert{c}, Audit{}); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -392,12 +392,24 @@ func (l *revocationLog) revokeSerial(t *tx, serial uint64) error {
 			continue
 		}
 		if certs[0].revoked != 0 {
-			return nil
+			return l.nameSerial(t, in, certs)
 		}
 		l.addSerials(certs)
 		return l.mark(t, in, certs)
 	}
 	return fmt.Errorf("%w: serial %d", ErrNotFound, serial)
+}
+
+// nameSerial adds the entry of a host certificate that was revoked with its generation alone: now there is something against it, too.
+func (l *revocationLog) nameSerial(t *tx, in marking, certs []markedCert) error {
+	if in != hostSerials {
+		return nil
+	}
+	found, err := listTx(t, scanUint, "SELECT c.serial FROM host_cert c WHERE c.serial = ? AND "+withGeneration, int64(certs[0].serial))
+	if err == nil && len(found) > 0 {
+		l.addSerials(certs)
+	}
+	return err
 }
 
 // addName adds an entry for a name, if it isn't there.

@@ -29,6 +29,9 @@ const program = "/usr/local/sbin/muster-agent"
 // setUpTime is how soon an instance is as Muster says, on a slow machine too.
 const setUpTime = 100 * time.Second
 
+// slow is how long that may take before the logs are of interest.
+const slow = 5 * time.Second
+
 // programs is a folder with the agent's program, built as for a release.
 var programs = sync.OnceValues(func() (string, error) { return build() })
 

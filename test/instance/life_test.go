@@ -41,7 +41,11 @@ func TestLife(t *testing.T) {
 	booted, before, resumed := time.Since(begin), i.Tree(t), time.Now()
 	i.Must(t, "touch", "/run/resumed")
 	i.awaitSetUp(t)
-	t.Logf("power on → last stage of cloud-init: %v; from there to certificates, accounts and sshd: %v", booted, time.Since(resumed))
+	took := time.Since(resumed)
+	t.Logf("power on → last stage of cloud-init: %v; from there to certificates, accounts and sshd: %v", booted, took)
+	if took > slow {
+		t.Logf("why that took so long:\n%s\n%s", tail(i.Console(), 2000), i.agentLog())
+	}
 	awaitSSH(t, i.Machine)
 	i.healthy(t)
 

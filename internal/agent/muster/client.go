@@ -34,7 +34,11 @@ import (
 )
 
 const (
-	requestTimeout = 30 * time.Second
+	// requestTimeout is short enough to ask a second time soon if an answer got
+	// lost, which is all that happens to most that are late.
+	requestTimeout = 15 * time.Second
+	// listTimeout is for a list, which may be long, beside the time that it waits.
+	listTimeout = 30 * time.Second
 	// maxAnswer bounds what a call but the one for the list may answer: eight
 	// certificates for the longest keys, or a project with many accounts.
 	maxAnswer = 1 << 20
@@ -216,7 +220,7 @@ type List struct {
 // RevokedKeys asks for the project's list, if it is another one than the ETag
 // names. It waits for that long for a change, and returns nil if there was none.
 func (c *Client) RevokedKeys(ctx context.Context, etag string, wait time.Duration) (*List, error) {
-	ctx, cancel := context.WithTimeout(ctx, wait+requestTimeout)
+	ctx, cancel := context.WithTimeout(ctx, wait+listTimeout)
 	defer cancel()
 	address := c.cfg.Endpoint + agentapi.PathRevokedKeys + c.cfg.ProjectID
 	if wait > 0 {

@@ -10,8 +10,6 @@ package compute
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"log/slog"
 	"maps"
@@ -25,7 +23,6 @@ import (
 
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
 	"github.com/muster-cloud/muster/internal/devcloud/messaging"
-	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // configDriveReads is how often Nova asks each target for a boot with a config
@@ -192,7 +189,7 @@ func (s *Service) create(wanted Server) (string, error) {
 		return "", errors.New("a server needs a name, a project and a user")
 	}
 	now := s.cfg.Now().UTC()
-	made := &server{Server: wanted, id: newID(), created: now, updated: now, launched: now,
+	made := &server{Server: wanted, id: identity.NewDashedID(), created: now, updated: now, launched: now,
 		actions:   []action{{"create", now}},
 		bootRoles: s.cfg.Keystone.RoleNames(wanted.UserID, wanted.ProjectID)}
 	made.Metadata = maps.Clone(wanted.Metadata)
@@ -224,14 +221,14 @@ func (s *Service) Delete(id string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	gone, ok := s.servers[dashed(id)]
+	gone, ok := s.servers[identity.DashedID(id)]
 	if !ok {
 		return ErrNoServer
 	}
 	s.announce("update", *gone, deleting)
 	s.announce("delete.end", *gone, deleted)
-	delete(s.servers, dashed(id))
-	s.order = slices.DeleteFunc(s.order, func(other string) bool { return other == dashed(id) })
+	delete(s.servers, identity.DashedID(id))
+	s.order = slices.DeleteFunc(s.order, func(other string) bool { return other == identity.DashedID(id) })
 	return nil
 }
 
@@ -295,7 +292,7 @@ func (s *Service) SetMetadata(id string, metadata map[string]string) error {
 func (s *Service) change(id string, events []string, apply func(*server)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one, ok := s.servers[dashed(id)]
+	one, ok := s.servers[identity.DashedID(id)]
 	if !ok {
 		return ErrNoServer
 	}
@@ -311,26 +308,11 @@ func (s *Service) change(id string, events []string, apply func(*server)) error 
 func (s *Service) find(id string) (server, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found, ok := s.servers[dashed(id)]
+	found, ok := s.servers[identity.DashedID(id)]
 	if !ok {
 		return server{}, false
 	}
 	return *found, true
-}
-
-func dashed(id string) string {
-	canonical, err := uuid.Parse(id)
-	if err != nil {
-		return ""
-	}
-	return uuid.Dashed(canonical)
-}
-
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // RFC 9562, version 4
-	return uuid.Dashed(hex.EncodeToString(b[:]))
 }
 
 var (

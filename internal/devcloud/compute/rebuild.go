@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/muster-cloud/muster/internal/devcloud/identity"
 )
 
 // novaTime is how Nova writes times that come straight from its database.
@@ -41,7 +43,7 @@ func (s *Service) act(w http.ResponseWriter, r *http.Request, found server) {
 func (s *Service) listActions(w http.ResponseWriter, _ *http.Request, found server) {
 	list := []object{}
 	for _, a := range slices.Backward(found.actions) {
-		list = append(list, object{"action": a.name, "instance_uuid": found.id, "message": nil, "request_id": "req-" + newID(),
+		list = append(list, object{"action": a.name, "instance_uuid": found.id, "message": nil, "request_id": "req-" + identity.NewDashedID(),
 			"project_id": found.ProjectID, "user_id": found.UserID, "start_time": a.at.Format(novaTime)})
 	}
 	writeJSON(w, http.StatusOK, object{"instanceActions": list})

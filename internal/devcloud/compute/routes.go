@@ -140,7 +140,7 @@ func (s *Service) listServers(view func(*Service, server) object) func(http.Resp
 			refuse(w, http.StatusForbidden, "forbidden", "Policy doesn't allow os_compute_api:servers:index:get_all_tenants to be performed.")
 			return
 		}
-		only := dashed(query.Get("uuid"))
+		only := identity.DashedID(query.Get("uuid"))
 		servers, more, ok := s.page(query.Get("marker"), limit, func(one *server) bool {
 			return (everybody || one.ProjectID == caller.ProjectID) && (!query.Has("uuid") || one.id == only) && strings.Contains(one.Name, query.Get("name"))
 		})
@@ -175,7 +175,7 @@ func (s *Service) page(marker string, limit int, fits func(*server) bool) (serve
 			}
 			servers = append(servers, *one)
 		}
-		ok = ok || id == dashed(marker)
+		ok = ok || id == identity.DashedID(marker)
 	}
 	return servers, false, ok
 }

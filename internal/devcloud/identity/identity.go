@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/devcloud/messaging"
+	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 const defaultDomain = "default"
@@ -117,6 +118,25 @@ func newID() string {
 	var b [16]byte
 	rand.Read(b[:])
 	return hex.EncodeToString(b[:])
+}
+
+// NewDashedID makes an ID (RFC 9562, version 4) as Nova, Glance and Neutron
+// write theirs.
+func NewDashedID() string {
+	var b [16]byte
+	rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return uuid.Dashed(hex.EncodeToString(b[:]))
+}
+
+// DashedID returns an ID of either spelling as those services write it, or
+// nothing if it is none.
+func DashedID(id string) string {
+	canonical, err := uuid.Parse(id)
+	if err != nil {
+		return ""
+	}
+	return uuid.Dashed(canonical)
 }
 
 // table keeps things by ID, in the order in which they came.

@@ -9,8 +9,6 @@
 package image
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"maps"
 	"net/http"
@@ -19,7 +17,6 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
-	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // Keystone is what Glance needs of the cloud's Keystone.
@@ -93,7 +90,7 @@ func (s *Service) Add(wanted Image) (string, error) {
 		return "", errors.New("an image's visibility is public, community, shared or private")
 	}
 	wanted.Properties = maps.Clone(wanted.Properties)
-	made := record{Image: wanted, id: newID(), created: s.cfg.Now().UTC()}
+	made := record{Image: wanted, id: identity.NewDashedID(), created: s.cfg.Now().UTC()}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.images[made.id] = made
@@ -105,11 +102,11 @@ func (s *Service) Add(wanted Image) (string, error) {
 func (s *Service) Delete(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.images[dashed(id)]; !ok {
+	if _, ok := s.images[identity.DashedID(id)]; !ok {
 		return false
 	}
-	delete(s.images, dashed(id))
-	s.order = slices.DeleteFunc(s.order, func(other string) bool { return other == dashed(id) })
+	delete(s.images, identity.DashedID(id))
+	s.order = slices.DeleteFunc(s.order, func(other string) bool { return other == identity.DashedID(id) })
 	return true
 }
 
@@ -125,7 +122,7 @@ func (s *Service) visible(id string, caller identity.Caller) (record, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.shown++
-	found, ok := s.images[dashed(id)]
+	found, ok := s.images[identity.DashedID(id)]
 	return found, ok && found.visibleTo(caller)
 }
 
@@ -137,17 +134,3 @@ func (r record) ownedBy(caller identity.Caller) bool {
 	return r.Owner == caller.ProjectID || slices.Contains(caller.Roles, "admin")
 }
 
-func dashed(id string) string {
-	canonical, err := uuid.Parse(id)
-	if err != nil {
-		return ""
-	}
-	return uuid.Dashed(canonical)
-}
-
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // RFC 9562, version 4
-	return uuid.Dashed(hex.EncodeToString(b[:]))
-}

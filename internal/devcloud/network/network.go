@@ -11,7 +11,6 @@ package network
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/http"
@@ -22,7 +21,6 @@ import (
 
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
 	"github.com/muster-cloud/muster/internal/devcloud/messaging"
-	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 // The networks that are there from the start.
@@ -154,10 +152,10 @@ func (s *Service) LimitPages(size int) {
 
 // AddNetwork makes a network that every project may use, and returns its ID.
 func (s *Service) AddNetwork(wanted Network) string {
-	made := &network{Network: wanted, id: newID(), created: s.cfg.Now().UTC()}
+	made := &network{Network: wanted, id: identity.NewDashedID(), created: s.cfg.Now().UTC()}
 	for _, prefix := range wanted.Subnets {
 		// The first addresses are the network's and its router's.
-		made.subnets = append(made.subnets, &subnet{id: newID(), prefix: prefix, used: map[netip.Addr]bool{}, last: prefix.Masked().Addr().Next()})
+		made.subnets = append(made.subnets, &subnet{id: identity.NewDashedID(), prefix: prefix, used: map[netip.Addr]bool{}, last: prefix.Masked().Addr().Next()})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,12 +208,12 @@ func (s *Service) addPort(wanted Port) (*port, error) {
 	if wanted.NetworkID == "" {
 		wanted.NetworkID = s.networkID(Private)
 	}
-	on, ok := s.networks[dashed(wanted.NetworkID)]
+	on, ok := s.networks[identity.DashedID(wanted.NetworkID)]
 	if !ok {
 		return nil, notFound("Network", wanted.NetworkID)
 	}
 	now := s.cfg.Now().UTC()
-	made := &port{Port: wanted, id: newID(), mac: newMAC(), created: now, updated: now, revision: 1}
+	made := &port{Port: wanted, id: identity.NewDashedID(), mac: newMAC(), created: now, updated: now, revision: 1}
 	made.NetworkID = on.id
 	if err := made.addresses(on); err != nil {
 		made.release()
@@ -265,7 +263,7 @@ func (p *port) release() {
 func (s *Service) DeletePort(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	gone, ok := s.ports[dashed(id)]
+	gone, ok := s.ports[identity.DashedID(id)]
 	if !ok {
 		return notFound("Port", id)
 	}
@@ -290,7 +288,7 @@ func (s *Service) deletePort(gone *port) {
 func (s *Service) Plug(serverID, projectID string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	made, err := s.addPort(Port{ProjectID: projectID, DeviceID: dashed(serverID)})
+	made, err := s.addPort(Port{ProjectID: projectID, DeviceID: identity.DashedID(serverID)})
 	if err == nil {
 		s.use(made, made.DeviceID, computeOwner)
 	}
@@ -332,7 +330,7 @@ func (s *Service) Unplug(serverID string) {
 
 // portsOf are the ports that Nova made for a server, oldest first.
 func (s *Service) portsOf(serverID string) (all []*port) {
-	for one := range s.devices[dashed(serverID)] {
+	for one := range s.devices[identity.DashedID(serverID)] {
 		if one.DeviceOwner == computeOwner {
 			all = append(all, one)
 		}
@@ -376,7 +374,7 @@ func (s *Service) CreateFloatingIP(projectID, portID string) (FloatingIP, error)
 }
 
 func (s *Service) addFloatingIP(projectID, networkID, portID string) (*floatingIP, error) {
-	from, ok := s.networks[dashed(networkID)]
+	from, ok := s.networks[identity.DashedID(networkID)]
 	if !ok {
 		return nil, notFound("Network", networkID)
 	}
@@ -384,7 +382,7 @@ func (s *Service) addFloatingIP(projectID, networkID, portID string) (*floatingI
 		return nil, badRequest("Bad floatingip request: Network " + from.id + " is not a valid external network.")
 	}
 	now := s.cfg.Now().UTC()
-	made := &floatingIP{FloatingIP: FloatingIP{ID: newID()}, project: projectID, network: from, created: now, updated: now}
+	made := &floatingIP{FloatingIP: FloatingIP{ID: identity.NewDashedID()}, project: projectID, network: from, created: now, updated: now}
 	to, fixed, err := s.target(made, portID)
 	if err != nil {
 		return nil, err
@@ -403,7 +401,7 @@ func (s *Service) target(one *floatingIP, portID string) (to *port, fixed netip.
 	if portID == "" {
 		return nil, netip.Addr{}, nil
 	}
-	to, ok := s.ports[dashed(portID)]
+	to, ok := s.ports[identity.DashedID(portID)]
 	if !ok {
 		return nil, netip.Addr{}, notFound("Port", portID)
 	}
@@ -431,7 +429,7 @@ func (s *Service) target(one *floatingIP, portID string) (to *port, fixed netip.
 func (s *Service) Associate(floatingIPID, portID string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	one, ok := s.floating[dashed(floatingIPID)]
+	one, ok := s.floating[identity.DashedID(floatingIPID)]
 	if !ok {
 		return notFound("FloatingIP", floatingIPID)
 	}
@@ -457,7 +455,7 @@ func (f *floatingIP) lead(to *port, fixed netip.Addr, at time.Time) {
 func (s *Service) DeleteFloatingIP(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	gone, ok := s.floating[dashed(id)]
+	gone, ok := s.floating[identity.DashedID(id)]
 	if !ok {
 		return notFound("FloatingIP", id)
 	}
@@ -474,21 +472,6 @@ func (s *Service) deleteFloatingIP(gone *floatingIP) {
 // announce sends a notification; mu is held, so that they come in order.
 func (s *Service) announce(event string, payload object) {
 	s.cfg.Notifier.Notify("neutron", "network.devcloud", event, payload)
-}
-
-func dashed(id string) string {
-	canonical, err := uuid.Parse(id)
-	if err != nil {
-		return ""
-	}
-	return uuid.Dashed(canonical)
-}
-
-func newID() string {
-	var b [16]byte
-	rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80 // RFC 9562, version 4
-	return uuid.Dashed(hex.EncodeToString(b[:]))
 }
 
 func newMAC() string {

@@ -138,7 +138,7 @@ func (s *Service) known(handler func(*call) (int, any, error)) http.HandlerFunc 
 // with finds what the path names, if the caller may see it.
 func with[T record](kind string, all map[string]T, do func(*call, T) (int, any, error)) func(*call) (int, any, error) {
 	return func(c *call) (int, any, error) {
-		one, ok := all[dashed(c.PathValue("id"))]
+		one, ok := all[identity.DashedID(c.PathValue("id"))]
 		if !ok || !c.sees(one) {
 			return 0, nil, notFound(kind, c.PathValue("id"))
 		}
@@ -364,7 +364,7 @@ func (s *Service) updateFloatingIP(c *call, one *floatingIP) (int, any, error) {
 
 // mayLead: a floating IP leads to ports only that the caller sees.
 func (s *Service) mayLead(c *call, portID string) error {
-	if one, ok := s.ports[dashed(portID)]; portID != "" && (!ok || !c.sees(one)) {
+	if one, ok := s.ports[identity.DashedID(portID)]; portID != "" && (!ok || !c.sees(one)) {
 		return notFound("Port", portID)
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/demo/openssh"
+	"github.com/muster-cloud/muster/internal/demo/standin"
 )
 
 // requireOpenSSH skips where OpenSSH is missing, unless it must be there.
@@ -145,7 +146,7 @@ func TestEachSceneCanFail(t *testing.T) {
 			}
 		}, "/v1/usercerts answered 40"},
 		{"the instance trusts another authority", 6, func(t *testing.T, s *story) {
-			copyFile(t, s.alice.ssh.Key+".pub", s.instance.path("ca_user.pub"))
+			copyFile(t, s.alice.ssh.Key+".pub", s.instance.path(standin.UserCAsFile))
 		}, "refused the login"},
 		{"the host has no certificate", 6, func(t *testing.T, s *story) {
 			write(t, s.alice.ssh.KnownHosts, "@cert-authority * "+s.instance.key)
@@ -162,7 +163,7 @@ func TestEachSceneCanFail(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			write(t, s.instance.path("ca_user.pub"), s.instance.metadata.UserCA+"\n"+authority.UserKey+"\n")
+			write(t, s.instance.path(standin.UserCAsFile), s.instance.metadata.UserCA+"\n"+authority.UserKey+"\n")
 		}, "sshd does not refuse the stranger: it succeeded"},
 		{"the stranger is a member", 7, func(t *testing.T, s *story) {
 			s.mallory.token, s.mallory.id = s.alice.token, s.alice.id
@@ -215,11 +216,11 @@ func TestEachSceneCanFail(t *testing.T) {
 			if err := i.server.Close(); err != nil {
 				t.Fatal(err)
 			}
-			copyFile(t, i.path("revoked_keys"), i.path("another"))
+			copyFile(t, i.path(standin.RevokedFile), i.path("another"))
 			var err error
 			i.server, err = openssh.StartServer(t.Context(), openssh.ServerConfig{
-				Programs: s.programs, Dir: i.dir, HostKey: i.path("host"), HostCertificate: i.path("host-cert.pub"),
-				TrustedUserCAKeys: i.path("ca_user.pub"), RevokedKeys: i.path("another"),
+				Programs: s.programs, Dir: i.dir, HostKeys: []string{i.path("host")},
+				TrustedUserCAKeys: i.path(standin.UserCAsFile), RevokedKeys: i.path("another"),
 				Principals: map[string][]string{s.account: {"member"}},
 			})
 			if err != nil {
@@ -228,7 +229,7 @@ func TestEachSceneCanFail(t *testing.T) {
 		}, "sshd does not refuse the revoked certificate: it succeeded"},
 		{"another certificate is revoked", 12, func(_ *testing.T, s *story) { s.alice.serial = s.mallory.serial }, "answered 400"},
 		{"the new list lacks the certificate", 12, func(t *testing.T, s *story) {
-			stale, err := os.ReadFile(s.instance.path("revoked_keys"))
+			stale, err := os.ReadFile(s.instance.path(standin.RevokedFile))
 			if err != nil {
 				t.Fatal(err)
 			}

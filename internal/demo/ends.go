@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/demo/openssh"
+	"github.com/muster-cloud/muster/internal/demo/standin"
 	"github.com/muster-cloud/muster/internal/uuid"
 )
 
@@ -21,14 +22,14 @@ func (s *story) revokeUser(ctx context.Context) (string, error) {
 	if _, err := i.server.Login(ctx, s.alice.ssh); err != nil {
 		return "", fmt.Errorf("before the revocation: %w", err)
 	}
-	i.forgetChange()
+	i.machine.ForgetLists()
 	begin := time.Now()
 	_, err := s.call(ctx, request{method: "POST", url: s.env.MusterURL + "/v1/revokeduserkeys/" + i.projectID, token: s.admin, want: http.StatusOK,
 		body: map[string]any{"serial": s.alice.serial, "reason": "her laptop was lost"}}, nil)
 	if err != nil {
 		return "", err
 	}
-	if err := i.awaitChange(ctx, s.listDeadline); err != nil {
+	if err := i.machine.AwaitList(ctx, s.listDeadline); err != nil {
 		return "", err
 	}
 	took := time.Since(begin)
@@ -67,13 +68,13 @@ func (s *story) removeRole(ctx context.Context) (string, error) {
 	if _, err := i.server.Login(ctx, s.alice.ssh); err != nil {
 		return "", fmt.Errorf("before the removal: %w", err)
 	}
-	i.forgetChange()
+	i.machine.ForgetLists()
 	if err := s.assign(ctx, http.MethodDelete, s.alice, "member"); err != nil {
 		return "", err
 	}
 	answered := time.Now()
 	// Keystone announces it, and that is all that Muster gets to know.
-	if err := i.awaitChange(ctx, s.listDeadline); err != nil {
+	if err := i.machine.AwaitList(ctx, s.listDeadline); err != nil {
 		return "", err
 	}
 	listed := time.Since(answered)
@@ -94,7 +95,7 @@ func (s *story) removeRole(ctx context.Context) (string, error) {
 
 // expectRevoked lets ssh-keygen judge the instance's list.
 func (s *story) expectRevoked(ctx context.Context, certificate string) error {
-	revoked, err := s.programs.Revoked(ctx, s.instance.path("revoked_keys"), certificate)
+	revoked, err := s.programs.Revoked(ctx, s.instance.path(standin.RevokedFile), certificate)
 	if err == nil && !revoked {
 		err = fmt.Errorf("the instance's list does not revoke %s", filepath.Base(certificate))
 	}
@@ -103,21 +104,21 @@ func (s *story) expectRevoked(ctx context.Context, certificate string) error {
 
 func (s *story) deleteInstance(ctx context.Context) (string, error) {
 	i := s.instance
-	i.forgetChange()
+	i.machine.ForgetLists()
 	id := uuid.Dashed(i.id)
 	_, err := s.call(ctx, request{method: "DELETE", url: s.env.NovaURL + "/servers/" + id, token: s.admin, want: http.StatusNoContent}, nil)
 	if err != nil {
 		return "", err
 	}
 	// Nova announces it, and that is all that Muster gets to know.
-	if err := i.awaitChange(ctx, s.listDeadline); err != nil {
+	if err := i.machine.AwaitList(ctx, s.listDeadline); err != nil {
 		return "", err
 	}
-	if err := s.expectRevoked(ctx, i.path("host-cert.pub")); err != nil {
+	if err := s.expectRevoked(ctx, i.path("host"+openssh.CertificateSuffix)); err != nil {
 		return "", err
 	}
 	careful := s.alice.ssh
-	careful.RevokedHosts = i.path("revoked_keys")
+	careful.RevokedHosts = i.path(standin.RevokedFile)
 	if _, err := i.server.Login(ctx, careful); !errors.Is(err, openssh.ErrHostRefused) {
 		return "", fmt.Errorf("with the list, ssh does not refuse the host: %w", unexpected(err))
 	}

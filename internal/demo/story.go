@@ -199,7 +199,7 @@ func (s *story) boot(ctx context.Context) (string, error) {
 	}
 	i := &instance{
 		id: id, projectID: s.alice.projectID, dir: filepath.Join(s.env.Dir, "instance"),
-		lists: make(chan struct{}, 1), setUp: make(chan struct{}, 1), joined: make(chan struct{}),
+		joined: make(chan struct{}),
 	}
 	s.instance = i
 	if err := s.expectAudit(ctx, "hosttoken.create", "ok", 1); err != nil {
@@ -244,10 +244,10 @@ func (s *story) certifyHost(ctx context.Context) (string, error) {
 	if err := s.startAgent(ctx); err != nil {
 		return "", err
 	}
-	if err := i.awaitSetUp(ctx, s.listDeadline); err != nil {
+	if err := i.machine.AwaitSetUp(ctx, s.listDeadline); err != nil {
 		return "", err
 	}
-	cert, err := os.ReadFile(i.path("host-cert.pub"))
+	cert, err := os.ReadFile(i.path("host" + openssh.CertificateSuffix))
 	if err != nil {
 		return "", err
 	}
@@ -259,7 +259,7 @@ func (s *story) certifyHost(ctx context.Context) (string, error) {
 	if again.Cert != strings.TrimSpace(string(cert)) {
 		return "", errors.New("asking again with the same key gave another certificate")
 	}
-	if err := s.startServer(ctx); err != nil {
+	if i.server, err = i.machine.StartServer(context.WithoutCancel(ctx)); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("muster-agent got certificate %d for %s; its sshd listens on port %d", again.Serial, again.Hostname, i.server.Port()), nil

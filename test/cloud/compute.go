@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"time"
 )
 
@@ -79,10 +81,33 @@ func (s *Session) AwaitNoServer(ctx context.Context, id string, limit time.Durat
 	})
 }
 
+// introduce adds to a request for metadata what Neutron's metadata proxy adds:
+// which instance asks, and a signature of its ID by the secret that Neutron
+// shares with Nova (metadata_proxy_shared_secret).
+func introduce(header http.Header, secret, instance, project string) {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(instance))
+	for name, value := range map[string]string{"X-Instance-ID": instance, "X-Tenant-ID": project, "X-Forwarded-For": "192.0.2.10",
+		"X-Instance-ID-Signature": hex.EncodeToString(mac.Sum(nil))} {
+		header.Set(name, value)
+	}
+}
+
+// MetadataProxy serves Nova's metadata service to one instance, which finds it
+// at 169.254.169.254 where Neutron has networks that forward something.
+func MetadataProxy(metadataURL, secret, instance, project string) (http.Handler, error) {
+	service, err := url.Parse(metadataURL)
+	if err != nil {
+		return nil, err
+	}
+	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(service)
+		introduce(r.Out.Header, secret, instance, project)
+	}}, nil
+}
+
 // Vendordata is what an instance reads as vendor_data2.json: the answers of the
-// targets, by their names. It comes as through Neutron's metadata proxy, which
-// names the instance and signs its ID with the secret that it shares with Nova
-// (metadata_proxy_shared_secret).
+// targets, by their names. It comes as through Neutron's metadata proxy.
 func Vendordata(ctx context.Context, metadataURL, secret, instance, project string) (map[string]json.RawMessage, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -90,12 +115,7 @@ func Vendordata(ctx context.Context, metadataURL, secret, instance, project stri
 	if err != nil {
 		return nil, err
 	}
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write([]byte(instance))
-	for name, value := range map[string]string{"X-Instance-ID": instance, "X-Tenant-ID": project, "X-Forwarded-For": "192.0.2.10",
-		"X-Instance-ID-Signature": hex.EncodeToString(mac.Sum(nil))} {
-		request.Header.Set(name, value)
-	}
+	introduce(request.Header, secret, instance, project)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return nil, err

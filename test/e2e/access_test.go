@@ -266,7 +266,7 @@ func (s *site) lose(t *testing.T, way way, on grounds, g *guest) time.Duration {
 	p := s.login(t, on.user, on.project)
 	p.certify(t, g.programs)
 	must(t, g.login(t.Context(), p))
-	g.forgetNews()
+	g.machine.ForgetLists()
 	must(t, take(t.Context()))
 	answered := time.Now()
 	if way.silent {

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/muster-cloud/muster/internal/demo/openssh"
 )
 
 // An instance that boots finds its identity in Nova's metadata service, by
-// Muster's call and by both that it replaces, joins FreeIPA, and lets members
-// of its project in.
+// Muster's call and by both that it replaces. Its agent gets a certificate for
+// each host key and joins FreeIPA, and members of its project get in.
 func TestInstanceBoots(t *testing.T) {
 	inEachWorld(t, func(t *testing.T, w *world) {
 		s := newSite(t, w)
@@ -39,12 +41,12 @@ func TestInstanceBoots(t *testing.T) {
 			t.Errorf("novajoin's call: %+v, Muster's: %+v", join, both)
 		}
 		s.wantHost(t, name)
-		g.metadata = both
-		g.join(t)
-
 		g.setUp(t)
+		g.awaitJoined(t)
 		p.certify(t, g.programs)
-		must(t, g.login(t.Context(), p))
+		for _, kind := range []string{ssh.CertAlgoED25519v01, ssh.CertAlgoECDSA256v01, ssh.CertAlgoRSASHA512v01} {
+			must(t, g.loginBy(t.Context(), p, kind))
+		}
 		// A member of another project has a good certificate, and no business here.
 		stranger := s.member(t, s.newProject(t, unique("other")))
 		stranger.certify(t, g.programs)
@@ -56,11 +58,18 @@ func TestInstanceBoots(t *testing.T) {
 
 func isRefused(told map[string]identity) bool { return told["muster"].Refusal != "" }
 
-// join does in FreeIPA what ipa-client-install does on the instance, and returns
-// when Muster has seen it: the metadata have no password any more.
+// join does in FreeIPA what ipa-client-install does on an instance without the
+// agent.
 func (g *guest) join(t testing.TB) {
 	t.Helper()
 	must(t, g.site.ipa.Join(g.metadata.FQDN, g.metadata.OTP))
+	g.awaitJoined(t)
+}
+
+// awaitJoined returns when Muster has seen that the instance has joined FreeIPA:
+// the metadata have no password any more.
+func (g *guest) awaitJoined(t testing.TB) {
+	t.Helper()
 	eventually(t, func(ctx context.Context) error {
 		later, err := g.fetch(ctx)
 		if err == nil && (later["muster"].OTP != "" || later["join"].OTP != "" || later["join"].FQDN != g.metadata.FQDN) {

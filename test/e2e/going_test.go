@@ -132,11 +132,11 @@ func TestInstanceIsRebuilt(t *testing.T) {
 		used := g.metadata.OTP
 		g.join(t)
 		s.rebuild(t, g)
-		g.setUp(t)
 		if host, _ := s.ipa.Host(g.metadata.FQDN); host.HasKeytab || g.metadata.OTP == used {
 			t.Error("the old keytab, or the old password, is still good")
 		}
-		must(t, s.ipa.Join(g.metadata.FQDN, g.metadata.OTP))
+		g.setUp(t)
+		g.awaitJoined(t)
 	})
 }
 

@@ -9,33 +9,42 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-cloud/muster/internal/agent"
+	"github.com/muster-cloud/muster/internal/agent/metadata"
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/demo/openssh"
+	"github.com/muster-cloud/muster/internal/demo/standin"
 	"github.com/muster-cloud/muster/test/cloud"
 	"github.com/muster-cloud/muster/test/deployment"
 )
 
-// guest plays what runs in an instance: it reads its metadata as through
-// Neutron's proxy, gets its host certificate, and runs a real sshd. Nova's fake
-// driver starts no machine.
+// guest is an instance, of which Nova's fake driver starts no machine. What runs
+// in it runs here: the real agent, which finds the metadata through what
+// Neutron's proxy does, and a real sshd.
 type guest struct {
 	site     *site
 	id       string // with dashes, as Nova writes it
+	name     string // by which ssh knows it
 	project  string
 	owner    *cloud.Session
 	folder   string
 	metadata identity
 	cert     deployment.HostCert
+	machine  *standin.Machine
 	sshd     *openssh.Server
 	programs openssh.Programs
-	account  string        // who may log in: an unprivileged sshd serves only its own account
-	changed  chan struct{} // gets a value after the revocation list has changed
+	account  string // who may log in: an unprivileged sshd serves only its own account
 }
 
 // identity is what Muster tells an instance by one of its three calls.
@@ -60,7 +69,7 @@ func (s *site) bootOf(t testing.TB, owner *cloud.Session, image, name string, me
 	id, err := owner.Boot(t.Context(), cloud.Server{Name: name, Image: image, Flavor: s.flavor, Network: s.network, Metadata: metadata})
 	must(t, err)
 	must(t, owner.AwaitActive(t.Context(), id, patience))
-	return &guest{site: s, id: id, project: owner.ProjectID, owner: owner, folder: t.TempDir(), changed: make(chan struct{}, 1)}
+	return &guest{site: s, id: id, name: name, project: owner.ProjectID, owner: owner, folder: t.TempDir()}
 }
 
 // read reads what Muster tells the instance, by all three calls, until all that
@@ -111,44 +120,19 @@ func (g *guest) path(name string) string { return filepath.Join(g.folder, name) 
 // canonical is the instance's ID as Muster's API writes it.
 func (g *guest) canonical() string { return strings.ReplaceAll(g.id, "-", "") }
 
-// setUp does what a boot script does, and starts sshd, in which members of the
-// project may log in.
+// setUp lets the agent set the instance up, and starts the sshd, in which members
+// of the project may log in. The agent goes on until the test ends.
 func (g *guest) setUp(t testing.TB) {
 	t.Helper()
-	var err error
-	if g.programs, err = openssh.Find(); err != nil {
-		t.Fatal(err)
-	}
-	who, err := user.Current()
-	must(t, err)
-	g.account = who.Username
-	g.metadata = g.read(t)["muster"]
-	public, err := g.programs.NewKey(t.Context(), g.path("host"), "")
-	must(t, err)
-	nobody := deployment.As(g.metadata.Endpoint, deployment.Person{})
-	nobody.Want(t, http.StatusOK, "POST", "/noauth/hostcerts",
-		deployment.Object{"token_id": g.metadata.Token, "host_id": g.id, "pub_key": public}, &g.cert)
-	write(t, g.path("host-cert.pub"), strings.TrimSpace(g.cert.Cert)+"\n")
-	write(t, g.path("user_ca.pub"), strings.TrimSpace(g.metadata.UserCA)+"\n")
-	g.followList(t, nobody)
-	g.sshd, err = openssh.StartServer(t.Context(), openssh.ServerConfig{Programs: g.programs, Dir: g.folder,
-		HostKey: g.path("host"), HostCertificate: g.path("host-cert.pub"),
-		TrustedUserCAKeys: g.path("user_ca.pub"), RevokedKeys: g.path("revoked_keys"),
-		Principals: map[string][]string{g.account: {"member"}}})
-	must(t, err)
-	t.Cleanup(func() { must(t, g.sshd.Close()) })
-	var authority struct {
-		HostCA string `json:"host_pub_key"`
-	}
-	g.site.operator.Want(t, http.StatusOK, "GET", "/v1/authorities/"+g.project, nil, &authority)
-	write(t, g.path("known_hosts"), "@cert-authority * "+authority.HostCA+"\n")
-}
-
-// followList keeps the project's revocation list in a file, by long polls, until
-// the test ends.
-func (g *guest) followList(t testing.TB, nobody *deployment.Client) {
-	t.Helper()
-	etag, err := g.updateList(t.Context(), nobody, 0, "")
+	g.prepare(t)
+	g.machine = standin.New(standin.Config{
+		Programs: g.programs, Dir: g.folder, HostKeys: g.newHostKeys(t), Account: g.account,
+		Join: func(_ context.Context, to agentapi.IPA, password string) error {
+			return g.site.ipa.Join(to.FQDN, password)
+		},
+		Finder: metadata.New(metadata.Config{Root: g.folder, Addresses: []string{g.metadataProxy(t)}}),
+	})
+	a, err := g.machine.NewAgent()
 	must(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -158,48 +142,70 @@ func (g *guest) followList(t testing.TB, nobody *deployment.Client) {
 	})
 	go func() {
 		defer close(ended)
-		for ctx.Err() == nil {
-			next, err := g.updateList(ctx, nobody, 20*time.Second, etag)
-			if err == nil {
-				etag = next
-				continue
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(100 * time.Millisecond): // Muster may be down in a scenario
-			}
-		}
+		_ = a.Run(ctx) // it ends with its context only
 	}()
+	must(t, g.machine.AwaitSetUp(t.Context(), patience))
+	g.sshd, err = g.machine.StartServer(t.Context())
+	must(t, err)
+	t.Cleanup(func() { must(t, g.sshd.Close()) })
 }
 
-// updateList asks for a list that is not the one at hand, and replaces the file
-// in one step. It returns the list's ETag.
-func (g *guest) updateList(ctx context.Context, nobody *deployment.Client, wait time.Duration, etag string) (string, error) {
-	path := fmt.Sprintf("/noauth/revokeduserkeys/%s?wait=%d", g.project, int(wait.Seconds()))
-	answer, err := nobody.Call(ctx, http.MethodGet, path, nil, "Accept", "application/octet-stream", "If-None-Match", etag)
-	if err != nil || answer.Status == http.StatusNotModified {
-		return etag, err
+// prepare finds OpenSSH, and tells ssh the authority of the project's hosts.
+func (g *guest) prepare(t testing.TB) {
+	t.Helper()
+	var err error
+	g.programs, err = openssh.Find()
+	must(t, err)
+	who, err := user.Current()
+	must(t, err)
+	g.account = who.Username
+	g.metadata = g.read(t)["muster"]
+	var authority struct {
+		HostCA string `json:"host_pub_key"`
 	}
-	if answer.Status != http.StatusOK {
-		return etag, fmt.Errorf("the revocation list: status %d", answer.Status)
+	g.site.operator.Want(t, http.StatusOK, "GET", "/v1/authorities/"+g.project, nil, &authority)
+	write(t, g.path("known_hosts"), "@cert-authority * "+authority.HostCA+"\n")
+}
+
+// newHostKeys makes host keys of all kinds, as distributions do.
+func (g *guest) newHostKeys(t testing.TB) []agent.HostKey {
+	t.Helper()
+	folder := g.path("etc/ssh")
+	must(t, os.MkdirAll(folder, 0o755))
+	out, err := exec.CommandContext(t.Context(), g.programs.Keygen, "-A", "-f", g.folder).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ssh-keygen: %v: %s", err, out)
 	}
-	if err := os.WriteFile(g.path("revoked_keys.new"), answer.Body, 0o600); err != nil {
-		return etag, err
+	var keys []agent.HostKey
+	for _, kind := range []string{"ed25519", "ecdsa", "rsa"} {
+		path := filepath.Join(folder, "ssh_host_"+kind+"_key")
+		line, err := os.ReadFile(path + ".pub")
+		must(t, err)
+		public, _, _, _, err := ssh.ParseAuthorizedKey(line)
+		must(t, err)
+		keys = append(keys, agent.HostKey{Path: path, Public: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public)))})
 	}
-	if err := os.Rename(g.path("revoked_keys.new"), g.path("revoked_keys")); err != nil {
-		return etag, err
-	}
-	select {
-	case g.changed <- struct{}{}:
-	default: // the news before this is still unread
-	}
-	return answer.Header.Get("Etag"), nil
+	return keys
+}
+
+// metadataProxy serves the instance's metadata until the test ends, and returns
+// where.
+func (g *guest) metadataProxy(t testing.TB) string {
+	t.Helper()
+	proxy, err := cloud.MetadataProxy(g.site.metadataURL, g.site.metadataSecret, g.id, g.project)
+	must(t, err)
+	server := httptest.NewServer(proxy)
+	t.Cleanup(server.Close)
+	return server.URL
 }
 
 // login logs a person in. openssh.ErrRefused: sshd does not want to.
-func (g *guest) login(ctx context.Context, p *person) error {
-	said, err := g.sshd.Login(ctx, openssh.Client{Account: g.account, Key: p.key, Certificate: p.key + "-cert.pub",
-		KnownHosts: g.path("known_hosts"), Command: "echo hello"})
+func (g *guest) login(ctx context.Context, p *person) error { return g.loginBy(ctx, p, "") }
+
+// loginBy is login where the host has to prove itself by a certificate of a kind.
+func (g *guest) loginBy(ctx context.Context, p *person, algorithm string) error {
+	said, err := g.sshd.Login(ctx, openssh.Client{Account: g.account, Key: p.key, Certificate: p.key + openssh.CertificateSuffix,
+		KnownHosts: g.path("known_hosts"), HostName: g.name, HostKeyAlgorithm: algorithm, Command: "echo hello"})
 	if err == nil && said != "hello\n" {
 		err = fmt.Errorf("the login says %q", said)
 	}
@@ -207,32 +213,29 @@ func (g *guest) login(ctx context.Context, p *person) error {
 }
 
 // awaitRefusal returns how long after a moment sshd refused a person for the
-// first time. It tries whenever the list has changed.
+// first time. It tries whenever the agent has brought a list.
 func (g *guest) awaitRefusal(t testing.TB, p *person, since time.Time) time.Duration {
 	t.Helper()
-	deadline := time.After(patience)
+	deadline := time.Now().Add(patience)
 	for {
 		err := g.login(t.Context(), p)
 		if errors.Is(err, openssh.ErrRefused) {
 			took := time.Since(since)
-			if revoked, err := g.programs.Revoked(t.Context(), g.path("revoked_keys"), p.key+"-cert.pub"); err != nil || !revoked {
-				t.Errorf("sshd refuses, and the list does not say why: revoked=%v, %v", revoked, err)
-			}
+			g.wantRevoked(t, p)
 			return took
 		}
 		must(t, err)
-		select {
-		case <-g.changed:
-		case <-deadline:
-			t.Fatalf("%v after the role is gone sshd still lets the person in", patience)
+		if err := g.machine.AwaitList(t.Context(), time.Until(deadline)); err != nil {
+			t.Fatalf("after the role is gone sshd still lets the person in: %v", err)
 		}
 	}
 }
 
-// forgetNews forgets changes of the list that were before.
-func (g *guest) forgetNews() {
-	select {
-	case <-g.changed:
-	default:
+// wantRevoked expects that the list is why sshd refuses a person.
+func (g *guest) wantRevoked(t testing.TB, p *person) {
+	t.Helper()
+	revoked, err := g.programs.Revoked(t.Context(), g.path(standin.RevokedFile), p.key+openssh.CertificateSuffix)
+	if err != nil || !revoked {
+		t.Errorf("sshd refuses, and the list does not say why: revoked=%v, %v", revoked, err)
 	}
 }

@@ -78,10 +78,10 @@ func (s *site) boot(t *testing.T, hostKeyType string, projects []string) {
 	for _, name := range projects {
 		trusted += s.authority(t, s.Project(t, name)).User + "\n"
 	}
-	certificate := s.write(t, "host-cert.pub", cert.Cert+"\n")
+	s.write(t, "host"+openssh.CertificateSuffix, cert.Cert+"\n")
 	s.fetchList(t)
 	server, err := openssh.StartServer(t.Context(), openssh.ServerConfig{
-		Programs: s.programs, Dir: s.folder, HostKey: key, HostCertificate: certificate,
+		Programs: s.programs, Dir: s.folder, HostKeys: []string{key},
 		TrustedUserCAKeys: s.write(t, "user-ca.pub", trusted), RevokedKeys: filepath.Join(s.folder, "krl"),
 		Principals: map[string][]string{s.account: {"member", "archivist", "near", "far"}},
 	})

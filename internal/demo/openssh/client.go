@@ -31,6 +31,9 @@ type Client struct {
 	// HostName is the name by which the host is looked up in KnownHosts and
 	// in its certificate; empty means its address.
 	HostName string
+	// HostKeyAlgorithm is the only one that the host may prove itself by; empty
+	// means the best that both have.
+	HostKeyAlgorithm string
 	// Command is what to run there.
 	Command string
 }
@@ -94,6 +97,9 @@ func (s *Server) Arguments(client Client) []string {
 	}
 	if client.HostName != "" {
 		options = append(options, "HostKeyAlias="+client.HostName)
+	}
+	if client.HostKeyAlgorithm != "" {
+		options = append(options, "HostKeyAlgorithms="+client.HostKeyAlgorithm)
 	}
 	arguments := []string{"-F", "none", "-T", "-p", strconv.Itoa(s.port), "-l", client.Account}
 	for _, option := range options {

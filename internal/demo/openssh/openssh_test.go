@@ -81,7 +81,7 @@ func newHouse(t *testing.T) *house {
 	h.write("known_hosts", "@cert-authority * "+hostCA+"\n")
 	h.server, err = StartServer(t.Context(), ServerConfig{
 		Programs: programs, Dir: h.dir,
-		HostKey: h.path("host"), HostCertificate: h.path("host-cert.pub"),
+		HostKeys:          []string{h.path("host")},
 		TrustedUserCAKeys: h.path("trusted"), RevokedKeys: h.path("revoked"),
 		Principals: map[string][]string{h.account: {"member"}},
 	})
@@ -156,7 +156,7 @@ func TestLoginReportsTheCommandsFailure(t *testing.T) {
 
 func TestStartServerExplainsFailure(t *testing.T) {
 	h := newHouse(t)
-	_, err := StartServer(t.Context(), ServerConfig{Programs: h.programs, Dir: t.TempDir(), HostKey: h.path("absent")})
+	_, err := StartServer(t.Context(), ServerConfig{Programs: h.programs, Dir: t.TempDir(), HostKeys: []string{h.path("absent")}})
 	if err == nil || !strings.Contains(err.Error(), "sshd") {
 		t.Fatal(err)
 	}

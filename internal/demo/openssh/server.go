@@ -33,14 +33,19 @@ const (
 	lookEvery = 5 * time.Millisecond
 )
 
+// CertificateSuffix follows a private key's path in that of its certificate,
+// as ssh-keygen and ssh have it.
+const CertificateSuffix = "-cert.pub"
+
 // ServerConfig describes an sshd. All files are read by sshd itself, the last
 // three at every login, so that they can be exchanged while it runs.
 type ServerConfig struct {
 	Programs Programs
 	// Dir takes the configuration, the log and the principals; it must exist.
 	Dir string
-	// HostKey is the private host key, HostCertificate its certificate.
-	HostKey, HostCertificate string
+	// HostKeys are the private host keys. Their certificates are beside them
+	// (CertificateSuffix).
+	HostKeys []string
 	// TrustedUserCAKeys holds the user authorities, one public key per line.
 	TrustedUserCAKeys string
 	// RevokedKeys is the KRL. Without the file sshd refuses everybody.
@@ -199,8 +204,6 @@ func writeConfig(ctx context.Context, cfg ServerConfig, port int) (string, error
 	options := []string{
 		"ListenAddress 127.0.0.1",
 		fmt.Sprintf("Port %d", port),
-		"HostKey " + quote(cfg.HostKey),
-		"HostCertificate " + quote(cfg.HostCertificate),
 		"TrustedUserCAKeys " + quote(cfg.TrustedUserCAKeys),
 		"RevokedKeys " + quote(cfg.RevokedKeys),
 		"AuthorizedPrincipalsFile " + quote(filepath.Join(cfg.Dir, "principals")+"/%u"),
@@ -217,6 +220,9 @@ func writeConfig(ctx context.Context, cfg ServerConfig, port int) (string, error
 		"PrintMotd no",
 		"MaxStartups 100",
 		"LogLevel VERBOSE",
+	}
+	for _, key := range cfg.HostKeys {
+		options = append(options, "HostKey "+quote(key), "HostCertificate "+quote(key+CertificateSuffix))
 	}
 	file := filepath.Join(cfg.Dir, "sshd_config")
 	write := func(options []string) error {

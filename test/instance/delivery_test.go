@@ -45,7 +45,9 @@ func deliver(t *testing.T, content, userData string) *delivery {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url := serve(t, content)
+	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "program", time.Time{}, strings.NewReader(content))
+	})) + "/program"
 	d.instance = s.boot(t, d.Machine, func(one *served) {
 		one.vendordata, one.userData = vendordata, userData
 		one.change = func(answer []byte) ([]byte, error) { return naming(answer, url) }
@@ -66,19 +68,17 @@ func naming(answer []byte, url string) ([]byte, error) {
 	return json.Marshal(targets)
 }
 
-// serve offers a file to the machines.
-func serve(t *testing.T, content string) (url string) {
+// serve answers the machines at an address of its own, for as long as the test runs.
+func serve(t *testing.T, handler http.Handler) (url string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", net.JoinHostPort(machine.Outside().String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		http.ServeContent(w, r, "program", time.Time{}, strings.NewReader(content))
-	})}
+	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: handler}
 	go func() { _ = server.Serve(listener) }() // until it is closed
 	t.Cleanup(func() { _ = server.Close() })
-	return "http://" + listener.Addr().String() + "/program"
+	return "http://" + listener.Addr().String()
 }
 
 // finish returns when cloud-init has come to its end.

@@ -46,6 +46,8 @@ type site struct {
 	project string // its ID
 	owner   string // the ID of the user who boots instances
 	admin   *deployment.Client
+	// metadata is what users say of the instances that they boot.
+	metadata map[string]string
 }
 
 // newSite starts Muster. The settings are added to its configuration, in the
@@ -102,7 +104,9 @@ func logger(t *testing.T) *slog.Logger {
 // is of what the metadata service says of it.
 func (s *site) boot(t *testing.T, m *machine.Machine, change func(*served)) served {
 	t.Helper()
-	id, err := s.env.Cloud.Compute.Boot(t.Context(), compute.Server{Name: m.Name, ProjectID: s.project, UserID: s.owner})
+	id, err := s.env.Cloud.Compute.Boot(t.Context(), compute.Server{
+		Name: m.Name, ProjectID: s.project, UserID: s.owner, Metadata: s.metadata,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,30 +42,6 @@ func newClient(t *testing.T, root string, runner files.Runner) *Client {
 	return client
 }
 
-// modules stand in for FreeIPA's Python modules: as much of them as enrol.py
-// touches, with the same names and signatures. python-ldap is the real one.
-var modules = map[string]string{
-	"ipaclient/__init__.py":         "",
-	"ipaclient/install/__init__.py": "",
-	"ipaclient/install/client.py":   "from ipapython.ipautil import run\n",
-	"ipapython/__init__.py":         "",
-	"ipapython/ipautil.py": `
-import subprocess
-from types import SimpleNamespace
-def run(args, stdin=None, raiseonerr=True, nolog=(), env=None, capture_output=False, capture_error=False):
-    p = subprocess.run(args, input=stdin, text=True, capture_output=True, env=env)
-    if raiseonerr and p.returncode: raise RuntimeError(p.stderr)
-    return SimpleNamespace(returncode=p.returncode, output=p.stdout, error_output=p.stderr)
-`,
-	"ipaplatform/__init__.py": "",
-	"ipaplatform/paths.py": `
-class paths:
-    SBIN_IPA_JOIN = "/usr/sbin/ipa-join"
-    IPA_GETKEYTAB = "/usr/sbin/ipa-getkeytab"
-    IPA_CA_CRT = "/etc/ipa/ca.crt"
-`,
-}
-
 // installerStub does what ipa-client-install does with the password.
 const installerStub = `#!/usr/bin/python3 -I
 import sys
@@ -104,13 +80,8 @@ func stubMachine(t *testing.T) string {
 	if _, err := (files.Programs{Root: root}).Run(t.Context(), nil, "/usr/bin/python3", "-I", "-c", "import ldap"); err != nil {
 		agenttest.Missing(t, "python3-ldap: "+err.Error())
 	}
-	for name, content := range modules {
-		agenttest.Write(t, root, "/usr/lib/python3/dist-packages/"+name, content)
-	}
-	for _, folder := range []string{"etc/ipa", "var/lib/ipa-client/sysrestore"} {
-		if err := os.MkdirAll(filepath.Join(root, folder), 0o755); err != nil {
-			t.Fatal(err)
-		}
+	if err := agenttest.InstallFreeIPA(root); err != nil {
+		t.Fatal(err)
 	}
 	agenttest.Write(t, root, "/etc/mode", "")
 	agenttest.Write(t, root, "/etc/getkeytab-help", "  -w\n  -W     Prompt for LDAP password\n")

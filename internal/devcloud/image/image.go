@@ -133,4 +133,3 @@ func (r record) visibleTo(caller identity.Caller) bool {
 func (r record) ownedBy(caller identity.Caller) bool {
 	return r.Owner == caller.ProjectID || slices.Contains(caller.Roles, "admin")
 }
-

@@ -27,7 +27,7 @@ import (
 const program = "/usr/local/sbin/muster-agent"
 
 // setUpTime is how soon an instance is as Muster says, on a slow machine too.
-const setUpTime = 100 * time.Second
+const setUpTime = 5 * time.Minute
 
 // slow is how long that may take before the logs are of interest.
 const slow = 5 * time.Second

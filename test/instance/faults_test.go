@@ -253,7 +253,7 @@ func TestKilledAtAnyStep(t *testing.T) {
 	for {
 		steps++
 		i.Must(t, "sh", "-c", fmt.Sprintf("echo %d >/run/muster-agent-crash", steps))
-		_, err := i.Run(t.Context(), program, "once", "--wait", "60s")
+		_, err := i.Run(t.Context(), program, "once", "--wait", "5m")
 		i.healthy(t)
 		i.Must(t, "rm", "/run/muster-agent-crash")
 		if err == nil {
@@ -262,7 +262,7 @@ func TestKilledAtAnyStep(t *testing.T) {
 		if !strings.Contains(err.Error(), "killed before step") {
 			t.Fatal(err)
 		}
-		i.Must(t, program, "once", "--wait", "60s")
+		i.Must(t, program, "once", "--wait", "5m")
 		i.healthy(t)
 		// These take long, and steps beside each other are alike.
 		seldom := steps%5 == 1

@@ -137,7 +137,7 @@ func (p *person) startAgent(t *testing.T) {
 		_ = command.Process.Kill()
 		_ = command.Wait()
 	})
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		_, err := os.Stat(p.agent)
 		return err
 	})
@@ -185,7 +185,7 @@ func eventually(t *testing.T, limit time.Duration, ask func() error) {
 // moment after it was told to reload.
 func awaitSSH(t *testing.T, m *machine.Machine) {
 	t.Helper()
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, time.Minute, func() error {
 		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(m.Address, 22).String(), time.Second)
 		if err != nil {
 			return err

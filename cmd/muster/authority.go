@@ -154,8 +154,8 @@ with it all certificates that it signed. It cannot be undone; repeating it
 changes nothing.
 
 Before retiring a generation of the host CA, see that all instances have
-renewed: one whose certificates were all signed by it can't prove any more who
-it is, and needs a rebuild.
+renewed, as muster-agent does by itself: what it signed is no longer good. An
+instance that was off meanwhile renews when it is back.
 
 ` + loginHelp,
 		Example: `  muster authority retire user 1

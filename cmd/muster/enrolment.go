@@ -7,10 +7,8 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"strconv"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -145,13 +143,9 @@ func (p *program) oneEnrolment(cmd *cobra.Command, ask func(*client.Client, cont
 }
 
 func writeEnrolment(w io.Writer, e client.Enrolment) error {
-	out := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	for _, field := range [][2]string{
+	return writeFields(w, [][2]string{
 		{"instance", e.InstanceID}, {"project", e.ProjectID}, {"project name", e.ProjectName}, {"FQDN", e.FQDN}, {"state", e.State},
 		{"error", e.Error}, {"failed attempts", strconv.Itoa(e.Attempts)}, {"next attempt", second(e.NextAt)},
 		{"created", second(e.CreatedAt)}, {"updated", second(e.UpdatedAt)},
-	} {
-		fmt.Fprintf(out, "%s\t%s\n", field[0], printable(cmp.Or(field[1], "-")))
-	}
-	return out.Flush()
+	})
 }

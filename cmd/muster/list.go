@@ -86,3 +86,12 @@ func second(at string) string {
 	whole, _, _ := strings.Cut(at, ".")
 	return whole
 }
+
+// writeFields writes names and values, one on a line.
+func writeFields(w io.Writer, fields [][2]string) error {
+	out := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, field := range fields {
+		fmt.Fprintf(out, "%s\t%s\n", field[0], printable(cmp.Or(field[1], "-")))
+	}
+	return out.Flush()
+}

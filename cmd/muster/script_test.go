@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -51,6 +52,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"muster": mai
 //	exits CODE PROGRAM ARG...   run a program, which must end with that code
 //	configure [freeipa]         write muster.conf and what it needs, and start the cloud that it names, with a FreeIPA if wanted
 //	boot NAME                   boot an instance in project demo that asks for enrolment, and set $INSTANCE
+//	hosttoken                   make the token of a new instance in project admin, and set $INSTANCE and $TOKEN
 //	foreign FQDN                make an entry for a host in FreeIPA
 //	login USER PROJECT          set the OS_* variables
 //	service                     put the running server into the cloud's catalogue, and set $MUSTER and $ADDRESS
@@ -67,7 +69,7 @@ func TestScripts(t *testing.T) {
 		Deadline: time.Now().Add(3 * patience), // a server that does not stop is killed
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "configure": configure, "login": login, "service": service, "notified": notified,
-			"boot": boot, "foreign": foreign, "signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,
+			"boot": boot, "hosttoken": hostToken, "foreign": foreign, "signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,
 		},
 	})
 }
@@ -327,6 +329,20 @@ func certify(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Setenv("GENERATION", generation.ID)
 		}
 	}
+}
+
+func hostToken(ts *testscript.TestScript, _ bool, _ []string) {
+	token, err := peersOf(ts).cloud.Identity.Token(ts.Getenv("OS_USERNAME"), ts.Getenv("OS_PASSWORD"), ts.Getenv("OS_PROJECT_NAME"))
+	ts.Check(err)
+	id := make([]byte, 16)
+	rand.Read(id)
+	ts.Setenv("INSTANCE", hex.EncodeToString(id))
+	var answer struct {
+		Token string `json:"token_id"`
+	}
+	ask(ts, token, http.MethodPost, "/hosttokens",
+		map[string]string{"host_id": ts.Getenv("INSTANCE"), "auth_id": ts.Getenv("PROJECT_ID"), "hostname": "web1"}, &answer)
+	ts.Setenv("TOKEN", answer.Token)
 }
 
 // ask makes a request to the running server.

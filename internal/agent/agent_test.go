@@ -236,7 +236,7 @@ func TestTokenRefused(t *testing.T) {
 		spoil func(*cloud)
 		want  string
 	}{
-		"expired":              {func(c *cloud) { c.token = "another" }, "rebuild the instance"},
+		"expired":              {func(c *cloud) { c.token = "another" }, "muster instance token " + instanceID},
 		"spent on another key": {func(c *cloud) { c.spent = "another" }, "used for other host keys"},
 	} {
 		t.Run(name, func(t *testing.T) {

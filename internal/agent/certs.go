@@ -107,13 +107,18 @@ func (a *Agent) spendToken(ctx context.Context, lines []string, why error) ([]ag
 	}
 	switch {
 	case muster.Refused(err, http.StatusNotFound, http.StatusUnauthorized, http.StatusGone):
-		return nil, fmt.Errorf("the instance's token is not, or no longer, good: rebuild the instance to get a new one: %w", err)
+		return nil, fmt.Errorf("the instance's token is not, or no longer, good; %s: %w", a.anotherToken(), err)
 	case muster.Refused(err, http.StatusConflict):
-		return nil, fmt.Errorf("the instance's token was used for other host keys: if nobody else may have used it, "+
-			"rebuild the instance to get a new one; else tell the operator: %w", err)
+		return nil, fmt.Errorf("the instance's token was used for other host keys: if nobody else may have used it, %s; "+
+			"else tell the operator: %w", a.anotherToken(), err)
 	default:
 		return nil, err
 	}
+}
+
+// anotherToken says how the instance gets a token that is not spent.
+func (a *Agent) anotherToken() string {
+	return "the cloud's operator gives it a new one (muster instance token " + a.identity().ID + "), and so does a rebuild"
 }
 
 // checkTimes says so if, by our clock, new certificates are not valid.

@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -56,9 +57,11 @@ func (a *Agent) converge(ctx context.Context) error {
 	before := a.snapshot().State.Version
 	stateErr := a.refresh(ctx)
 	a.note(aboutState, stateErr)
-	certErr := a.renewIfDue(ctx)
-	a.note(aboutCertificates, certErr)
-	var machineErr error
+	var certErr, machineErr error
+	if !errors.Is(stateErr, errNotCertified) { // else that was tried just now
+		certErr = a.renewIfDue(ctx)
+		a.note(aboutCertificates, certErr)
+	}
 	if a.snapshot().State.Version != before || a.configureDue() {
 		machineErr = a.configure(ctx)
 		a.note(aboutMachine, machineErr)
@@ -76,7 +79,7 @@ func (a *Agent) refresh(ctx context.Context) error {
 			return keysErr
 		}
 		if err := a.certify(ctx, keys); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", errNotCertified, err)
 		}
 		a.configured = time.Time{}
 		state, err = a.ask(ctx)

@@ -240,6 +240,52 @@ func testHostCertsRefused(t *testing.T, w *world) {
 	}
 }
 
+// An operator's word gives an instance another token, in its vendordata and
+// nowhere else, for whatever host keys it has then.
+func TestHostTokenRenewal(t *testing.T) { everywhere(t, testHostTokenRenewal) }
+
+func testHostTokenRenewal(t *testing.T, w *world) {
+	m, token := w.booted()
+	path := "/v1/hosts/" + m.id + "/token"
+	vendordata := func() string {
+		t.Helper()
+		return w.do("service", "POST", "/v1/vendordata", object("project-id", w.demo, "instance-id", m.id, "hostname", "web1")).want(200).json()["token"].(string)
+	}
+	w.do("admin", "POST", path, "").want(200)
+	if vendordata() != token {
+		t.Error("a token that is good was replaced")
+	}
+	m.certify(token).want(200)
+	m.state()
+	old := m.keys
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	m.keys = []ssh.Signer{newSigner(t, ed, err)}
+	m.do(agentapi.PathState).want(403)
+	m.certify(token).want(409)
+
+	made := w.do("admin", "POST", path, "").want(201)
+	renewed := vendordata()
+	if renewed == token || strings.Contains(made.Text, renewed) {
+		t.Errorf("after the renewal: the same token, or shown to the operator: %s", made.Text)
+	}
+	if answer := made.json(); answer["host_id"] != m.id || answer["auth_id"] != w.demo || answer["hostname"] != "web1" {
+		t.Errorf("%v", answer)
+	}
+	w.do("admin", "POST", path, "").want(200)
+	m.certify(token).want(404)
+	m.certify(renewed).want(200)
+	m.state()
+	m.keys = old
+	m.certify(renewed).want(409)
+	audit := w.do("admin", "GET", "/v1/audit?action=hosttoken.renew&object="+m.id, "", "X-Auth-All-Projects: True").want(200).Text
+	if strings.Count(audit, "asked for") != 1 || !strings.Contains(audit, ssh.FingerprintSHA256(old[0].PublicKey())) {
+		t.Errorf("recorded: %s", audit)
+	}
+	w.do("admin", "DELETE", "/v1/hosts/"+m.id, "").want(204)
+	w.do("admin", "POST", path, "").want(404)
+	w.do("admin", "POST", "/v1/hosts/x/token", "").want(400)
+}
+
 // Whoever does not prove to be a live instance with a good certificate gets nothing.
 func TestSignedCallsRefused(t *testing.T) { everywhere(t, testSignedCallsRefused) }
 

@@ -127,6 +127,12 @@ var calls = []struct {
 	{"createHostToken", func(w *world) ask {
 		return ask{"POST", "/v1/hosttokens", object("host_id", newID(), "auth_id", w.demo, "hostname", "web1"), nil}
 	}, "401 401 401 403 403 403 403 403 201 201 201", nil},
+	{"renewHostToken that is good still", func(w *world) ask { id, _ := w.instance(); return ask{"POST", "/v1/hosts/" + id + "/token", "", nil} },
+		"401 401 401 403 403 403 403 403 403 200 200", nil},
+	{"renewHostToken", func(w *world) ask { return ask{"POST", "/v1/hosts/" + w.certified().id + "/token", "", nil} },
+		"401 401 401 403 403 403 403 403 403 201 201", nil},
+	{"renewHostToken of an instance that is not there", func(*world) ask { return ask{"POST", "/v1/hosts/" + newID() + "/token", "", nil} },
+		"401 401 401 403 403 403 403 403 403 404 404", nil},
 	{"createVendordataForTatu", func(w *world) ask {
 		return ask{"POST", "/v1/novavendordata", object("instance-id", newID(), "project-id", w.demo, "hostname", "web1"), nil}
 	}, "401 401 401 403 403 403 403 403 201 201 201", nil},

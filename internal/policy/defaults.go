@@ -23,6 +23,7 @@ const (
 	HostShow                  = "host:show"
 	HostDelete                = "host:delete"
 	HostTokenCreate           = "hosttoken:create"
+	HostTokenRenew            = "hosttoken:renew"
 	HostCertCreate            = "hostcert:create"
 	HostCertList              = "hostcert:list"
 	HostCertShow              = "hostcert:show"
@@ -191,6 +192,11 @@ func hostDefaults() []Default {
 			Name: HostTokenCreate, Check: serviceOrAdmin,
 			Description: "Make an instance's one-time host token. Target: project_id.",
 			Operations:  []Operation{{"POST", "/v1/hosttokens"}},
+		},
+		{
+			Name: HostTokenRenew, Check: adminRequired,
+			Description: "Give an instance whose token is spent or has expired another one. Target: project_id of the host.",
+			Operations:  []Operation{{"POST", "/v1/hosts/{host_id}/token"}},
 		},
 		{
 			Name: HostCertCreate, Check: "@",

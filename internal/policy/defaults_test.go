@@ -63,7 +63,7 @@ func TestDefaultsByCaller(t *testing.T) {
 		UserCertCreate: admins + ",owner", UserCertList: admins + ",owner", UserCertListProject: managers,
 		UserCertListAll: admins, UserCertShow: owners, UserCertRevoke: owners, RevocationCreate: managers, KRLShow: everyone,
 		HostList: members, HostShow: members, HostDelete: admins + "," + services,
-		HostTokenCreate: admins + "," + services, HostCertCreate: everyone, HostCertList: members, HostCertShow: members,
+		HostTokenCreate: admins + "," + services, HostTokenRenew: admins, HostCertCreate: everyone, HostCertList: members, HostCertShow: members,
 		VendordataCreate: admins + "," + services, JoinCreate: admins + "," + services, PATList: everyone,
 		EnrolmentList: members, EnrolmentShow: members, EnrolmentRetry: managers, EnrolmentRebuild: managers, EnrolmentAdopt: admins,
 		QueueList: admins, Reconcile: admins,

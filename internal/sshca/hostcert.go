@@ -55,13 +55,42 @@ func (s *Service) IssueHost(ctx context.Context, by Actor, req HostRequest) (sto
 
 // IssueHosts certifies all host keys of an instance, in their order, for the
 // names that it has now. The token is spent on the set of keys, as [IssueHost]
-// spends it on one.
+// spends it on one. One that was spent, and whose certificates have all ended,
+// is NotFound: a certificate that nobody accepts would hide that.
 func (s *Service) IssueHosts(ctx context.Context, by Actor, req HostSetRequest) ([]store.HostCert, error) {
 	keys, err := s.parseHostKeys(req.PublicKeys)
 	if err != nil {
 		return nil, err
 	}
-	return s.spend(ctx, by, spending{token: req.Token, instanceID: req.InstanceID, keys: keys, names: s.HostNames})
+	certs, err := s.spend(ctx, by, spending{token: req.Token, instanceID: req.InstanceID, keys: keys, names: s.HostNames})
+	if err != nil {
+		return nil, err
+	}
+	if useful, err := s.anyUseful(ctx, certs); err != nil || useful {
+		return certs, err
+	}
+	return nil, problem.New(problem.NotFound, "the token is spent, and the certificates that it gave have expired or were revoked")
+}
+
+// anyUseful tells whether the key of any of the certificates speaks for its
+// instance still, as [Service.Vouch] judges it.
+func (s *Service) anyUseful(ctx context.Context, certs []store.HostCert) (bool, error) {
+	for _, cert := range certs {
+		if !s.cfg.Now().Before(cert.ExpiresAt) {
+			continue
+		}
+		if cert.RevokedAt.IsZero() {
+			return true, nil
+		}
+		known, err := s.cfg.Store.HostKey(ctx, cert.InstanceID, cert.Fingerprint)
+		if err == nil && known.RevokedAt.IsZero() {
+			return true, nil // revoked with its CA generation alone
+		}
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // parseHostKeys reads the keys of one request.

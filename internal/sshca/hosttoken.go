@@ -66,9 +66,7 @@ func (s *Service) HostToken(ctx context.Context, by Actor, req InstanceRequest) 
 		return Boot{}, s.refuse(ctx, entry, problem.New(problem.Conflict, "instance %s was deleted", req.InstanceID))
 	}
 	if token := boot.Instance.Token; token.UsedAt.IsZero() && !s.cfg.Now().Before(token.ExpiresAt) {
-		entry.Action, entry.Reason = "hosttoken.renew", "expired unused"
-		boot.Instance, err = s.cfg.Store.RenewToken(ctx, req.InstanceID, token.Hash, s.newToken(req.InstanceID), entry)
-		if err != nil {
+		if boot.Instance, err = s.renewToken(ctx, by, boot.Instance, "expired unused"); err != nil {
 			return Boot{}, err
 		}
 		boot.TokenCreated = true

@@ -92,9 +92,50 @@ func (s *Service) RenewForRebuild(ctx context.Context, by Actor, instanceID stri
 	if token.UsedAt.After(rebuild.At) || unspent && (rebuild.Finished || token.CreatedAt.After(rebuild.At)) {
 		return nil
 	}
-	entry := s.audit(by, "hosttoken.renew", instance.ProjectID, "instance", instanceID)
-	entry.Reason = "the instance was rebuilt"
-	// If another replica was faster, its token is as good.
-	_, err = s.cfg.Store.RenewToken(ctx, instanceID, token.Hash, s.newToken(instanceID), entry)
+	_, err = s.renewToken(ctx, by, instance, "the instance was rebuilt")
 	return err
+}
+
+// RenewToken gives a live instance another one-time token, whatever became of
+// the one before: an instance that was off until all its certificates had ended
+// can't prove any more who it is, and needs one. The instance finds it in its
+// vendordata. Its host keys may have changed meanwhile.
+//
+// A token that is neither spent nor expired stays, and made is false: so the
+// call may be repeated, and takes nothing away that the instance may have read
+// already. An instance that is gone, or never asked for a token, is NotFound.
+func (s *Service) RenewToken(ctx context.Context, by Actor, instanceID string) (renewed store.Instance, made bool, err error) {
+	instance, err := s.cfg.Store.Instance(ctx, instanceID)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Instance{}, false, problem.New(problem.NotFound, "no such instance, or it is gone")
+	}
+	if err != nil {
+		return store.Instance{}, false, err
+	}
+	if instance.Token.UsedAt.IsZero() && s.cfg.Now().Before(instance.Token.ExpiresAt) {
+		return instance, false, nil
+	}
+	renewed, err = s.renewToken(ctx, by, instance, "asked for")
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Instance{}, false, problem.New(problem.NotFound, "the instance was deleted")
+	}
+	return renewed, err == nil, err
+}
+
+// renewToken replaces the token that the instance had when it was read. If
+// another replica was faster, its token is as good. The record names the keys
+// that the old one was spent on: if they are not the new one's, somebody made
+// host keys anew, or is not who they say.
+func (s *Service) renewToken(ctx context.Context, by Actor, instance store.Instance, why string) (store.Instance, error) {
+	entry := s.audit(by, "hosttoken.renew", instance.ProjectID, "instance", instance.ID)
+	entry.Reason = why
+	if old := instance.Token; !old.UsedAt.IsZero() {
+		entry.Details = map[string]string{"spent_on": old.UsedFingerprint, "spent_at": old.UsedAt.UTC().Format(time.RFC3339)}
+	}
+	token := s.newToken(instance.ID)
+	stored, err := s.cfg.Store.RenewToken(ctx, instance.ID, instance.Token.Hash, token, entry)
+	if err == nil && stored.Token.Hash == token.Hash {
+		s.metrics.renewedTokens.Inc()
+	}
+	return stored, err
 }

@@ -10,12 +10,13 @@ import (
 
 // metrics are explained to operators in docs/metrics.md.
 type metrics struct {
-	issued, refused, revoked, vouched    *prometheus.CounterVec
-	reused, leftOut, rotated             prometheus.Counter
-	tokens, unknownTokens, misusedTokens prometheus.Counter
-	sharedKeys, builds                   prometheus.Counter
-	buildTime                            prometheus.Histogram
-	waiters                              prometheus.Gauge
+	issued, refused, revoked, vouched *prometheus.CounterVec
+	reused, leftOut, rotated          prometheus.Counter
+	tokens, renewedTokens             prometheus.Counter
+	unknownTokens, misusedTokens      prometheus.Counter
+	sharedKeys, builds                prometheus.Counter
+	buildTime                         prometheus.Histogram
+	waiters                           prometheus.Gauge
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -35,6 +36,7 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 		rotated:       counter("muster_authority_rotations_total", "Generations added to authorities."),
 		leftOut:       counter("muster_roles_left_out_total", "Roles left out of a certificate because they cannot be accounts."),
 		tokens:        counter("muster_host_tokens_created_total", "One-time tokens made for instances."),
+		renewedTokens: counter("muster_host_tokens_renewed_total", "One-time tokens that took the place of one that was spent or expired."),
 		unknownTokens: counter("muster_host_tokens_unknown_total", "Requests with a token that is not known."),
 		misusedTokens: counter("muster_host_tokens_misused_total", "Tokens used for another key or by another instance."),
 		sharedKeys:    counter("muster_host_keys_shared_total", "Instances that came with another instance's host key."),

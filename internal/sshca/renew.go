@@ -54,9 +54,9 @@ func (s *Service) judgeHostKey(known store.HostKey, found bool) (outcome string,
 	case known.Instance.State != store.InstanceLive:
 		return "deleted", problem.New(problem.NotFound, "the instance was deleted")
 	case !known.RevokedAt.IsZero():
-		return "revoked", problem.New(problem.Forbidden, "the certificate of this host key was revoked; only a rebuild of the instance gives it another token")
+		return "revoked", problem.New(problem.Forbidden, "the certificate of this host key was revoked; with new host keys, "+anotherToken)
 	case !s.cfg.Now().Before(known.ExpiresAt):
-		return "expired", problem.New(problem.Forbidden, "the certificate of this host key has expired; only a rebuild of the instance gives it another token")
+		return "expired", problem.New(problem.Forbidden, "the certificate of this host key has expired; "+anotherToken)
 	case known.Shared:
 		return "shared", problem.New(problem.Forbidden,
 			"another instance has this host key too, so that it proves nothing; rebuild the image without host keys, and the instance from it")
@@ -64,6 +64,9 @@ func (s *Service) judgeHostKey(known store.HostKey, found bool) (outcome string,
 		return "good", nil
 	}
 }
+
+// anotherToken is the way back for an instance whose host keys prove nothing.
+const anotherToken = "another one-time token certifies them anew: the cloud's operator gives one (muster instance token), and so does a rebuild"
 
 // sharedEvery is the time between two records that an instance signs with a
 // key that others have too: it may do so each minute.

@@ -2,21 +2,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package operator is the face that those who run a cloud or administer a
-// project see: revocation in all its forms, instances that must end, their
-// enrolment in FreeIPA, and the audit log. Tatu had nothing of it.
+// project see: revocation in all its forms, instances that must end or come
+// back, their enrolment in FreeIPA, and the audit log. Tatu had nothing of it.
 package operator
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/muster-cloud/muster/internal/api"
-	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/notify"
 	"github.com/muster-cloud/muster/internal/policy"
 	"github.com/muster-cloud/muster/internal/problem"
@@ -30,6 +26,7 @@ type Authority interface {
 	Revoke(ctx context.Context, by sshca.Actor, order store.RevocationOrder) (store.RevocationResult, error)
 	RevokeUser(ctx context.Context, by sshca.Actor, userID, reason string) (certificates int, err error)
 	DeleteInstance(ctx context.Context, by sshca.Actor, instanceID, reason string) error
+	RenewToken(ctx context.Context, by sshca.Actor, instanceID string) (renewed store.Instance, made bool, err error)
 	Rotate(ctx context.Context, by sshca.Actor, order sshca.Rotation) (key store.AuthorityKey, added bool, err error)
 	Retire(ctx context.Context, by sshca.Actor, projectID string, role store.Role, generation int) (store.RevocationResult, error)
 }
@@ -87,6 +84,7 @@ func (f *Face) Register(router *api.Router) {
 	handle("GET /v1/revocations", f.listRevocations)
 	f.registerGenerations(handle)
 	handle("DELETE /v1/hosts/{host_id}", f.deleteHost)
+	handle("POST /v1/hosts/{host_id}/token", f.renewHostToken)
 	handle("GET /v1/audit", f.listAudit)
 	if f.cfg.Enrolments != nil {
 		f.registerEnrolments(handle)
@@ -266,43 +264,6 @@ func (f *Face) projectScope(r *api.Request) (string, error) {
 		return "", problem.InField("auth_id", "is missing, and the token is not for a project")
 	}
 	return r.Caller.ProjectID, nil
-}
-
-// deleteHost ends all that an instance has: certificates, and its place in
-// FreeIPA. It may have only one of the two. Repeats do no harm.
-func (f *Face) deleteHost(r *api.Request) (api.Response, error) {
-	id, err := api.ID("host_id", r.PathValue("host_id"))
-	if err != nil {
-		return api.Response{}, err
-	}
-	instance, err := f.cfg.Records.Instance(r.Context(), id)
-	hasKeys := err == nil
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return api.Response{}, err
-	}
-	enrolled, err := f.cfg.Records.Enrolment(r.Context(), id)
-	hasName := err == nil
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return api.Response{}, err
-	}
-	project := cmp.Or(instance.ProjectID, enrolled.ProjectID)
-	if err := r.Authorize(policy.HostDelete, api.Object{ProjectID: project}); err != nil {
-		return api.Response{}, err
-	}
-	if !hasKeys && !hasName {
-		return api.Response{}, problem.New(problem.NotFound, "no such host")
-	}
-	if hasName && f.cfg.Enrolments != nil {
-		if err := f.cfg.Enrolments.Leave(r.Context(), enroll.Actor(r.Actor()), id); err != nil {
-			return api.Response{}, err
-		}
-	}
-	if hasKeys {
-		if err := f.cfg.Authority.DeleteInstance(r.Context(), r.Actor(), id, "deleted by request"); err != nil {
-			return api.Response{}, err
-		}
-	}
-	return api.Response{Status: http.StatusNoContent}, nil
 }
 
 // entry is an audit record on the wire.

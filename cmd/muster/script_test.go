@@ -38,10 +38,13 @@ import (
 	"golang.org/x/crypto/ssh"
 	_ "modernc.org/sqlite"
 
+	"github.com/muster-cloud/muster/internal/agent/muster"
+	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/custody"
 	"github.com/muster-cloud/muster/internal/devcloud"
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
+	"github.com/muster-cloud/muster/internal/uuid"
 )
 
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"muster": main}) }
@@ -53,6 +56,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"muster": mai
 //	configure [freeipa]         write muster.conf and what it needs, and start the cloud that it names, with a FreeIPA if wanted
 //	boot NAME                   boot an instance in project demo that asks for enrolment, and set $INSTANCE
 //	hosttoken                   make the token of a new instance in project admin, and set $INSTANCE and $TOKEN
+//	reports REASON              let $INSTANCE's agent report that it could not join FreeIPA
 //	foreign FQDN                make an entry for a host in FreeIPA
 //	login USER PROJECT          set the OS_* variables
 //	service                     put the running server into the cloud's catalogue, and set $MUSTER and $ADDRESS
@@ -69,7 +73,7 @@ func TestScripts(t *testing.T) {
 		Deadline: time.Now().Add(3 * patience), // a server that does not stop is killed
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "configure": configure, "login": login, "service": service, "notified": notified,
-			"boot": boot, "hosttoken": hostToken, "foreign": foreign, "signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,
+			"boot": boot, "hosttoken": hostToken, "reports": reports, "foreign": foreign, "signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,
 		},
 	})
 }
@@ -332,17 +336,43 @@ func certify(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 func hostToken(ts *testscript.TestScript, _ bool, _ []string) {
-	token, err := peersOf(ts).cloud.Identity.Token(ts.Getenv("OS_USERNAME"), ts.Getenv("OS_PASSWORD"), ts.Getenv("OS_PROJECT_NAME"))
-	ts.Check(err)
 	id := make([]byte, 16)
 	rand.Read(id)
 	ts.Setenv("INSTANCE", hex.EncodeToString(id))
+	ts.Setenv("TOKEN", tokenOf(ts, ts.Getenv("PROJECT_ID")))
+}
+
+// tokenOf makes the one-time token of $INSTANCE, as who is logged in.
+func tokenOf(ts *testscript.TestScript, project string) string {
+	token, err := peersOf(ts).cloud.Identity.Token(ts.Getenv("OS_USERNAME"), ts.Getenv("OS_PASSWORD"), ts.Getenv("OS_PROJECT_NAME"))
+	ts.Check(err)
 	var answer struct {
 		Token string `json:"token_id"`
 	}
 	ask(ts, token, http.MethodPost, "/hosttokens",
-		map[string]string{"host_id": ts.Getenv("INSTANCE"), "auth_id": ts.Getenv("PROJECT_ID"), "hostname": "web1"}, &answer)
-	ts.Setenv("TOKEN", answer.Token)
+		map[string]string{"host_id": ts.Getenv("INSTANCE"), "auth_id": project, "hostname": "web1"}, &answer)
+	return answer.Token
+}
+
+func reports(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: reports REASON")
+	}
+	project := peersOf(ts).cloud.Identity.ProjectID("demo")
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	ts.Check(err)
+	key, err := ssh.NewSignerFromKey(private)
+	ts.Check(err)
+	id, err := uuid.Parse(ts.Getenv("INSTANCE"))
+	ts.Check(err)
+	agent, err := muster.New(muster.Config{Endpoint: ts.Getenv("MUSTER"), HostID: id, ProjectID: project, UserAgent: "muster-agent/test"})
+	ts.Check(err)
+	defer agent.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, err = agent.HostCerts(ctx, tokenOf(ts, project), []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key.PublicKey())))})
+	ts.Check(err)
+	ts.Check(agent.ReportEnrolment(ctx, key, agentapi.OutcomeFailed, args[0]))
 }
 
 // ask makes a request to the running server.

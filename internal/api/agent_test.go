@@ -450,6 +450,10 @@ func testEnrolmentReport(t *testing.T, w *world) {
 	if list := w.do("member", "GET", "/v1/enrolments?state=failed", "").want(200).Text; !strings.Contains(list, "the instance reports: no route to host") {
 		t.Errorf("operators see %s", list)
 	}
+	shown := w.do("member", "GET", "/v1/enrolments/"+m.id, "").want(200).json()
+	if shown["state"] != "failed" || shown["error"] != "the instance reports: no route to host" {
+		t.Errorf("of the instance they see %v", shown)
+	}
 	if again := m.state(); again.Version != state.Version {
 		t.Error("a failure changes what the instance should be")
 	}

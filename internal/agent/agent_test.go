@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -609,6 +610,31 @@ func TestJoin(t *testing.T) {
 		}
 		if p := l.status().problem(aboutJoining); p != nil {
 			t.Errorf("problem: %+v", p)
+		}
+	})
+}
+
+// TestJoinPauses: between two tries to join there is a pause from the first one
+// on, whatever changes meanwhile.
+func TestJoinPauses(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.cloud.state.IPA = &agentapi.IPA{FQDN: "web.example.com", Realm: "EXAMPLE.COM"}
+		l.cloud.found.Joining = metadata.Joining{FQDN: "web.example.com", Realm: "EXAMPLE.COM", OTP: "otp"}
+		l.host.joinErr = errors.New("no route to ipa.example.com")
+		l.start()
+		settle(time.Second)
+		for version := range uint64(8) {
+			// A new list makes the agent ask for the state, too.
+			l.cloud.do(func(c *cloud) { c.state.Version = fmt.Sprint("changed ", version); c.revoke(version + 2) })
+			settle(time.Second)
+		}
+		if n := len(l.host.tried()); n != 1 {
+			t.Errorf("tried %d times in the first 9 s", n)
+		}
+		settle(2 * time.Second)
+		l.end()
+		if n := len(l.host.tried()); n != 2 {
+			t.Errorf("tried %d times in the first 11 s, though the state had changed", n)
 		}
 	})
 }

@@ -15,11 +15,18 @@ import (
 const (
 	firstJoinPause   = 30 * time.Second
 	longestJoinPause = 30 * time.Minute
+	// leastJoinPause is kept after a failure even if the state changes, which it
+	// may because of that failure. Muster takes no reports more often.
+	leastJoinPause = 10 * time.Second
 )
 
 // keepJoined joins FreeIPA when Muster says so, for as long as it takes.
 func (a *Agent) keepJoined(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; {
+		select {
+		case <-a.stateChanged: // this try sees whatever changed before it
+		default:
+		}
 		err := a.join(ctx)
 		if ctx.Err() != nil {
 			return
@@ -27,8 +34,11 @@ func (a *Agent) keepJoined(ctx context.Context) {
 		a.note(aboutJoining, err)
 		pause := longestJoinPause
 		if err != nil {
-			pause = max(min(firstJoinPause<<min(failures, 8), longestJoinPause), pauseAfter(err, failures))
+			pause = max(min(firstJoinPause<<min(failures, 8), longestJoinPause), pauseAfter(err, failures)) - leastJoinPause
 			failures++
+			if sleep(ctx, leastJoinPause) != nil {
+				return
+			}
 		} else {
 			failures = 0
 		}

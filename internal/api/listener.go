@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -35,6 +36,9 @@ const (
 	headerTimeout = 10 * time.Second
 	idleTimeout   = 2 * time.Minute
 	maxHeader     = 32 << 10 // Keystone's tokens are below 8 kB
+	// silentTime is how long, from the shutdown, a connection on which nobody
+	// has ever asked may stay open.
+	silentTime = 500 * time.Millisecond
 )
 
 // Listener is an open address. It answers once Serve runs.
@@ -43,12 +47,15 @@ type Listener struct {
 	server *http.Server
 	socket net.Listener
 	tls    atomic.Pointer[tls.Config] // of new connections
+
+	mu     sync.Mutex
+	silent map[net.Conn]struct{} // on which nobody has asked yet
 }
 
 // Listen opens the address and reads the certificate. Its errors name the
 // option that is at fault.
 func Listen(cfg ListenerConfig) (*Listener, error) {
-	l := &Listener{cfg: cfg}
+	l := &Listener{cfg: cfg, silent: map[net.Conn]struct{}{}}
 	l.server = &http.Server{
 		Handler:           cfg.Handler,
 		ReadHeaderTimeout: headerTimeout,
@@ -56,6 +63,7 @@ func Listen(cfg ListenerConfig) (*Listener, error) {
 		WriteTimeout:      cfg.RequestTimeout + answerTime,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
+		ConnState:         l.follow,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
 	if err := l.Reload(); err != nil {
@@ -160,12 +168,35 @@ func (l *Listener) Serve(ctx context.Context, grace time.Duration) error {
 	}
 	limit, cancel := context.WithTimeout(requests, grace)
 	defer cancel()
+	defer time.AfterFunc(silentTime, l.closeSilent).Stop()
 	err := l.server.Shutdown(limit)
 	if errors.Is(err, context.DeadlineExceeded) {
 		end(errEnding)
 		return errors.Join(fmt.Errorf("listener %s: requests were still running after %v", l.cfg.Name, grace), l.server.Close())
 	}
 	return err
+}
+
+// follow is told of each change of a connection's state.
+func (l *Listener) follow(conn net.Conn, state http.ConnState) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if state == http.StateNew {
+		l.silent[conn] = struct{}{}
+	} else {
+		delete(l.silent, conn)
+	}
+}
+
+// closeSilent closes the connections on which nobody has asked yet. Clients keep
+// such in store; http.Server.Shutdown takes them for requests that are about to
+// come, and waits more than five seconds for each.
+func (l *Listener) closeSilent() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conn := range l.silent {
+		_ = conn.Close() // the server notices
+	}
 }
 
 // Close closes a listener that was never served.

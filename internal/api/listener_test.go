@@ -98,6 +98,25 @@ func TestShutdownFinishesWhatRuns(t *testing.T) {
 	}
 }
 
+// TestShutdownIgnoresSilentConnections: clients open connections in store, and
+// may never ask on them.
+func TestShutdownIgnoresSilentConnections(t *testing.T) {
+	router := newRouter(io.Discard, face{"GET /x": func(*Request) (Response, error) { return Response{Body: "ok"}, nil }})
+	l, stop := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router})
+	silent, err := net.Dial("tcp", l.socket.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	// Connections are accepted in their order: now the server has the silent one.
+	if got, err := get(http.DefaultClient, l.URL()+"/x"); err != nil || got != `"ok"` {
+		t.Fatalf("got %s, %v", got, err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestLongPollOutlivesTheTimeouts(t *testing.T) {
 	const timeout = 50 * time.Millisecond
 	release := make(chan bool)

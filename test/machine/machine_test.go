@@ -71,6 +71,35 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
+// A machine that goes takes nothing of the others' network along, whatever its
+// address on the wire was.
+func TestAnotherMachineGoes(t *testing.T) {
+	one := New(t, Config{Name: "one"})
+	one.Boot(t)
+	ping := func() error {
+		_, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Metadata().String())
+		return err
+	}
+	for _, line := range []string{
+		"link add lowest address 02:00:00:00:00:00 type veth peer name unused",
+		"link set lowest master " + cable + " up",
+	} {
+		if err := ip(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one.Must(t, "ip", "neigh", "flush", "all")
+	if err := ping(); err != nil {
+		t.Fatal(err)
+	}
+	if err := ip("link delete lowest"); err != nil {
+		t.Fatal(err)
+	}
+	if err := ping(); err != nil {
+		t.Errorf("since another one is gone: %v", err)
+	}
+}
+
 // A machine finds a disk by its label and mounts it.
 func TestAttach(t *testing.T) {
 	m := New(t, Config{Name: "vm-1"})

@@ -22,6 +22,12 @@ var (
 // cable is the switch that the machines are plugged into.
 const cable = "machines"
 
+// cableMAC is the switch's own address, and so the router's. A bridge without
+// one takes the lowest of its ports', which goes with that machine: all others
+// would talk to nobody until their neighbour tables forget it, up to a minute
+// later.
+const cableMAC = "02:00:00:00:00:fe"
+
 // Outside is the tests' own address, as the machines reach it.
 func Outside() netip.Addr { return outside }
 
@@ -46,7 +52,7 @@ func nextAddress() (int, netip.Addr) {
 func buildNetwork() error {
 	for _, line := range []string{
 		"link set lo up",
-		"link add " + cable + " type bridge",
+		"link add " + cable + " address " + cableMAC + " type bridge",
 		"link set " + cable + " up",
 		"address add " + router.String() + "/24 dev " + cable,
 		"address add " + outside.String() + "/32 dev " + cable,

@@ -216,6 +216,7 @@ func (p *program) undo(ctx context.Context, at *place) ([]string, error) {
 // removeSelf removes a program that was put in place by hand, and is in no
 // journal.
 func (p *program) removeSelf(at *place) error {
+	crashPoint("remove " + installed)
 	err := os.Remove(filepath.Join(at.root, installed))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -223,4 +224,7 @@ func (p *program) removeSelf(at *place) error {
 	return err
 }
 
-func removeAll(folder string) error { return os.RemoveAll(folder) }
+func removeAll(folder string) error {
+	crashPoint("remove " + folder)
+	return os.RemoveAll(folder)
+}

@@ -173,7 +173,7 @@ func (w *work) fill(at *place, log *slog.Logger) error {
 			}
 			return client, nil
 		},
-		StateDir: at.state(), RunDir: at.running(), Version: version, Log: log, Now: now,
+		StateDir: at.state(), RunDir: at.running(), Version: version, Log: log, Now: now, Step: crashPoint,
 	})
 	return err
 }

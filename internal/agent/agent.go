@@ -86,6 +86,9 @@ type Config struct {
 	Version          string
 	Log              *slog.Logger     // default: none
 	Now              func() time.Time // default: time.Now
+	// Step, for tests, is called before each step that changes the record on
+	// the disk, with the step's name. A test ends the process there.
+	Step func(string)
 	// Earliest is a time that lies behind us for certain: a clock before it
 	// was never set. Default: the year in which this was written.
 	Earliest time.Time
@@ -125,6 +128,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Step == nil {
+		cfg.Step = func(string) {}
 	}
 	if cfg.Earliest.IsZero() {
 		cfg.Earliest = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)

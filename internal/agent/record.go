@@ -65,8 +65,8 @@ func (r *record) load(dir string) error {
 }
 
 // save writes the record.
-func (r *record) save(dir string) error {
-	return writeJSON(filepath.Join(dir, RecordFile), r, 0o600, true)
+func (r *record) save(dir string, step func(string)) error {
+	return writeJSON(filepath.Join(dir, RecordFile), r, 0o600, step)
 }
 
 func (r *record) clone() record {
@@ -83,7 +83,7 @@ func (a *Agent) change(alter func(*record)) {
 	alter(&a.record)
 	record := a.record.clone()
 	a.mu.Unlock()
-	err := record.save(a.cfg.StateDir)
+	err := record.save(a.cfg.StateDir, a.cfg.Step)
 	a.saving.Unlock()
 	a.note(aboutRecord, err)
 	a.describe()
@@ -96,14 +96,19 @@ func (a *Agent) snapshot() record {
 	return a.record.clone()
 }
 
-// writeJSON replaces a file in one step; if it is to be durable, it is on the
-// disk when that is done.
-func writeJSON(path string, value any, mode fs.FileMode, durable bool) error {
+// writeJSON replaces a file in one step. With a step, which is told of each
+// change before it is made, it is on the disk when that is done.
+func writeJSON(path string, value any, mode fs.FileMode, step func(string)) error {
+	durable := step != nil
+	if !durable {
+		step = func(string) {}
+	}
 	data, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}
 	data = append(data, '\n')
+	step("copy " + path)
 	file, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
 		return err
@@ -113,12 +118,25 @@ func writeJSON(path string, value any, mode fs.FileMode, durable bool) error {
 		err = file.Sync()
 	}
 	if err = errors.Join(err, file.Close()); err == nil {
+		step("rename " + path)
 		err = os.Rename(file.Name(), path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(file.Name()))
 	}
+	if durable {
+		return syncFolder(filepath.Dir(path))
+	}
 	return nil
+}
+
+// syncFolder makes a rename in a folder outlive a power cut.
+func syncFolder(path string) error {
+	folder, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // sameNames tells whether two lists of principals hold the same.

@@ -159,7 +159,7 @@ func (a *Agent) publish() {
 	if status.Problems == nil {
 		status.Problems = []Problem{}
 	}
-	if err := writeJSON(filepath.Join(a.cfg.RunDir, StatusFile), status, 0o644, false); err != nil {
+	if err := writeJSON(filepath.Join(a.cfg.RunDir, StatusFile), status, 0o644, nil); err != nil {
 		a.log.Debug("Cannot publish the status", "reason", err)
 	}
 }

@@ -36,19 +36,13 @@ func (a *Accounts) Remove(ctx context.Context) (kept []string, err error) {
 	}
 	var failed []error
 	for _, name := range a.names() {
-		known := a.made[name]
-		user, exists := users[name]
-		if exists && (user.uid == known.UID || known.UID < 0 && user.comment == comment) {
-			if err := a.remove(ctx, name); err != nil {
-				failed = append(failed, fmt.Errorf("removing account %s: %w", name, err))
-				continue
-			}
-			gone, err := a.removeHome(known, user.uid)
-			if err != nil {
-				failed = append(failed, err)
-			} else if !gone {
-				kept = append(kept, known.Home)
-			}
+		gone, err := a.removeOne(ctx, name, users)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("removing account %s: %w", name, err))
+			continue
+		}
+		if !gone {
+			kept = append(kept, a.made[name].Home)
 		}
 		delete(a.made, name)
 		failed = append(failed, a.save())
@@ -57,6 +51,27 @@ func (a *Accounts) Remove(ctx context.Context) (kept []string, err error) {
 		return kept, err
 	}
 	return kept, errors.Join(a.restoreTraces(ctx), a.tree.DropState(stateName))
+}
+
+// removeOne removes an account that is still Muster's, and tells whether its
+// home is gone. Where the account is gone already, as after a kill in here or if
+// somebody removed it, what is left of it goes.
+func (a *Accounts) removeOne(ctx context.Context, name string, users map[string]user) (gone bool, err error) {
+	known := a.made[name]
+	user, exists := users[name]
+	switch {
+	case exists && (user.uid == known.UID || known.UID < 0 && user.comment == comment):
+		known.UID = user.uid
+		if err := a.removeUser(ctx, name); err != nil {
+			return false, err
+		}
+	case exists || known.UID < 0:
+		return true, nil // somebody else's, or it was never made
+	}
+	if err := a.removeGroup(ctx, name); err != nil {
+		return false, err
+	}
+	return a.removeHome(known)
 }
 
 // restoreTraces gives back the copies that the programs for accounts made.
@@ -71,42 +86,50 @@ func (a *Accounts) restoreTraces(ctx context.Context) error {
 	return err
 }
 
-// remove takes the account and its group out of the system's files, even if
-// it is the one that asked for it.
-func (a *Accounts) remove(ctx context.Context, name string) error {
+// removeUser takes the account out of the system's files, even if it is the one
+// that asked for it.
+func (a *Accounts) removeUser(ctx context.Context, name string) error {
 	err := a.program(ctx, "", "userdel", "--force", name)
 	if files.Missing(err) {
 		err = a.program(ctx, "", "deluser", name)
 	}
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+// removeGroup removes the account's own group, which userdel leaves where the
+// distribution has no groups per user.
+func (a *Accounts) removeGroup(ctx context.Context, name string) error {
 	groups, err := a.tree.Read("/etc/group")
 	if err != nil || !bytes.Contains(append([]byte("\n"), groups...), []byte("\n"+name+":")) {
 		return err
 	}
-	// userdel leaves it where the distribution has no groups per user.
-	return a.program(ctx, "", "groupdel", name)
+	err = a.program(ctx, "", "groupdel", name)
+	if files.Missing(err) {
+		err = a.program(ctx, "", "delgroup", name)
+	}
+	return err
 }
 
 // removeHome removes a home folder, and an empty mail box, that hold nothing
 // of anybody's.
-func (a *Accounts) removeHome(known made, uid int) (gone bool, err error) {
+func (a *Accounts) removeHome(known made) (gone bool, err error) {
 	for _, spool := range []string{"/var/mail", "/var/spool/mail"} {
 		box := filepath.Join(a.tree.Root(), spool, filepath.Base(known.Home))
-		if info, err := os.Lstat(box); err == nil && info.Mode().IsRegular() && info.Size() == 0 && files.OwnerOf(info) == uid {
+		if info, err := os.Lstat(box); err == nil && info.Mode().IsRegular() && info.Size() == 0 && files.OwnerOf(info) == known.UID {
+			a.tree.Step("remove " + box)
 			if err := os.Remove(box); err != nil {
 				return false, err
 			}
 		}
 	}
 	home := filepath.Join(a.tree.Root(), known.Home)
-	if info, err := os.Lstat(home); err != nil || known.HomeWasThere || !info.IsDir() || files.OwnerOf(info) != uid {
+	if info, err := os.Lstat(home); err != nil || known.HomeWasThere || !info.IsDir() || files.OwnerOf(info) != known.UID {
 		return errors.Is(err, fs.ErrNotExist), nil
 	}
 	if a.used(home) {
 		return false, nil
 	}
+	a.tree.Step("remove " + home)
 	return true, os.RemoveAll(home)
 }
 

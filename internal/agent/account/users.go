@@ -39,6 +39,7 @@ var traces = []string{
 
 // program runs a program that changes accounts.
 func (a *Accounts) program(ctx context.Context, stdin string, name string, args ...string) error {
+	a.tree.Step("run " + name)
 	return a.tree.Watch(traces, func() error {
 		_, err := a.runner.Run(ctx, []byte(stdin), name, args...)
 		return err

@@ -219,30 +219,45 @@ func (t *Tree) Write(ctx context.Context, path string, content []byte, attr Attr
 
 // Undo gives back everything in the reverse order of its first change, and
 // forgets it. What other programs wrote meanwhile into files that Muster only
-// edited is kept, without Muster's block.
-func (t *Tree) Undo(ctx context.Context) error {
+// edited is kept, without Muster's block. The file last, if Muster made it, goes
+// when all else is back: the program that would have to undo the rest after a kill.
+func (t *Tree) Undo(ctx context.Context, last string) error {
 	var paths []string
 	t.mu.Lock()
 	for _, made := range slices.Backward(t.journal.Records) {
 		paths = append(paths, made.Path)
 	}
 	t.mu.Unlock()
-	change := t.Begin()
-	for _, path := range paths {
-		if err := change.Restore(path); err != nil {
+	if real, err := t.resolve(last); err == nil {
+		last = real
+	}
+	isLast := func(path string) bool { return path == last }
+	for _, some := range [][]string{slices.DeleteFunc(slices.Clone(paths), isLast), {last}} {
+		change := t.Begin()
+		for _, path := range some {
+			if !slices.Contains(paths, path) {
+				continue
+			}
+			if err := change.Restore(path); err != nil {
+				return err
+			}
+		}
+		if _, err := change.Do(ctx); err != nil {
 			return err
 		}
 	}
-	if _, err := change.Do(ctx); err != nil {
-		return err
-	}
 	for _, name := range []string{journalName, originalsName} {
+		t.crash("remove " + name)
 		if err := os.RemoveAll(t.host(filepath.Join(t.state, name))); err != nil {
 			return explain("removing the journal", err)
 		}
 	}
 	return nil
 }
+
+// Step names a step that changes the machine otherwise than through the tree,
+// just before it: tests end the process there, as they do before the tree's own.
+func (t *Tree) Step(name string) { t.crash(name) }
 
 // Made tells whether Muster made or changed the file or folder.
 func (t *Tree) Made(path string) bool {

@@ -110,7 +110,7 @@ func TestUndoGivesTheTreeBack(t *testing.T) {
 	if changed, err := tree.Write(t.Context(), "/etc/ssh/muster/ca", []byte("other\n"), Public); err != nil || changed {
 		t.Fatal("the same again is a change", changed, err)
 	}
-	if err := tree.Undo(t.Context()); err != nil {
+	if err := tree.Undo(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
@@ -136,7 +136,7 @@ func TestUndoKeepsWhatOthersWrote(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(root, "etc/ssh/muster/others"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.Undo(t.Context()); err != nil {
+	if err := tree.Undo(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	content, err = os.ReadFile(pam)
@@ -221,7 +221,7 @@ func TestSeveralAtOnce(t *testing.T) {
 		})
 	}
 	writers.Wait()
-	if err := tree.Undo(t.Context()); err != nil {
+	if err := tree.Undo(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, snapshot(t, root)); diff != "" {
@@ -404,7 +404,7 @@ func act(t *testing.T, tree *Tree, what string) {
 	case "set up":
 		_, err = setUp(t, tree).Do(t.Context())
 	case "undo":
-		err = tree.Undo(t.Context())
+		err = tree.Undo(t.Context(), "")
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -45,7 +45,8 @@ type Config struct {
 
 // Machine implements agent.Machine.
 type Machine struct {
-	tree *files.Tree
+	tree    *files.Tree
+	program string
 
 	// changing is held while sshd, accounts or sudo are set up, each of which
 	// is nothing for several goroutines at once.
@@ -61,7 +62,7 @@ func New(cfg Config) (*Machine, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	m := &Machine{tree: cfg.Tree}
+	m := &Machine{tree: cfg.Tree, program: cfg.Program}
 	var problems [4]error
 	m.sshd, problems[0] = sshd.New(sshd.Config{Tree: cfg.Tree, Runner: cfg.Runner, Log: cfg.Log})
 	m.accounts, problems[1] = account.New(account.Config{Tree: cfg.Tree, Runner: cfg.Runner, Log: cfg.Log})
@@ -155,8 +156,9 @@ func (m *Machine) Join(ctx context.Context, to agentapi.IPA, password string) er
 }
 
 // Undo takes back all that was done, and returns the home folders that were
-// kept since somebody left something in them. Sessions that are open go on. An
-// instance that joined FreeIPA stays in it.
+// kept since somebody left something in them. The agent's own program goes last,
+// so that it can go on after a kill. Sessions that are open go on. An instance
+// that joined FreeIPA stays in it.
 func (m *Machine) Undo(ctx context.Context) (kept []string, err error) {
 	m.changing.Lock()
 	defer m.changing.Unlock()
@@ -166,5 +168,5 @@ func (m *Machine) Undo(ctx context.Context) (kept []string, err error) {
 	if err := errors.Join(sshdErr, sudoErr, accountErr); err != nil {
 		return kept, err
 	}
-	return kept, m.tree.Undo(ctx)
+	return kept, m.tree.Undo(ctx, m.program)
 }

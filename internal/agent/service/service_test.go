@@ -95,7 +95,7 @@ func TestInstall(t *testing.T) {
 			if err := s.Start(t.Context(), program); err == nil || !strings.Contains(err.Error(), string(test.manager)) {
 				t.Errorf("a failure is not told: %v", err)
 			}
-			if err := tree.Undo(t.Context()); err != nil {
+			if err := tree.Undo(t.Context(), ""); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := os.Stat(filepath.Join(root, test.file)); !errors.Is(err, os.ErrNotExist) {
@@ -125,7 +125,7 @@ func TestBusyboxTable(t *testing.T) {
 	if err != nil || strings.Count(string(content), "\n*/5 * * * * "+program+" run ") != 1 || !strings.HasPrefix(string(content), before+"\n") {
 		t.Errorf("%v\n%s", err, content)
 	}
-	if err := tree.Undo(t.Context()); err != nil {
+	if err := tree.Undo(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	if content, err := os.ReadFile(table); err != nil || string(content) != before {

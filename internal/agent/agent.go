@@ -108,6 +108,7 @@ type Agent struct {
 	saving, publishing sync.Mutex // order the writers of the two files
 
 	stateChanged chan struct{} // holds one token after a new state
+	trustChanged chan struct{} // holds one token when other user CAs are trusted
 	askState     chan struct{} // holds one token when the state should be asked for at once
 
 	// Of keepState alone:
@@ -137,7 +138,7 @@ func New(cfg Config) (*Agent, error) {
 	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, machine: cfg.Machine,
-		stateChanged: make(chan struct{}, 1), askState: make(chan struct{}, 1),
+		stateChanged: make(chan struct{}, 1), trustChanged: make(chan struct{}, 1), askState: make(chan struct{}, 1),
 	}
 	a.status.Version, a.status.PID = cfg.Version, os.Getpid()
 	if err := a.record.load(cfg.StateDir); err != nil {

@@ -16,6 +16,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"github.com/muster-cloud/muster/internal/agent/metadata"
 	"github.com/muster-cloud/muster/internal/agent/muster"
 	"github.com/muster-cloud/muster/internal/agentapi"
@@ -436,18 +438,47 @@ func TestRotation(t *testing.T) {
 		if l.host.version(t) != 2 || len(l.host.wanted().State.UserCAs) != 2 {
 			t.Errorf("list %d, %d user CAs", l.host.version(t), len(l.host.wanted().State.UserCAs))
 		}
-		// All user CAs are gone: nobody can sign a list, and nobody gets in.
+		l.end()
+	})
+}
+
+// TestNoUserCA: while all user CAs are revoked nobody gets in, the list stays as
+// it is, whoever signs another one, and the status says so. A successor ends that.
+func TestNoUserCA(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.start()
+		settle(time.Second)
+		revoked, next := l.cloud.userCA, newSigner(t)
+		for i, signer := range []ssh.Signer{nil, revoked, next} {
+			l.cloud.do(func(c *cloud) {
+				c.state.Version, c.state.UserCAs = "none", nil
+				c.userCA = revoked
+				c.revoke(uint64(i + 100))
+				c.userCA = signer
+			})
+			settle(90 * time.Second)
+			if l.host.version(t) != 1 || len(l.host.wanted().State.UserCAs) != 0 {
+				t.Errorf("list %d, %d user CAs", l.host.version(t), len(l.host.wanted().State.UserCAs))
+			}
+			if p := l.status().problem(aboutList); p == nil || !strings.Contains(p.Text, "muster authority rotate user") {
+				t.Errorf("problem: %+v", p)
+			}
+		}
 		l.cloud.do(func(c *cloud) {
-			c.userCA, c.state.Version, c.state.UserCAs = nil, "v3", nil
-			c.list.Version = 3
-			close(c.changed)
-			c.changed = make(chan struct{})
+			c.state.Version, c.state.UserCAs = "v3", []string{line(next.PublicKey())}
+			c.revoke(2)
+			c.userCA = next
 		})
-		settle(5 * time.Second)
-		if l.host.version(t) != 3 || len(l.host.wanted().State.UserCAs) != 0 {
-			t.Errorf("list %d, %d user CAs", l.host.version(t), len(l.host.wanted().State.UserCAs))
+		for l.host.wanted().State.Version != "v3" { // the list comes right behind the state
+			settle(time.Second)
+		}
+		if l.host.version(t) != 2 {
+			t.Errorf("list %d", l.host.version(t))
 		}
 		l.end()
+		if problems := l.status().Problems; len(problems) != 0 {
+			t.Errorf("problems: %+v", problems)
+		}
 	})
 }
 

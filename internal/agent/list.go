@@ -40,7 +40,8 @@ func (a *Agent) ensureList(ctx context.Context) error {
 	return a.machine.SetRevoked(ctx, empty)
 }
 
-// keepList follows the project's list. After a failure it asks once without
+// keepList follows the project's list. What was refused is looked at again as
+// soon as other user CAs are trusted. After a failure it asks once without
 // waiting: that Muster is back, or that the list is right, must not be known
 // only when a long poll ends. Only one that ends well ends the failures.
 func (a *Agent) keepList(ctx context.Context) {
@@ -59,7 +60,11 @@ func (a *Agent) keepList(ctx context.Context) {
 		a.note(aboutList, err)
 		switch {
 		case err != nil:
-			_ = sleep(ctx, pauseAfter(err, failures)) // the loop looks at the context
+			select {
+			case <-ctx.Done():
+			case <-a.trustChanged:
+			case <-time.After(pauseAfter(err, failures)):
+			}
 			failures, failed = failures+1, true
 		case fresh == etag && failed && longest > 0:
 			failed = false
@@ -101,7 +106,7 @@ func (a *Agent) takeList(ctx context.Context, etag string, wait time.Duration) (
 		return etag, err
 	}
 	parsed, err := a.verify(list, version)
-	if errors.Is(err, muster.ErrUnsigned) {
+	if errors.Is(err, muster.ErrUnsigned) || errors.Is(err, muster.ErrNoAuthority) {
 		// The authority may be newer than what we know of it.
 		wake(a.askState)
 	}

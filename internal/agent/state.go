@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/muster-cloud/muster/internal/agentapi"
@@ -88,6 +89,9 @@ func (a *Agent) refresh(ctx context.Context) error {
 		return err
 	}
 	a.log.Info("Have a new state", "version", short(state.Version), "accounts", len(state.Accounts), "user_cas", len(state.UserCAs))
+	if !slices.Equal(state.UserCAs, a.snapshot().State.UserCAs) {
+		defer wake(a.trustChanged)
+	}
 	a.change(func(r *record) {
 		r.State = state
 		r.Identity.ProjectID = state.ProjectID

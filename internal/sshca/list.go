@@ -5,6 +5,7 @@ package sshca
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -45,25 +46,36 @@ type Snapshot struct {
 	cutoff  time.Time // entries that expired before it have left
 	commits uint64    // the commits that it holds, at least
 	base64  func() string
-	sign    func(context.Context) (string, error)
+	sign    func(context.Context) (signature, error)
 	signed  atomic.Pointer[string]
 }
 
 // Base64 returns the list in standard base64. It is made once.
 func (s *Snapshot) Base64() string { return s.base64() }
 
+// signature is that of a list.
+type signature struct {
+	header string
+	lasts  bool // the generation that signs made it
+}
+
 // Signature returns the project's user CA's signature of the list, as a value
-// of the header [agentapi.SignatureHeader], or nothing if no generation signs.
-// It is made once.
+// of the header [agentapi.SignatureHeader]. It is made once by the generation
+// that signs.
+//
+// While there is none, the newest trusted generation signs, and without one the
+// newest that was revoked: agents that have not heard of its end learn from
+// itself that it is over; all others trust its word no more. Such a signature
+// is made anew each time, since a successor may come.
 func (s *Snapshot) Signature(ctx context.Context) (string, error) {
 	if made := s.signed.Load(); made != nil {
 		return *made, nil
 	}
 	made, err := s.sign(ctx)
-	if err == nil && made != "" {
-		s.signed.Store(&made)
+	if err == nil && made.lasts {
+		s.signed.Store(&made.header)
 	}
-	return made, err
+	return made.header, err
 }
 
 // list is a project's revocation list in memory.
@@ -287,23 +299,49 @@ func (l *list) build(ctx context.Context, now time.Time) (*Snapshot, error) {
 	return &Snapshot{
 		Version: l.loaded, Raw: raw, ETag: etag, cutoff: limit,
 		base64: sync.OnceValue(func() string { return base64.StdEncoding.EncodeToString(raw) }),
-		sign:   func(ctx context.Context) (string, error) { return l.sign(ctx, etag, raw) },
+		sign:   func(ctx context.Context) (signature, error) { return l.sign(ctx, etag, raw) },
 	}, nil
 }
 
 // sign lets the project's user CA vouch for a list. Of those that want it at
 // once, one does it.
-func (l *list) sign(ctx context.Context, etag string, raw []byte) (string, error) {
-	header, _, err := together(ctx, &l.signing, etag, func() (string, error) {
+func (l *list) sign(ctx context.Context, etag string, raw []byte) (signature, error) {
+	made, _, err := together(ctx, &l.signing, etag, func() (signature, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
 		defer cancel()
 		a, _, err := l.service.authority(ctx, Actor{}, l.projectID)
-		if err != nil || a.user.signer == nil {
-			return "", err
+		if err != nil {
+			return signature{}, err
 		}
-		return agentapi.SignList(a.user.signer, raw)
+		signer := a.user.signer
+		if signer == nil {
+			if signer, err = l.service.formerSigner(ctx, a.record); err != nil {
+				return signature{}, err
+			}
+		}
+		header, err := agentapi.SignList(signer, raw)
+		return signature{header: header, lasts: a.user.signer != nil}, err
 	})
-	return header, err
+	return made, err
+}
+
+// formerSigner is a user CA that no longer issues certificates: the newest that
+// is trusted, else the newest of all.
+func (s *Service) formerSigner(ctx context.Context, record store.Authority) (ssh.Signer, error) {
+	users := slices.DeleteFunc(slices.Clone(record.Keys), func(k store.AuthorityKey) bool { return k.Role != store.RoleUser })
+	if len(users) == 0 {
+		return nil, fmt.Errorf("project %s has no user CA", record.ProjectID)
+	}
+	newest := slices.MaxFunc(users, func(a, b store.AuthorityKey) int {
+		if trusted := a.State == store.KeyTrusted; trusted != (b.State == store.KeyTrusted) {
+			if trusted {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Compare(a.Generation, b.Generation)
+	})
+	return s.cfg.Custody.Signer(ctx, keyBinding(newest), newest.Handle)
 }
 
 // publish replaces the snapshot and wakes who waits, if it says anything new.

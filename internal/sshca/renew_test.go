@@ -362,22 +362,7 @@ func TestListOfAnotherReplicaIsSignedByTheSuccessor(t *testing.T) {
 	w := newWorld(t)
 	w.certified(t, newKey(t))
 	other := w.replica(t)
-	signer := func() string {
-		t.Helper()
-		snapshot, err := other.Feed().Current(t.Context(), blue)
-		if err != nil {
-			t.Fatal(err)
-		}
-		header, err := snapshot.Signature(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		signature, err := agentapi.ParseSignature(header)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return authorizedLine(signature.Key().Type(), signature.Key().Marshal())
-	}
+	signer := func() string { return listSigner(t, other) }
 	first := signer()
 	second, _, err := w.Rotate(t.Context(), nova, Rotation{ProjectID: blue, Role: store.RoleUser})
 	if err != nil {
@@ -394,5 +379,70 @@ func TestListOfAnotherReplicaIsSignedByTheSuccessor(t *testing.T) {
 	}
 	if signer() != second.PublicKey {
 		t.Error("the list is signed by the generation that it revokes")
+	}
+}
+
+// listSigner is who signs the list that a replica gives out, as an
+// authorized_keys line.
+func listSigner(t *testing.T, replica *Service) string {
+	t.Helper()
+	snapshot, err := replica.Feed().Current(t.Context(), blue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, err := snapshot.Signature(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature, err := agentapi.ParseSignature(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := agentapi.VerifyList(header, snapshot.Raw, []ssh.PublicKey{signature.Key()}); err != nil {
+		t.Error(err)
+	}
+	return authorizedLine(signature.Key().Type(), signature.Key().Marshal())
+}
+
+// Where no generation signs, who trusted one hears from itself that it was
+// revoked; a trusted one goes before; and a successor signs the same list anew.
+func TestListWithoutGenerationThatSigns(t *testing.T) {
+	w := newWorld(t)
+	w.certified(t, newKey(t))
+	first := listSigner(t, w.Service)
+	revoke := func(line string) {
+		t.Helper()
+		record, err := w.store.Authority(t.Context(), blue)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range record.Keys {
+			if key.PublicKey == line {
+				if _, err := w.Revoke(t.Context(), nova, store.RevocationOrder{ProjectID: blue, AuthorityKeyID: key.ID}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	rotate := func() string {
+		t.Helper()
+		key, _, err := w.Rotate(t.Context(), nova, Rotation{ProjectID: blue, Role: store.RoleUser})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key.PublicKey
+	}
+	revoke(first)
+	if listSigner(t, w.Service) != first {
+		t.Error("the generation that was revoked does not say so itself")
+	}
+	second := rotate()
+	if listSigner(t, w.Service) != second {
+		t.Error("its successor does not sign the same list")
+	}
+	third := rotate()
+	revoke(third)
+	if listSigner(t, w.Service) != second {
+		t.Error("the one that is trusted does not sign")
 	}
 }

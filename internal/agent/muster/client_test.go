@@ -341,10 +341,10 @@ func TestVerify(t *testing.T) {
 		"unsigned":             {make(5, projectID, nil), trusted, ErrUnsigned},
 		"by another":           {make(5, projectID, other), trusted, ErrUnsigned},
 		"changed":              {changed, trusted, ErrUnsigned},
-		"nobody is trusted":    {make(5, projectID, nil), nil, nil},
-		"and it is older":      {make(4, projectID, nil), nil, ErrOlder},
+		"nobody is trusted":    {make(5, projectID, authority), nil, ErrNoAuthority},
+		"and nobody signed":    {make(5, projectID, nil), nil, ErrNoAuthority},
 		"of another project":   {make(5, hostID, authority), trusted, errAny},
-		"no list":              {&List{Raw: []byte("x")}, nil, errAny},
+		"no list":              {&List{Raw: []byte("x")}, trusted, errAny},
 		"a key that is broken": {make(5, projectID, authority), []string{"nonsense"}, errAny},
 	} {
 		t.Run(name, func(t *testing.T) {

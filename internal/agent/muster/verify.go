@@ -19,28 +19,33 @@ var (
 	// ErrUnsigned: a trusted user CA does not vouch for the list. What is
 	// trusted may have changed meanwhile: ask for the state, and look again.
 	ErrUnsigned = errors.New("no trusted user CA vouches for the revocation list")
+	// ErrNoAuthority: no user CA is trusted, so nobody can vouch for a list.
+	ErrNoAuthority = errors.New("the project has no user CA that is good, so nobody can vouch for a revocation list; " +
+		"sshd refuses all certificates until an operator makes a new one (muster authority rotate user)")
 	// ErrOlder: the list is older than the one in hand, which must stay.
 	ErrOlder = errors.New("the revocation list is older than the one in hand")
 )
 
 // Verify reads a list that came for a project. The trusted user CAs are
-// authorized_keys lines; without any, nobody's certificate is good, and a list
-// needs no signature. The list must be at least of the version given.
+// authorized_keys lines; without any, no list is good: nobody's certificate is
+// let in then, and a list that anybody may have made could keep later ones
+// away by its version. The list must be at least of the version given.
 func (l *List) Verify(projectID string, userCAs []string, version uint64) (*krl.KRL, error) {
 	authorities, err := parseKeys(userCAs)
 	if err != nil {
 		return nil, err
 	}
-	if len(authorities) > 0 {
-		if err := agentapi.VerifyList(l.Signature, l.Raw, authorities); err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrUnsigned, err)
-		}
+	if len(authorities) == 0 {
+		return nil, ErrNoAuthority
+	}
+	if err := agentapi.VerifyList(l.Signature, l.Raw, authorities); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnsigned, err)
 	}
 	list, err := krl.Parse(l.Raw)
 	if err != nil {
 		return nil, fmt.Errorf("the revocation list can't be read: %w", err)
 	}
-	if len(authorities) > 0 && list.Comment != projectID {
+	if list.Comment != projectID {
 		return nil, fmt.Errorf("the revocation list is of another project, %.40q", list.Comment)
 	}
 	if list.Version < version {

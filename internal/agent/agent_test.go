@@ -665,7 +665,7 @@ func TestJoinPauses(t *testing.T) {
 		settle(2 * time.Second)
 		l.end()
 		if n := len(l.host.tried()); n != 2 {
-			t.Errorf("tried %d times in the first 11 s, though the state had changed", n)
+			t.Errorf("tried %d times in the first 11 s", n)
 		}
 	})
 }

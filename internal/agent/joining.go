@@ -13,11 +13,11 @@ import (
 )
 
 const (
-	firstJoinPause   = 30 * time.Second
+	// firstJoinPause is kept after each failure, even if the state changes
+	// meanwhile: it may because of the failure, and Muster takes no reports
+	// more often.
+	firstJoinPause   = 10 * time.Second
 	longestJoinPause = 30 * time.Minute
-	// leastJoinPause is kept after a failure even if the state changes, which it
-	// may because of that failure. Muster takes no reports more often.
-	leastJoinPause = 10 * time.Second
 )
 
 // keepJoined joins FreeIPA when Muster says so, for as long as it takes.
@@ -34,9 +34,9 @@ func (a *Agent) keepJoined(ctx context.Context) {
 		a.note(aboutJoining, err)
 		pause := longestJoinPause
 		if err != nil {
-			pause = max(min(firstJoinPause<<min(failures, 8), longestJoinPause), pauseAfter(err, failures)) - leastJoinPause
+			pause = max(min(firstJoinPause<<min(failures, 8), longestJoinPause), pauseAfter(err, failures)) - firstJoinPause
 			failures++
-			if sleep(ctx, leastJoinPause) != nil {
+			if sleep(ctx, firstJoinPause) != nil {
 				return
 			}
 		} else {

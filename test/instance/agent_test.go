@@ -27,7 +27,10 @@ import (
 const program = "/usr/local/sbin/muster-agent"
 
 // setUpTime is how soon an instance is as Muster says, on a slow machine too.
-const setUpTime = 5 * time.Minute
+const setUpTime = 100 * time.Second
+
+// pollInterval is how often agents ask Muster for their state: as often as can be set.
+const pollInterval = 10 * time.Second
 
 // slow is how long that may take before the logs are of interest.
 const slow = 5 * time.Second
@@ -88,7 +91,7 @@ func withAgent(t *testing.T, settings string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fmt.Sprintf("[agent]\ndirectory = %s\npoll_interval = 10s\n%s", folder, settings)
+	return fmt.Sprintf("[agent]\ndirectory = %s\npoll_interval = %v\n%s", folder, pollInterval, settings)
 }
 
 // status is what the agent says about itself.
@@ -131,13 +134,9 @@ func (i *instance) awaitSetUp(t *testing.T) agent.Status {
 // for too long.
 func (i *instance) await(t *testing.T, ask func() error) {
 	t.Helper()
-	var err error
-	for deadline := time.Now().Add(setUpTime); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if err = ask(); err == nil {
-			return
-		}
+	if err := eventually(t, setUpTime, ask); err != nil {
+		t.Fatalf("%v\n%s", err, i.agentLog())
 	}
-	t.Fatalf("after %v: %v\n%s", setUpTime, err, i.agentLog())
 }
 
 // has tells, as an error, whether the account is there and not locked, or is not.

@@ -4,8 +4,10 @@
 package instance
 
 import (
+	"database/sql"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,9 +16,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
+	"github.com/muster-cloud/muster/internal/agent"
 	"github.com/muster-cloud/muster/internal/agentapi"
 )
 
@@ -134,18 +140,36 @@ func TestMusterAwayAtBoot(t *testing.T) {
 // to do, if its metadata stays as it was at boot (on a config drive). Where Nova
 // asks Muster each time, there is a new one.
 func TestTokenExpired(t *testing.T) {
-	s, i, alice := newFault(t, "[ssh]\nhost_token_lifetime = 1m\n", programs)
+	s, i, alice := newFault(t, "", programs)
 	old, err := i.vendordata2(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	i.answers(t, func([]byte) ([]byte, error) { return old, nil })
-	time.Sleep(time.Minute + time.Second) // the least that can be set; what is tested is that it is over
+	s.expireTokens(t)
 	i.Must(t, program, "install")
 	i.await(t, func() error { return i.says("token") })
 	i.healthy(t)
 	i.answers(t, nil)
 	s.finishes(t, i, alice)
+}
+
+// expireTokens makes all one-time tokens as old as they may get: a minute at
+// the least, which nobody wants to wait.
+func (s *site) expireTokens(t *testing.T) {
+	t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.folder, "muster.db")+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	result, err := db.ExecContext(t.Context(), "UPDATE instance SET token_expires_at = token_created_at WHERE token_hash <> ''")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		t.Fatalf("%d tokens are over now: %v", n, err)
+	}
 }
 
 // On a full disk nothing is half done, and everything is once there is room.
@@ -247,41 +271,58 @@ func TestPowerFailure(t *testing.T) {
 // The agent is killed before each step that changes a file, one after the other.
 // sshd can start at any time, and the next agent finishes.
 func TestKilledAtAnyStep(t *testing.T) {
-	_, i, alice := newFault(t, "[vendordata]\npam_sudo = true\n", faulty)
-	untouched := i.Tree(t)
-	steps := 0
-	for {
-		steps++
-		i.Must(t, "sh", "-c", fmt.Sprintf("echo %d >/run/muster-agent-crash", steps))
-		_, err := i.Run(t.Context(), program, "once", "--wait", "5m")
-		i.healthy(t)
-		i.Must(t, "rm", "/run/muster-agent-crash")
-		if err == nil {
-			break
+	t.Parallel()
+	s := newSite(t, withAgent(t, "[vendordata]\npam_sudo = true\n"))
+	alice := s.newPerson(t, "alice", "member")
+	s.certify(t, alice)
+	const machines = 3 // that share the steps
+	var steps atomic.Int64
+	t.Run("steps", func(t *testing.T) {
+		for n := range machines {
+			t.Run(fmt.Sprintf("%d of %d", n+1, machines), func(t *testing.T) {
+				t.Parallel()
+				i := s.newBare(t, fmt.Sprintf("web-%d", n+1), faulty)
+				untouched := i.Tree(t)
+				for step := n + 1; i.killedAt(t, step); step += machines {
+					steps.Add(1)
+					i.Must(t, program, "once", "--wait", "60s")
+					i.healthy(t)
+					// These take long, and steps beside each other are alike.
+					seldom := step%5 == 1
+					if seldom {
+						awaitSSH(t, i.Machine)
+						alice.enter(t, i.Machine, "member")
+					}
+					i.Must(t, program, "uninstall")
+					reinstall(t, i)
+					if !seldom {
+						continue
+					}
+					for _, difference := range untouched.Differences(i.Tree(t), append(logs, program)...) {
+						t.Errorf("after the kill at step %d: %s", step, difference)
+					}
+				}
+			})
 		}
-		if !strings.Contains(err.Error(), "killed before step") {
-			t.Fatal(err)
-		}
-		i.Must(t, program, "once", "--wait", "5m")
-		i.healthy(t)
-		// These take long, and steps beside each other are alike.
-		seldom := steps%5 == 1
-		if seldom {
-			awaitSSH(t, i.Machine)
-			alice.enter(t, i.Machine, "member")
-		}
-		i.Must(t, program, "uninstall")
-		reinstall(t, i)
-		if seldom {
-			for _, difference := range untouched.Differences(i.Tree(t), append(logs, program)...) {
-				t.Errorf("after the kill at step %d: %s", steps, difference)
-			}
-		}
+	})
+	t.Logf("killed at %d steps", steps.Load())
+	if steps.Load() < 20 {
+		t.Errorf("there were only %d steps", steps.Load())
 	}
-	t.Logf("killed at %d steps", steps-1)
-	if steps < 20 {
-		t.Errorf("there were only %d steps", steps)
+}
+
+// killedAt runs an agent that is killed before the step, and tells whether it
+// came that far.
+func (i *instance) killedAt(t *testing.T, step int) bool {
+	t.Helper()
+	i.Must(t, "sh", "-c", fmt.Sprintf("echo %d >/run/muster-agent-crash", step))
+	_, err := i.Run(t.Context(), program, "once", "--wait", "60s")
+	i.healthy(t)
+	i.Must(t, "rm", "/run/muster-agent-crash")
+	if err != nil && !strings.Contains(err.Error(), "killed before step") {
+		t.Fatal(err)
 	}
+	return err != nil
 }
 
 // reinstall puts the program back that was uninstalled.
@@ -306,11 +347,42 @@ func TestRenewal(t *testing.T) {
 		}
 		return err
 	})
-	time.Sleep(time.Until(first.Certificates[0].ValidUntil.Add(time.Second))) // the first ones are over
+	// sshd has the new one, too, before the first one is over.
+	i.await(t, func() error {
+		cert, err := i.hostCertificate(t)
+		if err == nil && slices.ContainsFunc(first.Certificates, func(old agent.Certificate) bool { return old.Serial == cert.Serial }) {
+			err = fmt.Errorf("sshd still shows certificate %d", cert.Serial)
+		}
+		return err
+	})
+	if end := first.Certificates[0].ValidUntil; time.Now().After(end) {
+		t.Errorf("the first certificates were over at %v", end)
+	}
 	alice.enter(t, i.Machine, "member")
 	var issued struct{ Certs []struct{ Serial uint64 } }
 	s.admin.Want(t, http.StatusOK, "GET", "/v1/hostcerts", nil, &issued, "X-Auth-All-Projects", "True")
 	if len(issued.Certs) < 6 {
 		t.Errorf("Muster knows of %d certificates", len(issued.Certs))
 	}
+}
+
+// hostCertificate is the one that the machine's sshd shows.
+func (i *instance) hostCertificate(t *testing.T) (*ssh.Certificate, error) {
+	var shown *ssh.Certificate
+	errSeen := errors.New("seen enough")
+	conn, err := ssh.Dial("tcp", net.JoinHostPort(i.Address.String(), "22"), &ssh.ClientConfig{
+		HostKeyAlgorithms: []string{ssh.CertAlgoED25519v01}, Timeout: sshTimeout,
+		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
+			shown, _ = key.(*ssh.Certificate)
+			return errSeen
+		},
+	})
+	if err == nil {
+		conn.Close()
+		t.Fatal("nobody looked at sshd's certificate")
+	}
+	if shown == nil {
+		return nil, err
+	}
+	return shown, nil
 }

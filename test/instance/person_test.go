@@ -137,10 +137,12 @@ func (p *person) startAgent(t *testing.T) {
 		_ = command.Process.Kill()
 		_ = command.Wait()
 	})
-	eventually(t, time.Minute, func() error {
+	if err := eventually(t, startTime, func() error {
 		_, err := os.Stat(p.agent)
 		return err
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
 	p.loadAgent(t)
 }
 
@@ -165,19 +167,27 @@ func run(t *testing.T, name string, args ...string) string {
 	return string(output)
 }
 
-// eventually asks until there is no error any more, or fails the test.
-func eventually(t *testing.T, limit time.Duration, ask func() error) {
+// startTime is how soon a program answers that was started or told to reload.
+const startTime = 10 * time.Second
+
+// eventually asks until there is no error any more, and returns the last one if
+// that takes longer than the limit.
+func eventually(t *testing.T, limit time.Duration, ask func() error) error {
 	t.Helper()
-	deadline := time.Now().Add(limit)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	again := time.NewTicker(20 * time.Millisecond)
+	defer again.Stop()
 	for {
 		err := ask()
 		if err == nil {
-			return
+			return nil
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v: %v", limit, err)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return fmt.Errorf("after %v: %w", limit, err)
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -185,7 +195,7 @@ func eventually(t *testing.T, limit time.Duration, ask func() error) {
 // moment after it was told to reload.
 func awaitSSH(t *testing.T, m *machine.Machine) {
 	t.Helper()
-	eventually(t, time.Minute, func() error {
+	if err := eventually(t, startTime, func() error {
 		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(m.Address, 22).String(), time.Second)
 		if err != nil {
 			return err
@@ -194,7 +204,9 @@ func awaitSSH(t *testing.T, m *machine.Machine) {
 		_ = conn.SetDeadline(time.Now().Add(time.Second))
 		_, err = conn.Read(make([]byte, 4))
 		return err
-	})
+	}); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // sshdLog is what the machine's sshd has said.

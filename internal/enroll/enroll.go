@@ -40,6 +40,7 @@ type Directory interface {
 // Records are Muster's own records of enrolments. *store.Store has them; see there for what the calls do.
 type Records interface {
 	Enrolment(ctx context.Context, instanceID string) (store.Enrolment, error)
+	EnrolmentsOf(ctx context.Context, instanceIDs []string) ([]store.Enrolment, error)
 	BeginEnrolment(ctx context.Context, e store.Enrolment, change store.EnrolmentChange) (stored store.Enrolment, created bool, err error)
 	SaveEnrolment(ctx context.Context, e store.Enrolment, change store.EnrolmentChange) (store.Enrolment, error)
 	DueEnrolments(ctx context.Context, limit int) ([]store.Enrolment, error)

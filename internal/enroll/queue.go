@@ -4,6 +4,8 @@
 package enroll
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/muster-cloud/muster/internal/store"
@@ -80,11 +82,14 @@ func (q *queue) end(instanceID string) {
 
 // board tells those who wait for an enrolment what became of it.
 type board struct {
-	mu       sync.Mutex
-	watchers map[string]map[chan store.Enrolment]bool
+	mu        sync.Mutex
+	watchers  map[string]map[chan store.Enrolment]bool
+	elsewhere map[string]int // how many watchers wait for another replica's work, which nobody tells here
 }
 
-func newBoard() *board { return &board{watchers: make(map[string]map[chan store.Enrolment]bool)} }
+func newBoard() *board {
+	return &board{watchers: make(map[string]map[chan store.Enrolment]bool), elsewhere: make(map[string]int)}
+}
 
 // watch returns where the latest state of an enrolment comes, until stop is called.
 func (b *board) watch(instanceID string) (news <-chan store.Enrolment, stop func()) {
@@ -103,6 +108,27 @@ func (b *board) watch(instanceID string) (news <-chan store.Enrolment, stop func
 			delete(b.watchers, instanceID)
 		}
 	}
+}
+
+// ask has the enrolment looked up, since another replica works on it, until stop is called.
+func (b *board) ask(instanceID string) (stop func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.elsewhere[instanceID]++
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.elsewhere[instanceID]--; b.elsewhere[instanceID] == 0 {
+			delete(b.elsewhere, instanceID)
+		}
+	}
+}
+
+// asked returns the instances that are to be looked up.
+func (b *board) asked() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Keys(b.elsewhere))
 }
 
 // tell hands an enrolment to all who wait for it. What a watcher has not taken yet is replaced.

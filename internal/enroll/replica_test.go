@@ -4,11 +4,15 @@
 package enroll
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 	"github.com/muster-cloud/muster/internal/store"
 	"github.com/muster-cloud/muster/test/services"
 )
@@ -68,5 +72,65 @@ func TestReplicas(t *testing.T) {
 			hosts, services = w.entries()
 			equal(t, append(hosts, services...), []string(nil))
 		})
+	}
+}
+
+// countedRecords counts the reads of single enrolments.
+type countedRecords struct {
+	Records
+	reads atomic.Int64
+}
+
+// Enrolment implements Records.
+func (c *countedRecords) Enrolment(ctx context.Context, instanceID string) (store.Enrolment, error) {
+	c.reads.Add(1)
+	return c.Records.Enrolment(ctx, instanceID)
+}
+
+// TestOtherReplicaWorks has one replica wait for what another one is doing: all calls get its password, and none reads the database again
+// and again meanwhile.
+func TestOtherReplicaWorks(t *testing.T) {
+	const instances, calls = 4, 25
+	w := newWorld(t)
+	release := make(chan struct{})
+	w.ipa.Inject(func(command string) freeipa.Fault {
+		if command == "batch" {
+			<-release
+		}
+		return freeipa.Fault{}
+	})
+	first := w.replica(t)
+	records := &countedRecords{}
+	second := w.replica(t, func(c *Config) { records.Records, c.Store = c.Store, records })
+	var answers [instances][1 + calls]Answer
+	var wg sync.WaitGroup
+	enrol := func(r *replica, n, call int) {
+		wg.Go(func() {
+			var err error
+			if answers[n][call], err = r.Enrol(t.Context(), operator, request(n, "web", fmt.Sprint("vm", n))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for n := range instances {
+		enrol(first, n, calls)
+		first.until(t, n, first.claimed)
+		for call := range calls {
+			enrol(second, n, call)
+		}
+	}
+	for len(second.board.asked()) < instances || records.reads.Load() < instances*calls {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(5 * peekTime) // in which each call could read the database several times
+	equal(t, records.reads.Load(), int64(instances*calls))
+	close(release)
+	wg.Wait()
+	for n := range instances {
+		for _, answer := range answers[n] {
+			if answer != answers[n][calls] || answer.OTP == "" {
+				t.Errorf("instance %d: %+v, and %+v on the replica that did it", n, answer, answers[n][calls])
+			}
+		}
 	}
 }

@@ -17,9 +17,8 @@ import (
 )
 
 const (
-	otpBytes = 16                     // 128 bits, written as 32 hex digits
-	peekTime = 100 * time.Millisecond // between looks at what another replica does
-	lookTime = time.Second            // for a look at FreeIPA that the answer can do without
+	otpBytes = 16          // 128 bits, written as 32 hex digits
+	lookTime = time.Second // for a look at FreeIPA that the answer can do without
 )
 
 // Enrol records what an instance wants, waits for FreeIPA to have it, at most Config.AnswerWithin, and answers with the
@@ -38,7 +37,7 @@ func (s *Service) Enrol(ctx context.Context, by Actor, req Request) (Answer, err
 	if err != nil {
 		return Answer{}, unavailable(err)
 	}
-	if e.State == store.EnrolmentWanted && s.claimed(e) {
+	if s.underWay(e) {
 		e = s.await(ctx, e, news)
 	}
 	if toJoin(e) {
@@ -275,30 +274,27 @@ func (s *Service) otp(e store.Enrolment) (ipa.Secret, error) {
 
 func otpBinding(instanceID string) string { return "one-time password " + instanceID }
 
-// await waits until an attempt has ended. Another replica's is seen in the database.
+// await waits until an attempt has ended. Another replica's is seen in the database: see peek.
 func (s *Service) await(ctx context.Context, e store.Enrolment, news <-chan store.Enrolment) store.Enrolment {
-	var peek <-chan time.Time
 	if e.ClaimedBy != s.replica {
-		tick := time.NewTicker(peekTime)
-		defer tick.Stop()
-		peek = tick.C
+		stop := s.board.ask(e.InstanceID)
+		defer stop()
 	}
 	for {
 		select {
 		case e = <-news:
-		case <-peek:
-			now, err := s.cfg.Store.Enrolment(ctx, e.InstanceID)
-			if err != nil {
-				continue
-			}
-			e = now
 		case <-ctx.Done():
 			return e
 		}
-		if e.State != store.EnrolmentWanted || !s.claimed(e) {
+		if !s.underWay(e) {
 			return e
 		}
 	}
+}
+
+// underWay tells that a replica works on the enrolment.
+func (s *Service) underWay(e store.Enrolment) bool {
+	return e.State == store.EnrolmentWanted && s.claimed(e)
 }
 
 // look asks FreeIPA, now and then, whether an instance has joined. The answer can do without: a FreeIPA that is slow or busy keeps

@@ -20,6 +20,7 @@ const (
 	saveTime    = 10 * time.Second       // for recording how an attempt ended
 	duePage     = 100                    // enrolments read at once
 	countEvery  = 15 * time.Second       // how old the numbers of the metrics may be
+	peekTime    = 100 * time.Millisecond // between looks at what other replicas do
 )
 
 // Run does the work of Enrol, Leave, Rebuild, Retry and Adopt, this process's and what other replicas left, until ctx ends. Then
@@ -39,6 +40,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	workers.Go(func() { s.findDue(ctx) })
 	workers.Go(func() { s.count(ctx) })
+	workers.Go(func() { s.peek(ctx) })
 	workers.Wait()
 	return nil
 }
@@ -76,6 +78,25 @@ func (s *Service) count(ctx context.Context) {
 		}
 		if !pause(ctx, countEvery) {
 			return
+		}
+	}
+}
+
+// peek looks up, for all who wait at once, what became of enrolments that other replicas work on.
+func (s *Service) peek(ctx context.Context) {
+	for pause(ctx, peekTime) {
+		instances := s.board.asked()
+		if len(instances) == 0 {
+			continue
+		}
+		enrolments, err := s.cfg.Store.EnrolmentsOf(ctx, instances)
+		if err != nil && ctx.Err() == nil {
+			s.cfg.Logger.WarnContext(ctx, "Cannot see what became of enrolments that other replicas work on; will look again", "error", err)
+		}
+		for _, e := range enrolments {
+			if !s.underWay(e) {
+				s.board.tell(e)
+			}
 		}
 	}
 }

@@ -17,7 +17,8 @@ import (
 
 const (
 	maxBatch   = 256  // writes that share a transaction
-	maxQueue   = 1024 // writes that wait for one committer
+	maxPatient = 64   // patient ones of those, as many as one statement inserts
+	maxQueue   = 1024 // writes of each lane that wait for one committer
 	committers = 2    // at the same time; SQLite allows one. More make smaller batches, which cost the database more
 )
 
@@ -26,6 +27,7 @@ const (
 // written is written.
 type write struct {
 	project string
+	patient bool // it comes in crowds, and waits for slower things than its turn: see lanes
 	need    func(*batch)
 	// decide returns the write's own refusal, which harms nobody else. It runs again when the transaction does, and so must not
 	// add to what it leaves outside.
@@ -71,28 +73,37 @@ type update struct {
 	any  bool
 }
 
-func newQueues(e engine) []chan *write {
+// lanes are what waits for a committer. When two thousand instances boot at once, each writes what it wants of FreeIPA before it waits
+// for FreeIPA. Those writes have a lane of their own, of which each transaction takes a few, so that whoever writes anything else
+// meanwhile is in the next one.
+type lanes struct{ brisk, patient chan *write }
+
+func newLanes(e engine) []lanes {
 	n := committers
 	if e == engineSQLite {
 		n = 1
 	}
-	queues := make([]chan *write, n)
-	for i := range queues {
-		queues[i] = make(chan *write, maxQueue)
+	all := make([]lanes, n)
+	for i := range all {
+		all[i] = lanes{brisk: make(chan *write, maxQueue), patient: make(chan *write, maxQueue)}
 	}
-	return queues
+	return all
 }
 
-// queue returns the queue of a project. One project's writes always have the same one, so that committers don't wait for each other.
-func (s *Store) queue(project string) chan *write {
-	return s.queues[maphash.String(s.seed, project)%uint64(len(s.queues))]
+// lane returns where a write waits. One project's writes always have the same committer, so that committers don't wait for each other.
+func (s *Store) lane(w *write) chan<- *write {
+	l := s.lanes[maphash.String(s.seed, w.project)%uint64(len(s.lanes))]
+	if w.patient {
+		return l.patient
+	}
+	return l.brisk
 }
 
 // group waits until a write is committed or refused.
 func (s *Store) group(ctx context.Context, w *write) error {
 	w.done = make(chan struct{})
 	select {
-	case s.queue(w.project) <- w:
+	case s.lane(w) <- w:
 	case <-ctx.Done():
 		return fmt.Errorf("%w: too many writes are waiting: %w", ErrUnavailable, ctx.Err())
 	}
@@ -111,8 +122,8 @@ func (s *Store) Run(ctx context.Context) error {
 		return errors.New("the store runs already")
 	}
 	var wg sync.WaitGroup
-	for _, queue := range s.queues {
-		wg.Go(func() { s.commitAll(ctx, queue) })
+	for _, l := range s.lanes {
+		wg.Go(func() { s.commitAll(ctx, l) })
 	}
 	if s.location.engine == engineSQLite {
 		wg.Go(func() { s.checkpointAll(ctx) })
@@ -122,18 +133,20 @@ func (s *Store) Run(ctx context.Context) error {
 }
 
 // commitAll commits whatever has queued while it committed the last.
-func (s *Store) commitAll(ctx context.Context, queue chan *write) {
+func (s *Store) commitAll(ctx context.Context, l lanes) {
 	// Writes that were taken on are finished.
 	finish := context.WithoutCancel(ctx)
 	writes := make([]*write, 0, maxBatch)
 	for {
 		writes = writes[:0]
 		select {
-		case w := <-queue:
+		case w := <-l.brisk:
+			writes = append(writes, w)
+		case w := <-l.patient:
 			writes = append(writes, w)
 		case <-ctx.Done():
 		}
-		writes = collect(writes, queue)
+		writes = l.collect(writes)
 		if len(writes) == 0 {
 			return
 		}
@@ -150,11 +163,23 @@ const yields = 3
 
 // collect adds what has queued. Who is about to queue, because the same event woke it, gets the processor first: a commit costs much more than
 // a write in it. Where nobody else wants to run, no time is lost.
-func collect(writes []*write, queue chan *write) []*write {
+func (l lanes) collect(writes []*write) []*write {
+	patient := l.patient
+	var taken int // of the patient ones
+	for _, w := range writes {
+		if w.patient {
+			taken++
+		}
+	}
 	for yielded := 0; len(writes) < maxBatch; {
+		if taken == maxPatient {
+			patient = nil
+		}
 		select {
-		case w := <-queue:
+		case w := <-l.brisk:
 			writes, yielded = append(writes, w), 0
+		case w := <-patient:
+			writes, yielded, taken = append(writes, w), 0, taken+1
 		default:
 			if yielded == yields {
 				return writes

@@ -158,12 +158,7 @@ func (s *Store) BeginEnrolment(ctx context.Context, e Enrolment, change Enrolmen
 		b.insert(enrolmentTable, e.row())
 		return nil
 	}
-	err = s.group(ctx, &write{project: e.ProjectID, need: prepared.need, decide: decide})
-	if errors.Is(err, ErrExists) {
-		// Another replica took the instance or a name between this one's look and its write.
-		err = s.group(ctx, &write{project: e.ProjectID, need: prepared.need, decide: decide})
-	}
-	if err != nil {
+	if err := s.groupEnrolment(ctx, e, prepared.need, decide); err != nil {
 		return Enrolment{}, false, fmt.Errorf("enrolment of instance %s: %w", e.InstanceID, err)
 	}
 	return result, made, nil
@@ -196,14 +191,20 @@ func (s *Store) SaveEnrolment(ctx context.Context, e Enrolment, change Enrolment
 		b.update(updateEnrolment, append(e.changes(), e.InstanceID, read)...)
 		return nil
 	}
-	err = s.group(ctx, &write{project: e.ProjectID, need: prepared.need, decide: decide})
-	if errors.Is(err, ErrExists) {
-		err = s.group(ctx, &write{project: e.ProjectID, need: prepared.need, decide: decide})
-	}
-	if err != nil {
+	if err := s.groupEnrolment(ctx, e, prepared.need, decide); err != nil {
 		return Enrolment{}, fmt.Errorf("enrolment of instance %s: %w", shorten(e.InstanceID), err)
 	}
 	return e.stored(), nil
+}
+
+// groupEnrolment commits a write of an enrolment, which comes in crowds and whose callers wait for FreeIPA.
+func (s *Store) groupEnrolment(ctx context.Context, e Enrolment, need func(*batch), decide func(*batch) error) error {
+	err := s.group(ctx, &write{project: e.ProjectID, patient: true, need: need, decide: decide})
+	if errors.Is(err, ErrExists) {
+		// Another replica took the instance or a name between this one's look and its write.
+		err = s.group(ctx, &write{project: e.ProjectID, patient: true, need: need, decide: decide})
+	}
+	return err
 }
 
 // Enrolment returns an instance's enrolment. ErrNotFound.

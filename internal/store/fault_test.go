@@ -213,7 +213,7 @@ func TestRunFinishes(t *testing.T) {
 			}
 		})
 	}
-	for len(s.queues[0]) < writes {
+	for len(s.lanes[0].brisk) < writes {
 		time.Sleep(time.Millisecond)
 	}
 	ended, cancel := context.WithCancel(t.Context())
@@ -225,6 +225,38 @@ func TestRunFinishes(t *testing.T) {
 	equal(t, f.audited(t, "late", id(1)), writes)
 	if err := s.Run(ended); err == nil {
 		t.Error("Run ran twice")
+	}
+}
+
+// TestCrowd queues more writes of booting instances than one transaction takes, and then another write: it does not come after them all.
+func TestCrowd(t *testing.T) {
+	f := newFixture(t, "sqlite:///"+filepath.Join(t.TempDir(), "muster.db"), 1)
+	s := newReplica(t, f)
+	const crowd = maxQueue
+	var decided, before int
+	var wg sync.WaitGroup
+	group := func(w *write) {
+		wg.Go(func() {
+			if err := s.group(t.Context(), w); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range crowd {
+		group(&write{patient: true, decide: func(*batch) error { decided++; return nil }})
+	}
+	group(&write{decide: func(*batch) error { before = decided; return nil }})
+	for len(s.lanes[0].patient) < crowd || len(s.lanes[0].brisk) < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Run(ended); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if before > maxPatient || decided != crowd {
+		t.Errorf("%d of %d writes of the crowd came before the other one, want at most %d", before, decided, maxPatient)
 	}
 }
 

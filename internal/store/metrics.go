@@ -33,8 +33,8 @@ func newMetrics(s *Store) (*metrics, error) {
 	queued := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "muster_database_queued_writes",
 		Help: "Writes that wait for a transaction to share."}, func() float64 {
 		n := 0
-		for _, q := range s.queues {
-			n += len(q)
+		for _, l := range s.lanes {
+			n += len(l.brisk) + len(l.patient)
 		}
 		return float64(n)
 	})

@@ -50,8 +50,8 @@ type Store struct {
 	writer   *pool
 	reader   *pool
 	metrics  *metrics
-	queues   []chan *write
-	seed     maphash.Seed // spreads projects over the queues
+	lanes    []lanes      // one for each committer
+	seed     maphash.Seed // spreads projects over the committers
 	running  atomic.Bool
 	// committed counts shared transactions.
 	committed atomic.Int64
@@ -78,7 +78,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		s.reader = newPool(reader, loc.engine)
 	}
 	s.limitPools()
-	s.queues = newQueues(loc.engine)
+	s.lanes = newLanes(loc.engine)
 	if s.metrics, err = newMetrics(s); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

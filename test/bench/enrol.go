@@ -6,14 +6,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,7 +23,6 @@ const (
 	ipaPassword = "bench-password"
 
 	slowFreeIPA = 50 * time.Millisecond // for each call
-	storm       = 2000                  // instances that boot at once
 )
 
 // enrolling has a site enrol instances in the cloud's FreeIPA, with at most 8 calls in flight.
@@ -124,78 +120,4 @@ func (s *site) enrolSome(ctx context.Context, delay time.Duration, services stri
 		plain(name+": rate", t.rate(), "/s"), plain(name+": p50", milliseconds(t.p50), "ms"), plain(name+": p99", milliseconds(t.p99), "ms"),
 		plain(name+": with a password", float64(e.passwords.Load())/float64(n)*100, "%"),
 	}, nil
-}
-
-// enrolStorm measures what becomes of many boots at once at a slow FreeIPA: whether all are answered in time, when all are enrolled, and
-// how long others wait meanwhile who need nothing of FreeIPA.
-func enrolStorm(ctx context.Context, b *bench) ([]measure, error) {
-	return b.onEnrolling(ctx, func(s *site) ([]measure, error) {
-		bystanders := s.newInstances(people)
-		others := load{clients: 8, requests: bystanders.requests, status: http.StatusCreated}
-		if _, err := s.measure(ctx, "enrol-storm-warm", others); err != nil {
-			return nil, err
-		}
-		e := s.newEnrolments(storm, "")
-		b.delayFreeIPA(slowFreeIPA)
-		before, calls := len(b.cloud.FreeIPA.Hosts()), b.cloud.FreeIPA.Calls()["batch"]
-		others.pace, others.repeat, others.address = 200, 1000/people, s.address
-		var beside timing
-		var besideErr error
-		var wait sync.WaitGroup
-		wait.Go(func() { beside, besideErr = others.run(ctx, s.process) })
-		started := time.Now()
-		t, err := s.measure(ctx, "enrol-storm", load{clients: storm, requests: e.requests, status: http.StatusOK, seen: e.count})
-		wait.Wait()
-		if err := errors.Join(err, besideErr); err != nil {
-			return nil, err
-		}
-		all, err := b.allThere(ctx, before+storm, started)
-		if err != nil {
-			return nil, err
-		}
-		made := b.cloud.FreeIPA.Calls()["batch"] - calls
-		again := s.newEnrolments(0, "")
-		b.delayFreeIPA(0)
-		_, err = s.measure(ctx, "enrol-storm-again", load{clients: clients, requests: e.requests, status: http.StatusOK, seen: again.count})
-		if got := again.passwords.Load(); err == nil && got != storm {
-			err = fmt.Errorf("%d of %d have a password in the end", got, storm)
-		}
-		return []measure{
-			atMost("2000 boots at once: slowest answer", milliseconds(t.slowest), "ms", 4000),
-			plain("2000 boots at once: p50", milliseconds(t.p50), "ms"),
-			plain("answered with a password at once", float64(e.passwords.Load()), ""),
-			plain("all 2000 in FreeIPA after", all.Seconds(), "s"),
-			plain("calls to FreeIPA for each", float64(made)/storm, ""),
-			plain("others meanwhile, 200/s: p50", milliseconds(beside.p50), "ms"),
-			plain("others meanwhile, 200/s: p99", milliseconds(beside.p99), "ms"),
-		}, err
-	})
-}
-
-// allThere waits until FreeIPA has so many hosts, each once.
-func (b *bench) allThere(ctx context.Context, hosts int, started time.Time) (time.Duration, error) {
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		there := b.cloud.FreeIPA.Hosts()
-		if len(there) >= hosts {
-			names := make([]string, len(there))
-			for i, host := range there {
-				names[i] = host.FQDN
-			}
-			slices.Sort(names)
-			if len(there) > hosts || len(slices.Compact(names)) != hosts {
-				return 0, fmt.Errorf("FreeIPA has %d hosts, want %d", len(there), hosts)
-			}
-			return time.Since(started), nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		case <-tick.C:
-		}
-		if time.Since(started) > 5*time.Minute {
-			return 0, fmt.Errorf("only %d hosts of %d after 5 minutes", len(there), hosts)
-		}
-	}
 }

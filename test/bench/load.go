@@ -142,11 +142,19 @@ type load struct {
 
 // timing is what a load took.
 type timing struct {
-	requests int
-	elapsed  time.Duration
-	p50, p99 time.Duration
-	slowest  time.Duration
-	cpu      time.Duration // of the server
+	requests  int
+	elapsed   time.Duration
+	cpu       time.Duration   // of the server
+	latencies []time.Duration // from the shortest
+	p50, p99  time.Duration
+	slowest   time.Duration
+}
+
+// rank sorts the latencies and picks those that are told.
+func (t *timing) rank() {
+	slices.Sort(t.latencies)
+	n := len(t.latencies)
+	t.p50, t.p99, t.slowest = t.latencies[n/2], t.latencies[n*99/100], t.latencies[n-1]
 }
 
 func (t timing) rate() float64 { return float64(t.requests) / t.elapsed.Seconds() }
@@ -197,12 +205,9 @@ func (l load) run(ctx context.Context, server process) (timing, error) {
 	if err = errors.Join(append(failures, err, ctx.Err())...); err != nil {
 		return timing{}, err
 	}
-	all := slices.Concat(latencies...)
-	slices.Sort(all)
-	return timing{
-		requests: total, elapsed: elapsed, cpu: after - before,
-		p50: all[len(all)/2], p99: all[len(all)*99/100], slowest: all[len(all)-1],
-	}, nil
+	t := timing{requests: total, elapsed: elapsed, cpu: after - before, latencies: slices.Concat(latencies...)}
+	t.rank()
+	return t, nil
 }
 
 // await returns when request n is to be sent, and when that should have been.

@@ -67,11 +67,7 @@ func (o Object) check() error {
 }
 
 func (o Object) row() []any {
-	leaving := int64(0)
-	if o.Leaving {
-		leaving = 1
-	}
-	return []any{string(o.Kind), o.Name, o.InstanceID, string(o.State), leaving, micros(o.CreatedAt), micros(o.UnsureUntil)}
+	return []any{string(o.Kind), o.Name, o.InstanceID, string(o.State), number(o.Leaving), micros(o.CreatedAt), micros(o.UnsureUntil)}
 }
 
 func scanObject(r scanner) (Object, error) {

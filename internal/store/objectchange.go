@@ -92,13 +92,12 @@ func (s *Store) beginChange(t *tx, o Object, late time.Duration) (ObjectChange, 
 
 // writeChange records the beginning of a change with the object's own row, which may be there, and those of other instances.
 func writeChange(t *tx, o Object, own bool) error {
-	row := o.row()
 	if !own {
-		if err := t.insert(objectTable, [][]any{row}); err != nil {
+		if err := t.insert(objectTable, [][]any{o.row()}); err != nil {
 			return err
 		}
 	} else if _, err := t.exec("UPDATE external_object SET state = ?, leaving = ? WHERE kind = ? AND name = ? AND instance_id = ?",
-		string(o.State), row[4], string(o.Kind), o.Name, o.InstanceID); err != nil {
+		string(o.State), number(o.Leaving), string(o.Kind), o.Name, o.InstanceID); err != nil {
 		return err
 	}
 	_, err := t.exec("UPDATE external_object SET unsure_until = ? WHERE kind = ? AND name = ?", micros(o.UnsureUntil), string(o.Kind), o.Name)

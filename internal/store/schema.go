@@ -22,6 +22,6 @@ var (
 		"next_at claimed_by claimed_till created_at updated_at gone_at version rebuilt_at otp_read_at")
 	ownerTable      = newTable("fqdn_owner", "fqdn instance_id created_at")
 	objectTable     = newTable("external_object", "kind name instance_id state leaving created_at unsure_until")
-	pendingKeyTable = newTable("converge_key", "kind id rebuilt attempts next_at since last_error")
+	pendingKeyTable = newTable("converge_key", "kind id rebuilt attempts next_at since last_error booted")
 	addressTable    = newTable("instance_address", "instance_id source_id address kind network_id created_at")
 )

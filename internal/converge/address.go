@@ -220,7 +220,7 @@ func (a aim) equal(b aim) bool {
 
 // publish has DNS agree with the records, and then reads them again: another
 // replica may have done the same by older or newer ones. Who is last to look
-// has it right.
+// has it right, and who did the contrary of another at the same time looks again.
 func (c *Controllers) publish(ctx context.Context, id string) error {
 	now, err := c.aim(ctx, id)
 	for range looks {
@@ -229,7 +229,7 @@ func (c *Controllers) publish(ctx context.Context, id string) error {
 		}
 		done := now
 		failure := c.setRecords(ctx, done)
-		if now, err = c.aim(ctx, id); err == nil && now.equal(done) {
+		if now, err = c.aim(ctx, id); err == nil && now.equal(done) && !errors.Is(failure, dns.ErrOvertaken) {
 			return failure
 		}
 	}

@@ -58,5 +58,6 @@ func (k Key) String() string { return string(k.Kind) + " " + k.ID }
 type Hint struct {
 	Key     Key       `json:"key"`
 	Rebuilt bool      `json:"rebuilt,omitempty"` // the instance was rebuilt: its disk, and so its host key, are new
+	Booted  bool      `json:"booted,omitempty"`  // Nova itself just spoke for the instance: whatever it answers now, it is not gone
 	At      time.Time `json:"at"`                // when the sender says that it happened, in UTC; zero if it does not say
 }

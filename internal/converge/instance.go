@@ -42,6 +42,11 @@ func (c *Controllers) instance(ctx context.Context, hint Hint) error {
 		return err
 	}
 	server, err := c.cfg.Nova.Server(ctx, k.id)
+	if errors.Is(err, openstack.ErrNotFound) && hint.Booted {
+		// One of Nova's servers may know of it later than another. If it is gone
+		// already, Nova tells, and if not, the next comparison finds out.
+		return nil
+	}
 	if errors.Is(err, openstack.ErrNotFound) {
 		return c.remove(ctx, k)
 	}

@@ -248,6 +248,7 @@ func (q *Queue) enqueue(i *item) {
 
 func (j *job) merge(other job) {
 	j.hint.Rebuilt = j.hint.Rebuilt || other.hint.Rebuilt
+	j.hint.Booted = j.hint.Booted && other.hint.Booted
 	j.origin = max(j.origin, other.origin)
 	j.claim = cmp.Or(other.claim, j.claim)
 	j.done = append(j.done, other.done...)
@@ -414,7 +415,7 @@ func (q *Queue) putOff(ctx context.Context, j job, cause error) error {
 	}
 	q.cfg.Logger.Log(ctx, level, "A key did not converge; it will be tried again", "key", key.String(), "attempts", attempts, "after", pause, "error", cause)
 	err := q.cfg.Pending.DeferKey(ctx, store.PendingKey{
-		Kind: string(key.Kind), ID: key.ID, Rebuilt: j.hint.Rebuilt, Attempts: attempts, NextAt: q.cfg.Now().Add(pause), LastError: cause.Error(),
+		Kind: string(key.Kind), ID: key.ID, Rebuilt: j.hint.Rebuilt, Booted: j.hint.Booted, Attempts: attempts, NextAt: q.cfg.Now().Add(pause), LastError: cause.Error(),
 	})
 	if err != nil {
 		q.cfg.Logger.ErrorContext(ctx, "A key that did not converge could not be recorded", "key", key.String(), "error", err)
@@ -487,7 +488,7 @@ func (q *Queue) takeDue(ctx context.Context) error {
 			continue
 		}
 		q.metrics.retries.WithLabelValues(record.Kind).Inc()
-		hint := Hint{Key: Key{Kind: Kind(record.Kind), ID: record.ID}, Rebuilt: record.Rebuilt}
+		hint := Hint{Key: Key{Kind: Kind(record.Kind), ID: record.ID}, Rebuilt: record.Rebuilt, Booted: record.Booted}
 		q.cfg.Controller.Forget(hint.Key)
 		q.add(job{hint: hint, origin: fromRecord, claim: &claim{record, until}})
 	}

@@ -195,6 +195,34 @@ func TestHintedAgain(t *testing.T) {
 	})
 }
 
+// TestBooted: that an instance booted holds for a key as long as nothing else is
+// said of it, also when it is tried again.
+func TestBooted(t *testing.T) {
+	inQueue(t, converge.QueueConfig{FirstRetry: time.Second, PollInterval: time.Millisecond}, func(t *testing.T, q *converge.Queue, c *controller, _ *memory) {
+		booted, changed := converge.Hint{Key: converge.Key{Kind: converge.Instance, ID: "a"}, Booted: true}, converge.Hint{}
+		changed.Key = booted.Key
+		var seen []bool
+		goOn := make(chan error)
+		c.do = func(_ context.Context, hint converge.Hint) ([]converge.Key, error) {
+			seen = append(seen, hint.Booted)
+			return nil, <-goOn
+		}
+		q.Offer(t.Context(), []converge.Hint{booted})
+		synctest.Wait()
+		goOn <- errors.New("Nova is down")
+		goOn <- nil // a second later
+		q.Offer(t.Context(), []converge.Hint{booted})
+		synctest.Wait()
+		q.Offer(t.Context(), []converge.Hint{booted})
+		q.Offer(t.Context(), []converge.Hint{changed})
+		goOn <- nil
+		goOn <- nil
+		if synctest.Wait(); !slices.Equal(seen, []bool{true, true, true, false}) {
+			t.Errorf("booted: %v", seen)
+		}
+	})
+}
+
 // TestBackOff: a key that fails is settled for who hinted it once it is
 // recorded, and is tried again after growing pauses.
 func TestBackOff(t *testing.T) {

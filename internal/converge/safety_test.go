@@ -474,6 +474,28 @@ func TestInstanceGone(t *testing.T) {
 	}
 }
 
+// TestBootedIsNotGone: Nova, which just spoke for an instance that boots, does
+// not answer for it yet. It is ended only by what else says that it changed.
+func TestBootedIsNotGone(t *testing.T) {
+	t.Parallel()
+	w, _, instance := peopled(t)
+	if err := w.cloud.Compute.Delete(instance); err != nil {
+		t.Fatal(err)
+	}
+	booted := converge.Hint{Key: converge.Key{Kind: converge.Instance, ID: instance}, Booted: true}
+	w.offer(booted)
+	if _, err := w.store.Instance(t.Context(), instance); err != nil {
+		t.Errorf("ended right after its boot: %v", err)
+	}
+	if failed := w.pending(); failed != nil {
+		t.Error(failed)
+	}
+	w.offer(booted, converge.Hint{Key: booted.Key})
+	if _, err := w.store.Instance(t.Context(), instance); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("hinted otherwise too: %v", err)
+	}
+}
+
 // TestRebuilt: a rebuild gives a new token once, however often it is hinted;
 // without a hint, the comparison finds it.
 func TestRebuilt(t *testing.T) {

@@ -257,7 +257,7 @@ func (s *survey) wrongRecords(e store.Enrolment, addresses []store.Address, reco
 		if !missing[o.Name] {
 			return true
 		}
-		if o.State == store.ObjectMade {
+		if o.Settled() {
 			missing[o.Name] = false
 		}
 	}

@@ -5,6 +5,9 @@
 //
 // Each record that is to be made is recorded for its instance before, and only such records are ever removed. A record
 // that was there before is left alone, now and later. Which addresses an instance has, others tell: the package asks nobody.
+//
+// Replicas may work on the same records at once, and die at any instant. While it is not certain what came of that, what was
+// recorded stays so and counts for nothing: see store.BeginChange.
 package dns
 
 import (
@@ -16,6 +19,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -64,13 +68,25 @@ func (e *NoZoneError) Error() string {
 // ErrInvalid: not an address or host name that can have a record.
 var ErrInvalid = errors.New("no address record can be made")
 
+// ErrOvertaken: another replica changed the same records to the contrary at the same time. Who knows how they should be looks again.
+var ErrOvertaken = errors.New("another replica changed the same DNS records")
+
+const (
+	// changeTime bounds the change of one record, from its beginning to the DNS server's answer.
+	changeTime = time.Minute
+	// lateTime is after which a change has no effect any more. It is far above what a DNS server that hung may take to carry out what it was
+	// sent by somebody who has given it up or died, and by how much replicas' clocks may differ.
+	lateTime = 10 * time.Minute
+	// tries bounds how often all records of an instance are removed again because another replica made some.
+	tries = 5
+)
+
 // Objects are the records of what was made for whom. *store.Store has them.
 type Objects interface {
 	Objects(ctx context.Context, instanceID string) ([]store.Object, error)
 	ObjectUsers(ctx context.Context, kind store.ObjectKind, names []string) ([]store.Object, error)
-	IntendObject(ctx context.Context, o store.Object) (store.Object, error)
-	SettleObject(ctx context.Context, o store.Object, state store.ObjectState) error
-	ForgetObject(ctx context.Context, o store.Object) error
+	BeginChange(ctx context.Context, o store.Object, leaving bool, late time.Duration) (store.ObjectChange, error)
+	EndChange(ctx context.Context, c store.ObjectChange) error
 }
 
 // Reverse says what of PTR records.
@@ -117,7 +133,8 @@ func New(cfg Config) (*Service, error) {
 
 // Set makes the records of an instance's addresses: those of these addresses are there afterwards, and none that was made for the instance
 // before and is not theirs. What is recorded as made is believed to be there. It goes on after a failure, and returns the failures; a
-// repetition does what is left. ErrInvalid; *NoZoneError, also if only a reverse zone is missing, but only if that is all that is wrong.
+// repetition does what is left. ErrInvalid; ErrOvertaken; *NoZoneError, also if only a reverse zone is missing, but only if that is all that is
+// wrong.
 func (s *Service) Set(ctx context.Context, instanceID, fqdn string, addresses []netip.Addr) error {
 	return s.set(ctx, instanceID, fqdn, addresses, true)
 }
@@ -146,7 +163,7 @@ func (s *Service) set(ctx context.Context, instanceID, fqdn string, addresses []
 		case !slices.Contains(wanted, r):
 			failures = append(failures, s.remove(ctx, o))
 		default:
-			made[r] = o.State == store.ObjectMade
+			made[r] = o.Settled()
 		}
 	}
 	for _, r := range wanted {
@@ -208,7 +225,16 @@ func (s *Service) recorded(ctx context.Context, instanceID string) ([]store.Obje
 }
 
 // RemoveAll removes all records that were made for an instance. Repeats do no harm. It goes on after a failure, and returns the failures.
-func (s *Service) RemoveAll(ctx context.Context, instanceID string) error {
+func (s *Service) RemoveAll(ctx context.Context, instanceID string) (err error) {
+	for range tries {
+		if err = s.removeAll(ctx, instanceID); !errors.Is(err, ErrOvertaken) {
+			break
+		}
+	}
+	return err
+}
+
+func (s *Service) removeAll(ctx context.Context, instanceID string) error {
 	there, err := s.recorded(ctx, instanceID)
 	if err != nil {
 		return err
@@ -241,71 +267,87 @@ func (s *Service) records(fqdn string, address netip.Addr) ([]Record, error) {
 	return records, nil
 }
 
-// add makes one record. It looks before it records the intention, so that a record that is intended was not there: whatever happens
-// in between, what is found later under it is Muster's.
+// add makes one record. It looks before it records that, so that a record that is recorded was not there: whatever happens in between, what
+// is found later under it is Muster's.
 func (s *Service) add(ctx context.Context, instanceID string, r Record) error {
 	object := store.Object{Kind: store.ObjectRecord, Name: r.String(), InstanceID: instanceID}
 	has, err := s.cfg.Provider.Has(ctx, r)
 	if err != nil {
 		return err
 	}
-	own, others, err := s.users(ctx, object)
+	users, err := s.cfg.Objects.ObjectUsers(ctx, object.Kind, []string{object.Name})
+	if err != nil {
+		return err
+	}
+	if has && len(users) == 0 {
+		// It may have been one of Muster's that another replica has just removed.
+		if has, err = s.cfg.Provider.Has(ctx, r); err != nil {
+			return err
+		}
+	}
+	if has && len(users) == 0 {
+		s.cfg.Logger.InfoContext(ctx, "A DNS record was there before; it is left alone", "record", r.String(), "instance", instanceID)
+		return nil
+	}
+	if has && slices.ContainsFunc(users, func(o store.Object) bool { return o.InstanceID == instanceID && o.Settled() }) {
+		return nil
+	}
+	if err := s.change(ctx, object, r, false); err != nil {
+		return err
+	}
+	s.count(r, "added")
+	return nil
+}
+
+// change makes a record, or (leaving) removes it if no other instance has it.
+func (s *Service) change(ctx context.Context, o store.Object, r Record, leaving bool) error {
+	bounded, cancel := context.WithTimeout(ctx, changeTime)
+	defer cancel()
+	change, err := s.cfg.Objects.BeginChange(bounded, o, leaving, lateTime)
 	if err != nil {
 		return err
 	}
 	switch {
-	case has && own == "" && !others:
-		s.cfg.Logger.InfoContext(ctx, "A DNS record was there before; it is left alone", "record", r.String(), "instance", instanceID)
-		return nil
-	case has && own != "" && own != store.ObjectIntended:
-		return nil
+	case !leaving:
+		err = s.cfg.Provider.Add(bounded, r)
+	case !change.Others:
+		err = s.withdraw(bounded, r)
+	case !change.Certain:
+		// Somebody may have removed it, who did not know of the other instance.
+		err = s.cfg.Provider.Add(bounded, r)
 	}
-	if _, err := s.cfg.Objects.IntendObject(ctx, object); err != nil {
+	if err != nil {
 		return err
 	}
-	if err := s.cfg.Provider.Add(ctx, r); err != nil {
-		return err
+	err = s.cfg.Objects.EndChange(ctx, change)
+	if errors.Is(err, store.ErrConflict) {
+		return fmt.Errorf("%w: %w", ErrOvertaken, err)
 	}
-	s.count(r, "added")
-	return s.cfg.Objects.SettleObject(ctx, object, store.ObjectMade)
+	return err
 }
 
-// users returns what is recorded of an object for its instance ("": nothing), and whether Muster made it, or may have, for another one.
-func (s *Service) users(ctx context.Context, object store.Object) (own store.ObjectState, others bool, err error) {
-	all, err := s.cfg.Objects.ObjectUsers(ctx, object.Kind, []string{object.Name})
-	for _, o := range all {
-		if o.InstanceID == object.InstanceID {
-			own = o.State
-		} else if o.State != store.ObjectFound {
-			others = true
-		}
+// withdraw has the DNS server remove a record. A zone that is gone has taken its records along.
+func (s *Service) withdraw(ctx context.Context, r Record) error {
+	err := s.cfg.Provider.Remove(ctx, r)
+	if zone, ok := errors.AsType[*NoZoneError](err); ok {
+		s.cfg.Logger.WarnContext(ctx, "A DNS record was not removed, for there is no zone for it any more", "record", r.String(), "zone of", zone.Name)
+		return nil
 	}
-	return own, others, err
+	return err
 }
 
-// remove removes a record that is recorded, unless another instance has it too. A zone that is gone has taken its records along.
+// remove removes a record that is recorded, unless another instance has it too.
 func (s *Service) remove(ctx context.Context, o store.Object) error {
 	r, err := parseRecord(o.Name)
 	if err != nil {
 		return err
 	}
-	_, others, err := s.users(ctx, o)
-	if err != nil {
-		return err
-	}
-	if o.State != store.ObjectFound && !others {
-		err = s.cfg.Provider.Remove(ctx, r)
-	}
-	if zone, ok := errors.AsType[*NoZoneError](err); ok {
-		s.cfg.Logger.WarnContext(ctx, "A DNS record was not removed, for there is no zone for it any more", "record", r.String(), "zone of", zone.Name)
-		err = nil
-	}
-	if err != nil {
+	if err := s.change(ctx, o, r, true); err != nil {
 		s.count(r, "failed")
 		return fmt.Errorf("remove the record %s: %w", r, err)
 	}
 	s.count(r, "removed")
-	return s.cfg.Objects.ForgetObject(ctx, o)
+	return nil
 }
 
 // parseRecord reads what Record.String writes.

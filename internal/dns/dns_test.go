@@ -216,8 +216,10 @@ func TestZoneGone(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.Reverse = ReverseOff
 	must(t, w.Add(t.Context(), instance, "web.example.test", addr("10.0.0.1")))
-	_, err := w.store.IntendObject(t.Context(), store.Object{Kind: store.ObjectRecord, Name: "web.gone.example A 10.0.0.1", InstanceID: instance})
+	gone := store.Object{Kind: store.ObjectRecord, Name: "web.gone.example A 10.0.0.1", InstanceID: instance}
+	change, err := w.store.BeginChange(t.Context(), gone, false, lateTime)
 	must(t, err)
+	must(t, w.store.EndChange(t.Context(), change))
 	must(t, w.RemoveAll(t.Context(), instance))
 	objects, err := w.store.Objects(t.Context(), instance)
 	must(t, err)

@@ -130,7 +130,9 @@ func published(cfg config.DNS) converge.Published {
 // process is made up for by the next comparison.
 func (s *Server) changed(instanceID string) {
 	if s.convergence != nil && s.cfg.Neutron.Enabled {
-		s.convergence.queue.Offer(context.Background(), []converge.Hint{{Key: converge.Key{Kind: converge.Instance, ID: instanceID}}})
+		s.convergence.queue.Offer(context.Background(), []converge.Hint{{
+			Key: converge.Key{Kind: converge.Instance, ID: instanceID}, Booted: true,
+		}})
 	}
 }
 

@@ -42,6 +42,15 @@ func TestPendingKeys(t *testing.T) {
 		again.Rebuilt, again.Since, again.LastError = true, now, again.LastError[:maxText]
 		equal(t, must(f.store().PendingKeys(ctx, Page{}))(t), []PendingKey{soon, again})
 
+		// One that was hinted in any other way too is not only booted.
+		for _, step := range []struct{ booted, want bool }{{true, true}, {true, true}, {false, false}, {true, false}} {
+			booted := PendingKey{Kind: "instance", ID: id(2), Booted: step.booted, NextAt: now}
+			if err := f.store().DeferKey(ctx, booted); err != nil {
+				t.Fatal(err)
+			}
+			equal(t, must(f.store().PendingKeys(ctx, Page{After: "instance " + id(1)}))(t)[0].Booted, step.want)
+		}
+
 		for name, bad := range map[string]PendingKey{"kind": {ID: "x", NextAt: now}, "ID": {Kind: "user", NextAt: now}, "time": {Kind: "user", ID: "x"},
 			"long": {Kind: "user", ID: strings.Repeat("x", maxKeyID+1), NextAt: now}} {
 			if err := f.store().DeferKey(ctx, bad); err == nil {

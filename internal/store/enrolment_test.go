@@ -280,35 +280,6 @@ func TestObjects(t *testing.T) {
 	})
 }
 
-func TestSingleObjects(t *testing.T) {
-	onEach(t, func(t *testing.T, f *fixture) {
-		ctx := t.Context()
-		o := Object{Kind: ObjectRecord, Name: "a.test A 10.0.0.1", InstanceID: id(1)}
-		isError(t, f.store().SettleObject(ctx, o, ObjectMade), ErrNotFound)
-		var wg sync.WaitGroup
-		for range 8 {
-			s := f.store()
-			wg.Go(func() {
-				if _, err := s.IntendObject(ctx, o); err != nil {
-					t.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		want := o
-		want.State, want.CreatedAt = ObjectIntended, f.clock.Now()
-		equal(t, must(f.store().Objects(ctx, id(1)))(t), []Object{want})
-		must(0, f.store().SettleObject(ctx, o, ObjectMade))(t)
-		want.State = ObjectMade
-		equal(t, must(f.store().IntendObject(ctx, o))(t), want)
-		must(0, f.store().ForgetObject(ctx, o))(t)
-		must(0, f.store().ForgetObject(ctx, o))(t)
-		equal(t, len(must(f.store().Objects(ctx, id(1)))(t)), 0)
-		_, err := f.store().IntendObject(ctx, Object{Kind: ObjectRecord, InstanceID: id(1)})
-		isError(t, err, ErrInvalid)
-	})
-}
-
 // TestReleaseSome lets some objects of an instance that stays go, and hands on what others have too.
 func TestReleaseSome(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {

@@ -5,7 +5,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 )
@@ -40,7 +39,12 @@ type Object struct {
 	State      ObjectState // empty when recorded: intended
 	Leaving    bool        // the instance wants it no more
 	CreatedAt  time.Time
+	// UnsureUntil is until when a change may have an effect of which nobody recorded how it ended, see BeginChange. Zero: there is none.
+	UnsureUntil time.Time
 }
+
+// Settled tells that Muster made the object, the instance wants it, and nobody may have changed it since.
+func (o Object) Settled() bool { return o.State == ObjectMade && !o.Leaving && o.UnsureUntil.IsZero() }
 
 // EnrolmentChange is what is recorded together with an enrolment.
 type EnrolmentChange struct {
@@ -63,18 +67,14 @@ func (o Object) check() error {
 }
 
 func (o Object) row() []any {
-	leaving := int64(0)
-	if o.Leaving {
-		leaving = 1
-	}
-	return []any{string(o.Kind), o.Name, o.InstanceID, string(o.State), leaving, micros(o.CreatedAt)}
+	return []any{string(o.Kind), o.Name, o.InstanceID, string(o.State), number(o.Leaving), micros(o.CreatedAt), micros(o.UnsureUntil)}
 }
 
 func scanObject(r scanner) (Object, error) {
 	var o Object
-	var leaving, created int64
-	err := r.Scan(&o.Kind, &o.Name, &o.InstanceID, &o.State, &leaving, &created)
-	o.Leaving, o.CreatedAt = leaving != 0, fromMicros(created)
+	var leaving, created, unsure int64
+	err := r.Scan(&o.Kind, &o.Name, &o.InstanceID, &o.State, &leaving, &created, &unsure)
+	o.Leaving, o.CreatedAt, o.UnsureUntil = leaving != 0, fromMicros(created), fromMicros(unsure)
 	return o, err
 }
 
@@ -268,73 +268,12 @@ func (s *Store) ObjectsOf(ctx context.Context, kind ObjectKind, instanceIDs []st
 	return all, nil
 }
 
-// IntendObject records that an object is to be made for an instance, and returns the record: the one that is there, if there is one.
-func (s *Store) IntendObject(ctx context.Context, o Object) (Object, error) {
-	o.State, o.Leaving = ObjectIntended, false
-	if o.CreatedAt.IsZero() {
-		o.CreatedAt = s.now()
-	}
-	if err := o.check(); err != nil {
-		return Object{}, fmt.Errorf("object: %w", err)
-	}
-	var stored Object
-	insert := func(t *tx) error {
-		there, err := listTx(t, scanObject, selectObject+" WHERE kind = ? AND name = ? AND instance_id = ?",
-			string(o.Kind), o.Name, o.InstanceID)
-		if err != nil {
-			return err
-		}
-		if len(there) > 0 {
-			stored = there[0]
-			return errNothing
-		}
-		stored = o
-		return t.insert(objectTable, [][]any{o.row()})
-	}
-	err := s.transact(ctx, insert)
-	if errors.Is(err, ErrExists) {
-		err = s.transact(ctx, insert)
-	}
-	if err != nil {
-		return Object{}, fmt.Errorf("object %s: %w", shorten(o.Name), err)
-	}
-	return stored, nil
-}
-
-// SettleObject records whether an object that an instance has was made by Muster, or found. ErrNotFound if there is no record.
-func (s *Store) SettleObject(ctx context.Context, o Object, state ObjectState) error {
-	err := s.transact(ctx, func(t *tx) error {
-		n, err := t.exec("UPDATE external_object SET state = ? WHERE kind = ? AND name = ? AND instance_id = ?",
-			string(state), string(o.Kind), o.Name, o.InstanceID)
-		if err == nil && n == 0 {
-			err = ErrNotFound
-		}
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("object %s: %w", shorten(o.Name), err)
-	}
-	return nil
-}
-
-// ForgetObject removes the record of an object that is gone. Repeats do nothing.
-func (s *Store) ForgetObject(ctx context.Context, o Object) error {
-	err := s.transact(ctx, func(t *tx) error {
-		_, err := t.exec("DELETE FROM external_object WHERE kind = ? AND name = ? AND instance_id = ?",
-			string(o.Kind), o.Name, o.InstanceID)
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("object %s: %w", shorten(o.Name), err)
-	}
-	return nil
-}
-
 // ReleaseObjects records that an instance wants its objects no more, and hands on, to other instances that have them too, that Muster made
-// them. Of several instances that leave at once, at least the last one sees no other user. It returns the objects as they are now.
+// them. Of several instances that leave at once, at least the last one sees no other user. It returns the objects as they are now. DNS
+// records are left out: see BeginChange.
 func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released []Object, err error) {
 	err = s.transact(ctx, func(t *tx) error {
-		if released, err = listTx(t, scanObject, selectObject+" WHERE instance_id = ? ORDER BY kind, name", instanceID); err != nil {
+		if released, err = listTx(t, scanObject, selectObject+" WHERE instance_id = ? AND kind <> ? ORDER BY kind, name", instanceID, string(ObjectRecord)); err != nil {
 			return err
 		}
 		if err := handOn(t, released); err != nil {
@@ -343,7 +282,7 @@ func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released
 		for i := range released {
 			released[i].Leaving = true
 		}
-		_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE instance_id = ?", instanceID)
+		_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE instance_id = ? AND kind <> ?", instanceID, string(ObjectRecord))
 		return err
 	})
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 type PendingKey struct {
 	Kind, ID  string
 	Rebuilt   bool // hinted as rebuilt
+	Booted    bool // hinted as booted, and not otherwise
 	Attempts  int  // failed ones in a row
 	NextAt    time.Time
 	Since     time.Time // when it was first put off
@@ -34,7 +35,7 @@ func (k PendingKey) check() error {
 }
 
 // DeferKey records that a key is to be worked on at its time. A record that is there already gets the new attempts, time and error; that it was
-// hinted as rebuilt, and since when it waits, stay.
+// hinted as rebuilt, and since when it waits, stay; that it was hinted as booted stays if it is once more.
 func (s *Store) DeferKey(ctx context.Context, k PendingKey) error {
 	if err := k.check(); err != nil {
 		return fmt.Errorf("pending key: %w", err)
@@ -42,17 +43,14 @@ func (s *Store) DeferKey(ctx context.Context, k PendingKey) error {
 	if k.Since.IsZero() {
 		k.Since = s.now()
 	}
-	rebuilt := 0
-	if k.Rebuilt {
-		rebuilt = 1
-	}
+	rebuilt, booted := number(k.Rebuilt), number(k.Booted)
 	write := func(t *tx) error {
-		n, err := t.exec(`UPDATE converge_key SET rebuilt = CASE WHEN rebuilt = 1 THEN 1 ELSE ? END, attempts = ?, next_at = ?, last_error = ?
-			WHERE kind = ? AND id = ?`, rebuilt, k.Attempts, micros(k.NextAt), cut(k.LastError, maxText), k.Kind, k.ID)
+		n, err := t.exec(`UPDATE converge_key SET rebuilt = CASE WHEN rebuilt = 1 THEN 1 ELSE ? END, booted = CASE WHEN booted = 1 THEN ? ELSE 0 END, attempts = ?, next_at = ?, last_error = ?
+			WHERE kind = ? AND id = ?`, rebuilt, booted, k.Attempts, micros(k.NextAt), cut(k.LastError, maxText), k.Kind, k.ID)
 		if err != nil || n > 0 {
 			return err
 		}
-		return t.insert(pendingKeyTable, [][]any{{k.Kind, k.ID, rebuilt, k.Attempts, micros(k.NextAt), micros(k.Since), cut(k.LastError, maxText)}})
+		return t.insert(pendingKeyTable, [][]any{{k.Kind, k.ID, rebuilt, k.Attempts, micros(k.NextAt), micros(k.Since), cut(k.LastError, maxText), booted}})
 	}
 	err := s.transact(ctx, write)
 	if errors.Is(err, ErrExists) {
@@ -69,8 +67,9 @@ var selectPendingKey = "SELECT " + pendingKeyTable.list("") + " FROM converge_ke
 
 func scanPendingKey(r scanner) (PendingKey, error) {
 	var k PendingKey
-	var rebuilt, attempts, next, since int64
-	err := r.Scan(&k.Kind, &k.ID, &rebuilt, &attempts, &next, &since, &k.LastError)
+	var rebuilt, attempts, next, since, booted int64
+	err := r.Scan(&k.Kind, &k.ID, &rebuilt, &attempts, &next, &since, &k.LastError, &booted)
+	k.Booted = booted != 0
 	k.Rebuilt, k.Attempts, k.NextAt, k.Since = rebuilt != 0, int(attempts), fromMicros(next), fromMicros(since)
 	return k, err
 }

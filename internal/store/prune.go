@@ -15,15 +15,16 @@ const (
 )
 
 // PruneExpired removes certificates and revocations that expired, instances that were deleted, and enrolments that went, before a time:
-// about limit of each, at most 10,000. It returns how many; call again until it returns 0.
+// about limit of each, at most 10,000. It returns how many; call again until it returns 0. An enrolment stays as long as there are records
+// of objects of its instance: whoever looks for what is left over goes by it.
 func (s *Store) PruneExpired(ctx context.Context, before time.Time, limit int) (int, error) {
 	total := 0
 	for _, p := range []pruning{
-		{"user_cert", "expires_at", micros(before)},
-		{"host_cert", "expires_at", micros(before)},
-		{"revocation", "expires_at", micros(before)},
-		{"instance", "deleted_at", micros(before)},
-		{"enrolment", "gone_at", micros(before)},
+		{"user_cert", "expires_at", micros(before), ""},
+		{"host_cert", "expires_at", micros(before), ""},
+		{"revocation", "expires_at", micros(before), ""},
+		{"instance", "deleted_at", micros(before), ""},
+		{"enrolment", "gone_at", micros(before), " AND NOT EXISTS (SELECT 1 FROM external_object o WHERE o.instance_id = enrolment.instance_id)"},
 	} {
 		n, err := s.prune(ctx, p, limit)
 		total += n
@@ -36,17 +37,18 @@ func (s *Store) PruneExpired(ctx context.Context, before time.Time, limit int) (
 
 // PruneAudit removes about limit audit entries, at most 10,000, made before a time, and returns how many.
 func (s *Store) PruneAudit(ctx context.Context, before time.Time, limit int) (int, error) {
-	n, err := s.prune(ctx, pruning{"audit", "at", micros(before)}, limit)
+	n, err := s.prune(ctx, pruning{"audit", "at", micros(before), ""}, limit)
 	if err != nil {
 		return n, fmt.Errorf("prune audit entries: %w", err)
 	}
 	return n, nil
 }
 
-// pruning says which rows go: those whose time is set and before.
+// pruning says which rows go: those whose time is set and before, and that meet the further condition.
 type pruning struct {
 	table, column string
 	before        int64
+	further       string
 }
 
 // prune removes the oldest rows, some at a time: finds the time up to which that many go, and removes up to there. Rows of the very same time
@@ -55,7 +57,7 @@ func (s *Store) prune(ctx context.Context, p pruning, limit int) (int, error) {
 	if limit < 1 || limit > pruneLimit {
 		return 0, fmt.Errorf("%w: the limit is from 1 to %d", ErrInvalid, pruneLimit)
 	}
-	rows := " FROM " + p.table + " WHERE " + p.column + " > 0 AND " + p.column
+	rows := " FROM " + p.table + " WHERE " + p.column + " > 0" + p.further + " AND " + p.column
 	total := 0
 	for total < limit {
 		step := min(maxPruned, limit-total)

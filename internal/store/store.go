@@ -190,3 +190,11 @@ func fromMicros(n int64) time.Time {
 	}
 	return time.UnixMicro(n).UTC()
 }
+
+// number is how a truth value is stored.
+func number(is bool) int64 {
+	if is {
+		return 1
+	}
+	return 0
+}

@@ -6,6 +6,7 @@ package converging
 
 import (
 	"bytes"
+	"context"
 	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
@@ -47,7 +48,21 @@ func newWorldWith(t testing.TB, settings deployment.Settings) *world {
 		t.Fatal(err)
 	}
 	w.login()
+	w.awaitComparison()
 	return w
+}
+
+// awaitComparison returns when the comparison at the server's start has ended,
+// which would find what a test changes before the test asks for it.
+func (w *world) awaitComparison() {
+	w.t.Helper()
+	client := deployment.As(w.url, deployment.Person{})
+	if err := deployment.Await(w.t.Context(), func(ctx context.Context) error {
+		_, err := client.Metric(ctx, `muster_converge_comparisons_total{outcome="done"}`)
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // login gives alice and the administrator new tokens.

@@ -5,7 +5,7 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
-# How many instances come and go in the storm of make e2e. Empty: as many as take a minute or two.
+# How many instances come and go in the storm of make e2e. Empty: 200.
 STORM    ?=
 
 # The release is static: the pure-Go SQLite driver needs no C. Only the race detector of the tests does.
@@ -33,7 +33,7 @@ unit: ## Run the fast tests, without services and installing nothing
 
 .PHONY: e2e
 e2e: deps-e2e ## Play the scenarios of test/e2e in a real OpenStack, put up on loopback for it (installs what is missing)
-	MUSTER_E2E=1 MUSTER_E2E_STORM=$(STORM) MUSTER_TEST_REQUIRE=1 $(GO) test -count=1 -v -timeout 40m -run '/openstack' ./test/e2e
+	MUSTER_E2E=1 MUSTER_E2E_STORM=$(STORM) MUSTER_TEST_REQUIRE=1 $(GO) test -count=1 -v -timeout 60m -run '/openstack' ./test/e2e
 
 .PHONY: openstack
 openstack: deps-e2e ## Put that OpenStack up until Ctrl-C, and write to openstack.json how to reach it

@@ -32,7 +32,7 @@ type Keystone interface {
 	GroupProjects(ctx context.Context, groupID string) (projects []string, everywhere bool, err error)
 
 	Domains(ctx context.Context) ([]keystone.Domain, error)
-	EachProject(ctx context.Context, do func(keystone.Project) error) error
+	EachProject(ctx context.Context, domainID string, do func(keystone.Project) error) error
 	EachUser(ctx context.Context, domainID string, do func(keystone.User) error) error
 	EachAssignment(ctx context.Context, do func(keystone.Assignment) error) error
 }
@@ -209,7 +209,7 @@ func (c *Controllers) Converge(ctx context.Context, hint Hint) (further []Key, e
 	case Role:
 		return c.liveGrants(ctx, nil)
 	case Domain:
-		return c.domain(ctx)
+		return c.domain(ctx, id)
 	case Instance:
 		return nil, c.instance(ctx, hint)
 	case Address:

@@ -4,12 +4,17 @@
 package converge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
@@ -182,21 +187,93 @@ func (c *Controllers) group(ctx context.Context, id string) ([]Key, error) {
 	return c.liveGrants(ctx, projects)
 }
 
-// domain: its users and projects may be gone, and with the domain it is gone
-// too who they were. Domains change rarely, so all are looked at.
-func (c *Controllers) domain(ctx context.Context) (further []Key, err error) {
-	grants, err := c.liveGrants(ctx, nil)
+// domainListTimeout bounds the lists of a domain's projects and users: those of
+// LDAP can be endless.
+const domainListTimeout = 10 * time.Second
+
+// domain: its users and projects are gone while it is disabled, and back when it
+// is enabled. Only they are looked at, for whoever is in a domain that is gone
+// should not wait for all others to be asked about. With a domain that was
+// deleted it is gone too who they were, and all are looked at.
+func (c *Controllers) domain(ctx context.Context, id string) ([]Key, error) {
+	if err := c.pace.Wait(ctx); err != nil {
+		return nil, err
+	}
+	_, err := c.cfg.Keystone.Domain(ctx, id)
+	if errors.Is(err, keystone.ErrNotFound) {
+		return c.everybody(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
-	further = append(further, grants...)
+	members, err := c.members(ctx, id)
+	if err == nil || ctx.Err() != nil {
+		return members, err
+	}
+	c.cfg.Logger.WarnContext(ctx, "Cannot list who is in a domain; everybody is looked at", "domain", id, "error", err)
+	return c.everybody(ctx)
+}
+
+// members are those of a domain who have something that could be taken away or
+// given back: projects with an authority, and users with certificates.
+func (c *Controllers) members(ctx context.Context, domainID string) (members []Key, err error) {
+	owners := make(map[Key]bool)
+	err = cmp.Or(
+		c.eachAuthority(ctx, func(project string) { owners[Key{Project, project}] = true }),
+		c.eachLiveCert(ctx, func(cert store.LiveCert) error {
+			owners[Key{User, cert.UserID}] = true
+			return nil
+		}),
+		c.pace.WaitN(ctx, min(2, c.pace.Burst())))
+	if err != nil {
+		return nil, err
+	}
+	var projects, users []Key
+	group, together := errgroup.WithContext(ctx)
+	together, cancel := context.WithTimeout(together, domainListTimeout)
+	defer cancel()
+	group.Go(func() error {
+		return c.cfg.Keystone.EachProject(together, domainID, func(p keystone.Project) error {
+			projects = addOwner(projects, owners, Key{Project, p.ID})
+			return nil
+		})
+	})
+	group.Go(func() error {
+		return c.cfg.Keystone.EachUser(together, domainID, func(u keystone.User) error {
+			users = addOwner(users, owners, Key{User, u.ID})
+			return nil
+		})
+	})
+	err = group.Wait()
+	return append(projects, users...), err
+}
+
+func addOwner(keys []Key, owners map[Key]bool, key Key) []Key {
+	if owners[key] {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// everybody is whoever has a certificate, and each project with an authority.
+func (c *Controllers) everybody(ctx context.Context) ([]Key, error) {
+	keys, err := c.liveGrants(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	err = c.eachAuthority(ctx, func(project string) { keys = append(keys, Key{Project, project}) })
+	return keys, err
+}
+
+// eachAuthority calls do with every project that has an authority.
+func (c *Controllers) eachAuthority(ctx context.Context, do func(projectID string)) error {
 	for page := (store.Page{}); ; {
 		lives, err := c.cfg.Records.AuthorityLives(ctx, page)
 		if err != nil || len(lives) == 0 {
-			return further, err
+			return err
 		}
 		for _, life := range lives {
-			further = append(further, Key{Project, life.ProjectID})
+			do(life.ProjectID)
 		}
 		page.After = lives[len(lives)-1].ProjectID
 	}

@@ -176,11 +176,11 @@ func (b brokenKeystone) Domains(ctx context.Context) ([]keystone.Domain, error) 
 	return all, errors.Join(b.fails("Domains"), err)
 }
 
-func (b brokenKeystone) EachProject(ctx context.Context, do func(keystone.Project) error) error {
+func (b brokenKeystone) EachProject(ctx context.Context, domain string, do func(keystone.Project) error) error {
 	if b.call == "no projects" || b.call == "EachProject" {
 		return b.fails("EachProject")
 	}
-	return b.Keystone.EachProject(ctx, do)
+	return b.Keystone.EachProject(ctx, domain, do)
 }
 
 func (b brokenKeystone) EachUser(ctx context.Context, domain string, do func(keystone.User) error) error {

@@ -109,7 +109,7 @@ func (s *survey) listProjects(ctx context.Context) error {
 		s.domains[domain.ID] = domain.Enabled
 	}
 	s.enabled = make(map[string]bool)
-	if err := cfg.Keystone.EachProject(ctx, func(p keystone.Project) error {
+	if err := cfg.Keystone.EachProject(ctx, "", func(p keystone.Project) error {
 		s.enabled[p.ID] = p.Enabled && s.domains[p.DomainID]
 		return nil
 	}); err != nil {

@@ -131,11 +131,15 @@ func (c *Client) Domains(ctx context.Context) ([]Domain, error) {
 	return all, err
 }
 
-// EachProject calls do with every project that can hold instances. A project
-// counts as enabled here whether its domain is or not.
+// EachProject calls do with every project of a domain (empty: of all) that can
+// hold instances. A project counts as enabled here whether its domain is or not.
 // Errors: that of do; ErrUnavailable, with it ErrForbidden or ErrPartial; that of ctx.
-func (c *Client) EachProject(ctx context.Context, do func(Project) error) error {
-	return eachOf(ctx, c.session, "list projects", "projects", nil, func(p listed) error {
+func (c *Client) EachProject(ctx context.Context, domainID string, do func(Project) error) error {
+	var query url.Values
+	if domainID != "" {
+		query = url.Values{"domain_id": {domainID}}
+	}
+	return eachOf(ctx, c.session, "list projects", "projects", query, func(p listed) error {
 		return do(Project{ID: p.ID, Name: p.Name, DomainID: p.DomainID, Enabled: p.enabled()})
 	})
 }

@@ -29,7 +29,7 @@ func wholeLists(t *testing.T, w *world) {
 	disabled := w.create(t, "project", object{"name": "disabled-" + w.user, "domain_id": "default"})
 	w.enable(t, "project", disabled, false)
 	var project keystone.Project
-	if err := w.client.EachProject(ctx, func(p keystone.Project) error {
+	if err := w.client.EachProject(ctx, "", func(p keystone.Project) error {
 		if p.ID == disabled {
 			project = p
 		}

@@ -113,6 +113,10 @@ func (s *Session) Call(ctx context.Context, service, method, path string, body, 
 	return err
 }
 
+// computeVersion is the microversion of Nova's API that is spoken: the first in
+// which instances can be told to have no port.
+const computeVersion = "compute 2.37"
+
 func (s *Session) send(ctx context.Context, method, url, contentType string, body, into any) (http.Header, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -136,6 +140,7 @@ func (s *Session) send(ctx context.Context, method, url, contentType string, bod
 		request.Header.Set("Content-Type", contentType)
 	}
 	request.Header.Set("Accept", "application/json")
+	request.Header.Set("OpenStack-API-Version", computeVersion) // others don't mind
 	if s.Token != "" {
 		request.Header.Set("X-Auth-Token", s.Token)
 	}
@@ -159,22 +164,27 @@ func (s *Session) send(ctx context.Context, method, url, contentType string, bod
 	return response.Header, nil
 }
 
-// lookEvery is how often something is asked that takes its time.
-const lookEvery = 100 * time.Millisecond
+// What takes its time is looked at often at first, and then ever more seldom: a
+// look costs the cloud processor time, which it needs to get ready.
+const (
+	firstLook = 100 * time.Millisecond
+	lastLook  = time.Second
+	// lookShare of the time that it took so far is the pause until the next look.
+	lookShare = 4
+)
 
 // Await asks until the answer is nil, or for as long as given.
 func Await(ctx context.Context, limit time.Duration, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	again := time.NewTicker(lookEvery)
-	defer again.Stop()
+	began := time.Now()
 	for {
 		err := ask(ctx)
 		if err == nil {
 			return nil
 		}
 		select {
-		case <-again.C:
+		case <-time.After(min(max(firstLook, time.Since(began)/lookShare), lastLook)):
 		case <-ctx.Done():
 			return fmt.Errorf("waited %v in vain: %w", limit, err)
 		}

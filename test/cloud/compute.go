@@ -4,23 +4,27 @@
 package cloud
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"time"
 )
 
 // Server is an instance to boot.
 type Server struct {
-	Name, Image, Flavor, Network string
-	Metadata                     map[string]string
+	Name, Image, Flavor string
+	Network             string // empty: it gets no port
+	Metadata            map[string]string
 }
 
 // Boot asks Nova for an instance and returns its ID, with dashes, before it is
@@ -31,6 +35,7 @@ func (s *Session) Boot(ctx context.Context, wanted Server) (string, error) {
 	if wanted.Metadata != nil {
 		fields["metadata"] = wanted.Metadata
 	}
+	fields["networks"] = "none"
 	if wanted.Network != "" {
 		fields["networks"] = []object{{"uuid": wanted.Network}}
 	}
@@ -40,21 +45,43 @@ func (s *Session) Boot(ctx context.Context, wanted Server) (string, error) {
 
 // AwaitActive returns when Nova has built the instance.
 func (s *Session) AwaitActive(ctx context.Context, id string, limit time.Duration) error {
-	return Await(ctx, limit, func(ctx context.Context) error {
-		var found struct {
-			Server struct {
-				Status string
-				Fault  struct{ Message string }
-			}
+	err := Await(ctx, limit, func(ctx context.Context) error {
+		// One that is rebuilt is in the list too.
+		listed, err := s.listed(ctx, id, "?status=ACTIVE")
+		if err != nil || !listed {
+			return cmp.Or(err, errors.New("it is not active"))
 		}
-		if err := s.Call(ctx, "compute", http.MethodGet, "/servers/"+id, nil, &found); err != nil {
-			return err
-		}
-		if found.Server.Status != "ACTIVE" {
-			return fmt.Errorf("the instance %s is %s: %s", id, found.Server.Status, found.Server.Fault.Message)
-		}
-		return nil
+		return s.isActive(ctx, id)
 	})
+	if err != nil {
+		err = errors.Join(err, s.isActive(ctx, id)) // which tells why
+	}
+	return err
+}
+
+func (s *Session) isActive(ctx context.Context, id string) error {
+	var found struct {
+		Server struct {
+			Status string
+			Fault  struct{ Message string }
+		}
+	}
+	if err := s.Call(ctx, "compute", http.MethodGet, "/servers/"+id, nil, &found); err != nil {
+		return err
+	}
+	if found.Server.Status != "ACTIVE" {
+		return fmt.Errorf("the instance %s is %s: %s", id, found.Server.Status, found.Server.Fault.Message)
+	}
+	return nil
+}
+
+// listed tells whether an instance is in a list of the project's. Nova makes the
+// list from its own database. Where it tells more of an instance it asks Neutron
+// for security groups, twice, and with many who wait Neutron does little else.
+func (s *Session) listed(ctx context.Context, id, query string) (bool, error) {
+	var found struct{ Servers []struct{ ID string } }
+	err := s.Call(ctx, "compute", http.MethodGet, "/servers"+query, nil, &found)
+	return slices.ContainsFunc(found.Servers, func(one struct{ ID string }) bool { return one.ID == id }), err
 }
 
 // DeleteServer asks Nova to delete an instance.
@@ -70,7 +97,11 @@ func (s *Session) Rebuild(ctx context.Context, id, image string) error {
 // AwaitNoServer returns when Nova knows the instance no more.
 func (s *Session) AwaitNoServer(ctx context.Context, id string, limit time.Duration) error {
 	return Await(ctx, limit, func(ctx context.Context) error {
-		err := s.Call(ctx, "compute", http.MethodGet, "/servers/"+id, nil, nil)
+		listed, err := s.listed(ctx, id, "")
+		if err != nil || listed {
+			return cmp.Or(err, fmt.Errorf("the instance %s is still there", id))
+		}
+		err = s.Call(ctx, "compute", http.MethodGet, "/servers/"+id, nil, nil)
 		if Refused(err, http.StatusNotFound) {
 			return nil
 		}

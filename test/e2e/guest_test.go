@@ -213,11 +213,15 @@ func (g *guest) loginBy(ctx context.Context, p *person, algorithm string) error 
 }
 
 // awaitRefusal returns how long after a moment sshd refused a person for the
-// first time. It tries whenever the agent has brought a list.
+// first time. It tries when the agent has brought a list: a login that begins
+// before would only be in the way of the next one.
 func (g *guest) awaitRefusal(t testing.TB, p *person, since time.Time) time.Duration {
 	t.Helper()
 	deadline := time.Now().Add(patience)
 	for {
+		if err := g.machine.AwaitList(t.Context(), time.Until(deadline)); err != nil {
+			t.Fatalf("after the role is gone sshd still lets the person in: %v", err)
+		}
 		err := g.login(t.Context(), p)
 		if errors.Is(err, openssh.ErrRefused) {
 			took := time.Since(since)
@@ -225,9 +229,6 @@ func (g *guest) awaitRefusal(t testing.TB, p *person, since time.Time) time.Dura
 			return took
 		}
 		must(t, err)
-		if err := g.machine.AwaitList(t.Context(), time.Until(deadline)); err != nil {
-			t.Fatalf("after the role is gone sshd still lets the person in: %v", err)
-		}
 	}
 }
 

@@ -100,6 +100,8 @@ type Server struct {
 	Metadata map[string]string
 	// UserData is base64, as in Nova's API.
 	UserData string
+	// Unconnected: it gets no port.
+	Unconnected bool
 }
 
 type server struct {
@@ -172,7 +174,7 @@ func (s *Service) build(ctx context.Context, id string) error {
 // plug gives a server its port, unless it was deleted meanwhile.
 func (s *Service) plug(id string) error {
 	found, ok := s.find(id)
-	if s.cfg.Network == nil || !ok {
+	if s.cfg.Network == nil || !ok || found.Unconnected {
 		return nil
 	}
 	if err := s.cfg.Network.Plug(id, found.ProjectID); err != nil {

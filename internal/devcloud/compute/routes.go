@@ -4,6 +4,7 @@
 package compute
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -93,6 +94,7 @@ func (s *Service) createServer(w http.ResponseWriter, r *http.Request, caller id
 			FlavorRef string
 			Metadata  map[string]string
 			UserData  string `json:"user_data"`
+			Networks  any    // "none", or a list: the port is of the one network in any case
 		}
 	}
 	err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&body)
@@ -108,7 +110,7 @@ func (s *Service) createServer(w http.ResponseWriter, r *http.Request, caller id
 	}
 	id, err := s.create(Server{Name: body.Server.Name, ProjectID: caller.ProjectID, UserID: caller.UserID,
 		ImageID: body.Server.ImageRef, FlavorID: body.Server.FlavorRef, Metadata: body.Server.Metadata,
-		UserData: body.Server.UserData})
+		UserData: body.Server.UserData, Unconnected: body.Server.Networks == "none"})
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "badRequest", err.Error())
 		return
@@ -141,8 +143,10 @@ func (s *Service) listServers(view func(*Service, server) object) func(http.Resp
 			return
 		}
 		only := identity.DashedID(query.Get("uuid"))
+		// All that are there are active.
+		fitting := cmp.Or(query.Get("status"), "ACTIVE") == "ACTIVE"
 		servers, more, ok := s.page(query.Get("marker"), limit, func(one *server) bool {
-			return (everybody || one.ProjectID == caller.ProjectID) && (!query.Has("uuid") || one.id == only) && strings.Contains(one.Name, query.Get("name"))
+			return fitting && (everybody || one.ProjectID == caller.ProjectID) && (!query.Has("uuid") || one.id == only) && strings.Contains(one.Name, query.Get("name"))
 		})
 		if !ok {
 			refuse(w, http.StatusBadRequest, "badRequest", "marker ["+query.Get("marker")+"] not found")

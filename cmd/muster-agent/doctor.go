@@ -40,7 +40,8 @@ var doctorCommand = command{
 Muster, sshd and its files, and the agent itself. It changes nothing, and may run
 beside the agent. Run it as root.
 
-Each line begins with ok or WRONG. Fails if something is wrong.`,
+Each line begins with ok or WRONG, or with NOTE if the image has set something
+that Muster leaves alone. Fails if something is wrong.`,
 	examples: []string{"sudo muster-agent doctor"},
 	flags: func(p *program, set *flag.FlagSet) func(context.Context) error {
 		at := placeFlags(set, true)
@@ -81,6 +82,11 @@ func (p *program) doctor(ctx context.Context, at *place) error {
 			mark, text, wrong = "WRONG", err.Error(), true
 		}
 		fmt.Fprintf(p.stdout, "%s  %-12s %s\n", mark, c.name, text)
+	}
+	if d.status != nil {
+		for _, warning := range d.status.Warnings {
+			fmt.Fprintf(p.stdout, "NOTE   %-12s %s\n", "image", warning)
+		}
 	}
 	if wrong {
 		return errWrong

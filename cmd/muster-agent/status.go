@@ -100,6 +100,9 @@ func describe(s *agent.Status, running bool, now time.Time) string {
 		}
 		row("FreeIPA", "%s: %s", s.IPA.FQDN, outcome)
 	}
+	for _, warning := range s.Warnings {
+		row("Warning", "%s", warning)
+	}
 	for _, problem := range s.Problems {
 		row("PROBLEM", "%s, since %s: %s", problem.About, when(problem.Since, now), problem.Text)
 	}

@@ -53,6 +53,9 @@ type Machine interface {
 	// Configure makes sshd, accounts and sudo as wanted. What can't be done
 	// does not stop the rest.
 	Configure(ctx context.Context, want Want) (changed bool, err error)
+	// Warnings are what the last Configure left as others have set it, and what
+	// does not work for it.
+	Warnings() []string
 	// Revoked is the list that sshd reads, nil if there is none.
 	Revoked() ([]byte, error)
 	// SetRevoked replaces it in one step.

@@ -53,7 +53,7 @@ func TestBoot(t *testing.T) {
 		}
 		status := l.status()
 		if len(status.Problems) != 0 || len(status.Certificates) != 2 || status.InstanceID != instanceID || status.List.Version != 1 ||
-			!slices.Equal(status.Sudoers, []string{"admin"}) || status.LastContact.IsZero() || !status.AwaySince().IsZero() {
+			len(status.Warnings) != 1 || !slices.Equal(status.Sudoers, []string{"admin"}) || status.LastContact.IsZero() || !status.AwaySince().IsZero() {
 			t.Errorf("status: %+v", status)
 		}
 	})

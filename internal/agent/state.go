@@ -176,7 +176,7 @@ func (a *Agent) configure(ctx context.Context) error {
 	}
 	a.configured = a.cfg.Now()
 	a.mu.Lock()
-	a.status.ConfiguredAt = a.configured.UTC()
+	a.status.ConfiguredAt, a.status.Warnings = a.configured.UTC(), append([]string{}, a.machine.Warnings()...)
 	a.mu.Unlock()
 	a.publish()
 	if changed {

@@ -45,6 +45,9 @@ type Status struct {
 	IPA  IPAStatus  `json:"freeipa"`
 
 	Problems []Problem `json:"problems"`
+	// Warnings are what somebody else has set on the machine, and what does not
+	// work for it.
+	Warnings []string `json:"warnings"`
 }
 
 // Certificate is a host certificate.
@@ -154,10 +157,13 @@ func (a *Agent) publish() {
 		a.status.ClockSkew = a.client.Skew()
 	}
 	status := a.status
-	status.Problems = slices.Clone(status.Problems)
+	status.Problems, status.Warnings = slices.Clone(status.Problems), slices.Clone(status.Warnings)
 	a.mu.Unlock()
 	if status.Problems == nil {
 		status.Problems = []Problem{}
+	}
+	if status.Warnings == nil {
+		status.Warnings = []string{}
 	}
 	if err := writeJSON(filepath.Join(a.cfg.RunDir, StatusFile), status, 0o644, nil); err != nil {
 		a.log.Debug("Cannot publish the status", "reason", err)

@@ -330,6 +330,8 @@ func (h *host) Configure(_ context.Context, want Want) (bool, error) {
 	return true, nil
 }
 
+func (h *host) Warnings() []string { return []string{"the image has its own mind"} }
+
 func (h *host) Revoked() ([]byte, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

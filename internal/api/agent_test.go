@@ -339,9 +339,8 @@ func (m *machine) with(field, value string) ask {
 
 // A host key that another live instance has too proves nothing: whoever has the
 // image could pose as both. That they are in different projects changes nothing.
-func TestSharedHostKeySpeaksForNobody(t *testing.T) { everywhere(t, testSharedHostKeySpeaksForNobody) }
-
-func testSharedHostKeySpeaksForNobody(t *testing.T, w *world) {
+func TestSharedHostKeySpeaksForNobody(t *testing.T) {
+	w := newWorld(t, 1, deployment.Options{Settings: deployment.Settings{"ssh": {"shared_host_keys": "allow"}}})
 	m := w.certified()
 	twin := &machine{w: w, id: w.boots(w.other), keys: m.keys}
 	boot := w.do("service", "POST", "/v1/vendordata", object("project-id", w.other, "instance-id", twin.id, "hostname", "twin")).want(200).json()

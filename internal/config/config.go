@@ -149,7 +149,7 @@ type SSH struct {
 	HostCertLifetime    time.Duration
 	HostCertPrincipals  string // "none" or "names"
 	HostTokenLifetime   time.Duration
-	SharedHostKeys      string // "allow" or "refuse"
+	SharedHostKeys      string // "allow", "project" or "refuse"
 }
 
 // Role is one [role:NAME]: what certificates get for a Keystone role. A zero

@@ -117,10 +117,11 @@ func sshOptions() []option {
 		{name: "host_token_lifetime", initial: "24h", min: "1m", max: "30d",
 			field: at(func(s *SSH) any { return &s.HostTokenLifetime }),
 			help:  "How long after its boot an instance may fetch its first certificate."},
-		{name: "shared_host_keys", initial: "allow", choices: []string{"allow", "refuse"},
+		{name: "shared_host_keys", initial: "project", choices: []string{"allow", "project", "refuse"},
 			field: at(func(s *SSH) any { return &s.SharedHostKeys }),
 			help: "What to do for a second instance with the same host key, the sign of an image that was built " +
-				"badly. allow: issue, with an audit record and a warning; refuse: 409."},
+				"badly. allow: issue, with an audit record and a warning; refuse: 409; project: allow if both are of " +
+				"the same project, else refuse."},
 	}
 }
 

@@ -227,7 +227,7 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 		},
 		Host: sshca.HostRules{
 			Lifetime: ssh.HostCertLifetime, TokenLifetime: ssh.HostTokenLifetime,
-			NamePrincipals: ssh.HostCertPrincipals == "names", RefuseSharedKeys: ssh.SharedHostKeys == "refuse",
+			NamePrincipals: ssh.HostCertPrincipals == "names", SharedKeys: sshca.SharedKeys(ssh.SharedHostKeys),
 		},
 		Booted: s.changed, Logger: s.logger, Registerer: s.registry,
 	}

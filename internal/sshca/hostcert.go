@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -154,7 +153,7 @@ func (s *Service) spend(ctx context.Context, by Actor, sp spending) ([]store.Hos
 		return nil, problem.New(problem.NotFound, "the token has expired; the instance's metadata has a new one")
 	}
 	for _, key := range sp.keys {
-		if err := s.checkShared(ctx, entry, instance, key, s.cfg.Host.RefuseSharedKeys); err != nil {
+		if err := s.checkShared(ctx, entry, instance, key, s.cfg.Host.SharedKeys); err != nil {
 			return nil, err
 		}
 	}
@@ -269,21 +268,17 @@ func (s *Service) newHostCert(ctx context.Context, instance store.Instance, key 
 
 // checkShared looks for other instances with the same host key: an image that
 // was built with one in it. Each of them can pose as the others.
-func (s *Service) checkShared(ctx context.Context, entry store.Audit, instance store.Instance, key sshkey.Key, refuse bool) error {
-	holders, err := s.cfg.Store.HostKeyHolders(ctx, key.SHA256, 2)
-	if err != nil {
+func (s *Service) checkShared(ctx context.Context, entry store.Audit, instance store.Instance, key sshkey.Key, rule SharedKeys) error {
+	holders, err := s.cfg.Store.HostKeyHolders(ctx, key.SHA256, instance.ID, instance.ProjectID, 1)
+	if err != nil || len(holders) == 0 {
 		return err
-	}
-	holders = slices.DeleteFunc(holders, func(c store.HostCert) bool { return c.InstanceID == instance.ID })
-	if len(holders) == 0 {
-		return nil
 	}
 	s.metrics.sharedKeys.Inc()
 	s.cfg.Logger.WarnContext(ctx, "Two instances have the same host key; the image was built with one in it",
 		"instance", instance.ID, "other", holders[0].InstanceID, "key", key.SHA256)
 	entry.Action = "hostkey.shared"
 	entry.Details = map[string]string{"key": key.SHA256, "other": holders[0].InstanceID}
-	if refuse {
+	if rule == ShareNowhere || rule == ShareInProject && holders[0].ProjectID != instance.ProjectID {
 		return s.refuse(ctx, entry, problem.New(problem.Conflict, "another instance has this host key; rebuild the image without host keys"))
 	}
 	return s.cfg.Store.AppendAudit(ctx, entry)

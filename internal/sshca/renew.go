@@ -109,7 +109,7 @@ func (s *Service) RenewHosts(ctx context.Context, by Actor, instance store.Insta
 	// Here a key that another instance has is never certified, whatever the rules
 	// say of images: it would keep the other one from proving who it is.
 	for _, key := range due {
-		if err := s.checkShared(ctx, entry, instance, key, true); err != nil {
+		if err := s.checkShared(ctx, entry, instance, key, ShareNowhere); err != nil {
 			return nil, err
 		}
 	}

@@ -16,11 +16,13 @@
 package sshca
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2"
@@ -67,9 +69,21 @@ type HostRules struct {
 	// certificate has no principals and serves for every name and address,
 	// which is what Tatu's clients need: they connect by addresses.
 	NamePrincipals bool
-	// RefuseSharedKeys refuses a second instance with the same host key.
-	RefuseSharedKeys bool
+	// SharedKeys says what a second instance with the same host key gets.
+	SharedKeys SharedKeys // default: ShareInProject
 }
+
+// SharedKeys is for instances that come with a host key of another one's: their
+// image was built with it, or one knows the other's public key and names it as
+// its own, which keeps the other from proving who it is.
+type SharedKeys string
+
+// What there is to choose from. Each is recorded and counted.
+const (
+	ShareAnywhere  SharedKeys = "allow"   // certify
+	ShareInProject SharedKeys = "project" // certify within a project, else refuse
+	ShareNowhere   SharedKeys = "refuse"  // refuse
+)
 
 // Config is what a Service is made of. All but Names, Booted, Registerer, Logger and Now are needed.
 type Config struct {
@@ -129,6 +143,10 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Host.Lifetime <= 0 || cfg.Host.TokenLifetime <= 0 {
 		return nil, errors.New("sshca: host certificates and tokens need a lifetime")
+	}
+	cfg.Host.SharedKeys = cmp.Or(cfg.Host.SharedKeys, ShareInProject)
+	if !slices.Contains([]SharedKeys{ShareAnywhere, ShareInProject, ShareNowhere}, cfg.Host.SharedKeys) {
+		return nil, fmt.Errorf("sshca: no rule for shared host keys is called %q", cfg.Host.SharedKeys)
 	}
 	if err := cfg.User.Accounts.Check(); err != nil {
 		return nil, fmt.Errorf("sshca: %w", err)

@@ -483,29 +483,67 @@ func TestExpiredToken(t *testing.T) {
 }
 
 func TestSharedHostKeys(t *testing.T) {
-	for _, refuse := range []bool{false, true} {
-		t.Run(fmt.Sprintf("refuse=%v", refuse), func(t *testing.T) {
-			w := newWorld(t, func(c *Config) { c.Host.RefuseSharedKeys = refuse })
+	for rule, refused := range map[SharedKeys][2]bool{ // in the same project, in another one
+		"": {false, true}, ShareInProject: {false, true}, ShareAnywhere: {false, false}, ShareNowhere: {true, true},
+	} {
+		t.Run(string(rule), func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.Host.SharedKeys = rule })
 			key := newKey(t)
-			var last error
-			for _, id := range []string{web1, web2} {
-				boot, err := w.HostToken(t.Context(), nova, InstanceRequest{InstanceID: id, ProjectID: blue, Hostname: "web"})
+			issue := func(id, project string) error {
+				t.Helper()
+				boot, err := w.HostToken(t.Context(), nova, InstanceRequest{InstanceID: id, ProjectID: project, Hostname: "web"})
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, last = w.IssueHost(t.Context(), Actor{}, HostRequest{Token: boot.Token, InstanceID: id, PublicKey: key})
+				_, err = w.IssueHost(t.Context(), Actor{}, HostRequest{Token: boot.Token, InstanceID: id, PublicKey: key})
+				return err
 			}
-			if refuse {
-				wantKind(t, last, problem.Conflict)
-			} else if last != nil {
-				t.Error(last)
+			if err := issue(web1, blue); err != nil {
+				t.Fatal(err)
 			}
-			shared := slices.ContainsFunc(w.audited(t), func(line string) bool { return strings.HasPrefix(line, "hostkey.shared") })
-			if !shared {
-				t.Error("the shared key was not recorded")
+			for i, err := range []error{issue(web2, blue), issue(web2[:31]+"3", red)} {
+				if refused[i] {
+					wantKind(t, err, problem.Conflict)
+				} else if err != nil {
+					t.Error(err)
+				}
+			}
+			shared := slices.DeleteFunc(w.audited(t), func(line string) bool { return !strings.HasPrefix(line, "hostkey.shared") })
+			if len(shared) != 2 {
+				t.Errorf("the shared key was recorded %d times", len(shared))
 			}
 		})
 	}
+}
+
+// TestSharedKeyAfterManyCertificates: an instance's own certificates for a key
+// do not hide that another one has it too.
+func TestSharedKeyAfterManyCertificates(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Host.SharedKeys = ShareNowhere })
+	key := newKey(t)
+	issue := func(id string) error {
+		t.Helper()
+		boot, err := w.HostToken(t.Context(), nova, InstanceRequest{InstanceID: id, ProjectID: blue, Hostname: "web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.IssueHosts(t.Context(), Actor{}, HostSetRequest{Token: boot.Token, InstanceID: id, PublicKeys: []string{key}})
+		return err
+	}
+	for range 3 {
+		if err := issue(web1); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := w.RenewToken(t.Context(), nova, web1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Service = w.replica(t, func(c *Config) { c.Host.SharedKeys = ShareAnywhere })
+	if err := issue(web2); err != nil {
+		t.Fatal(err)
+	}
+	w.Service = w.replica(t, func(c *Config) { c.Host.SharedKeys = ShareNowhere })
+	wantKind(t, issue(web1), problem.Conflict)
 }
 
 func TestRevocationReachesTheList(t *testing.T) {

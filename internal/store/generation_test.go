@@ -280,7 +280,7 @@ func TestHolderOfRetiredGeneration(t *testing.T) {
 			t.Fatal(err)
 		}
 		must(f.store().Revoke(t.Context(), RevocationOrder{ProjectID: id(1), AuthorityKeyID: generation}, Audit{}))(t)
-		holders := must(f.store().HostKeyHolders(t.Context(), c.Fingerprint, 0))(t)
+		holders := must(f.store().HostKeyHolders(t.Context(), c.Fingerprint, "", "", 0))(t)
 		if len(holders) != 1 || holders[0].Serial != c.Serial {
 			t.Errorf("holders %+v", holders)
 		}

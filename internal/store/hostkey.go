@@ -19,9 +19,9 @@ const withGeneration = `c.revoked_at <> 0
 	AND NOT EXISTS (SELECT 1 FROM revoked_name n WHERE n.value IN (c.fingerprint, c.key_id) AND n.project_id = c.project_id
 		AND n.kind IN ('key', 'key_id'))`
 
-// HostKeyHolders returns the certificates, not expired, of live instances for this host key (SHA256:...), at most limit (0: DefaultPageLimit).
-// They are not revoked, or only with their CA generation: the key still speaks for their instance.
-func (s *Store) HostKeyHolders(ctx context.Context, fingerprint string, limit int) ([]HostCert, error) {
+// HostKeyHolders returns the certificates, not expired, of live instances other than notOf (empty: of all) for this host key (SHA256:...), at
+// most limit (0: DefaultPageLimit), those of other projects than projectID first. They are not revoked, or only with their CA generation: the key still speaks for their instance.
+func (s *Store) HostKeyHolders(ctx context.Context, fingerprint, notOf, projectID string, limit int) ([]HostCert, error) {
 	limit, err := Page{Limit: limit}.limit()
 	if err != nil {
 		return nil, err
@@ -29,9 +29,9 @@ func (s *Store) HostKeyHolders(ctx context.Context, fingerprint string, limit in
 	// The limit is in the text since SQLite plans a statement anew each time that a placeholder for it is bound, which costs more than this
 	// query. Callers have a few limits.
 	all, err := list(ctx, s, scanHostCert, "SELECT "+hostCertTable.list("c")+` FROM host_cert c JOIN instance i ON i.id = c.instance_id
-		WHERE c.fingerprint = ? AND c.expires_at > ? AND `+holds+`
-		ORDER BY c.serial LIMIT `+strconv.Itoa(limit),
-		fingerprint, micros(s.now()))
+		WHERE c.fingerprint = ? AND c.expires_at > ? AND c.instance_id <> ? AND `+holds+`
+		ORDER BY CASE WHEN c.project_id = ? THEN 1 ELSE 0 END, c.serial LIMIT `+strconv.Itoa(limit),
+		fingerprint, micros(s.now()), notOf, projectID)
 	if err != nil {
 		return nil, fmt.Errorf("holders of a host key: %w", err)
 	}

@@ -209,7 +209,7 @@ func TestSpendToken(t *testing.T) {
 		equal(t, must(f.store().HostCert(ctx, id(100), c.Fingerprint))(t), c)
 		equal(t, must(f.store().HostCert(ctx, id(100), c.MD5))(t), c)
 		equal(t, must(f.store().HostCerts(ctx, Filter{InstanceID: id(100), ProjectID: id(1)}, Page{}))(t), []HostCert{c})
-		equal(t, must(f.store().HostKeyHolders(ctx, c.Fingerprint, 0))(t), []HostCert{c})
+		equal(t, must(f.store().HostKeyHolders(ctx, c.Fingerprint, "", "", 0))(t), []HostCert{c})
 		used := must(f.store().Instance(ctx, i.ID))(t)
 		equal(t, used.Token.UsedFingerprint, c.Fingerprint)
 	})
@@ -271,7 +271,7 @@ func TestDeleteInstance(t *testing.T) {
 		isError(t, err, ErrConflict)
 		_, _, err = f.store().SpendToken(ctx, i.Token.Hash, []HostCert{c}, Audit{})
 		isError(t, err, ErrNotFound)
-		equal(t, len(must(f.store().HostKeyHolders(ctx, c.Fingerprint, 10))(t)), 0)
+		equal(t, len(must(f.store().HostKeyHolders(ctx, c.Fingerprint, "", "", 10))(t)), 0)
 		equal(t, must(f.store().HostCert(ctx, i.ID, c.Fingerprint))(t).RevokedAt, f.clock.Now())
 		equal(t, must(f.store().KRLVersions(ctx))(t), map[string]uint64{id(1): 1})
 		equal(t, must(f.store().Revocations(ctx, id(1), 0, 0))(t), []Revocation{{ProjectID: id(1), Version: 1, Kind: RevokedSerial,

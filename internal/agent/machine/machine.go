@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/crypto/ssh"
@@ -111,10 +112,27 @@ func (m *Machine) Configure(ctx context.Context, want agent.Want) (bool, error) 
 	accounts, accountErr := m.accounts.Apply(ctx, state.Accounts, state.PAMSudo)
 	sudoChanged, sudoErr := m.setSudo(ctx, state.PAMSudo, accounts.Made)
 	sshdChanged, sshdErr := m.sshd.Apply(ctx, sshd.Want{
-		HostCerts: want.HostCerts, UserCAs: state.UserCAs, Accounts: accounts.Active,
+		HostCerts: want.HostCerts, UserCAs: state.UserCAs, Accounts: accounts.Active, ForwardAgent: needAgent(state, accounts.Active),
 		Port: state.SSHPort, PasswordAuthentication: state.PasswordAuthentication,
 	})
 	return accounts.Changed || sudoChanged || sshdChanged, errors.Join(accountErr, sudoErr, sshdErr)
+}
+
+// needAgent are the accounts whose sudo asks their forwarded SSH agent.
+func needAgent(state agentapi.State, active []string) (names []string) {
+	for _, one := range state.Accounts {
+		if state.PAMSudo && one.Sudo && slices.Contains(active, one.Name) {
+			names = append(names, one.Name)
+		}
+	}
+	return names
+}
+
+// Warnings implements agent.Machine.
+func (m *Machine) Warnings() []string {
+	m.changing.Lock()
+	defer m.changing.Unlock()
+	return m.sshd.Warnings()
 }
 
 func (m *Machine) setSudo(ctx context.Context, asks bool, accounts []string) (bool, error) {

@@ -62,7 +62,44 @@ func (c *SSHD) Apply(ctx context.Context, want Want) (changed bool, err error) {
 		}
 	}
 	c.openPort(ctx, p.port)
+	c.warn(append(p.limits, c.forwardingLimits(ctx, want.ForwardAgent)...))
 	return changed || trust, c.reloadIfDue(ctx)
+}
+
+// Warnings are what the last Apply found in the image's part of the
+// configuration and left as it is, since it is somebody's decision, and what
+// does not work for it.
+func (c *SSHD) Warnings() []string { return slices.Clone(c.warnings) }
+
+// warn keeps the warnings, and logs those that are new.
+func (c *SSHD) warn(found []string) {
+	for _, text := range found {
+		if !slices.Contains(c.warnings, text) {
+			c.log.Warn(text)
+		}
+	}
+	c.warnings = found
+}
+
+// forwardingLimits asks sshd for which accounts it forwards no SSH agent.
+func (c *SSHD) forwardingLimits(ctx context.Context, accounts []string) []string {
+	var without []string
+	for _, name := range accounts {
+		output, err := c.sshd(ctx, "-T", "-C", "user="+name+",host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22")
+		if err != nil {
+			c.log.Debug("cannot find out whether sshd forwards agents", "account", name, "error", err)
+			return nil
+		}
+		settings := "\n" + strings.ToLower(string(output))
+		if strings.Contains(settings, "\nallowagentforwarding no\n") || strings.Contains(settings, "\ndisableforwarding yes\n") {
+			without = append(without, name)
+		}
+	}
+	if len(without) == 0 {
+		return nil
+	}
+	return []string{"sshd forwards no SSH agent for " + strings.Join(without, ", ") + ", by AllowAgentForwarding or DisableForwarding in its " +
+		"configuration, and sudo asks that agent (pam_sudo): sudo refuses them; allow forwarding there, or let the operator switch pam_sudo off"}
 }
 
 // writeTrust writes the user authorities alone.

@@ -23,8 +23,9 @@ type plan struct {
 	match   []string // settings in Match blocks, which stand last
 	certs   map[string]string
 	cas     []byte
-	all     []byte // Muster's and the image's authorities; nil: only Muster's
-	port    string // the second port; empty: none
+	all     []byte   // Muster's and the image's authorities; nil: only Muster's
+	port    string   // the second port; empty: none
+	limits  []string // warnings about the image's settings
 	inForce map[string]string
 }
 
@@ -57,7 +58,7 @@ func (c *SSHD) plan(want Want) (*plan, error) {
 	p.planCertificates(want.HostCerts)
 	p.planPort(others)
 	p.planPrincipals(want.Accounts, others)
-	c.warnOfLimits(want.Accounts, others)
+	p.planLimits(want.Accounts, others)
 	return p, nil
 }
 
@@ -189,13 +190,12 @@ func (p *plan) planPrincipals(accounts []string, others []directive) {
 	}
 }
 
-// warnOfLimits names rules of the image that keep Muster's accounts out. They
+// planLimits names rules of the image that keep Muster's accounts out. They
 // are somebody's decision, so they stay.
-func (c *SSHD) warnOfLimits(accounts []string, others []directive) {
+func (p *plan) planLimits(accounts []string, others []directive) {
 	for _, key := range []string{"allowusers", "denyusers", "allowgroups", "denygroups"} {
 		if value := first(others, key); value != "" && len(accounts) > 0 {
-			c.log.Warn("sshd_config limits who may log in, which may keep out accounts of Muster's",
-				"keyword", key, "accounts", strings.Join(accounts, ","))
+			p.limits = append(p.limits, "sshd_config limits who may log in ("+key+"), which may keep out Muster's accounts "+strings.Join(accounts, ", "))
 		}
 	}
 }

@@ -75,6 +75,8 @@ type SSHD struct {
 	log    *slog.Logger
 	// knows are the keywords of this sshd; nil before the first "sshd -T".
 	knows map[string]bool
+	// warnings are what the last Apply left to the image, and what comes of it.
+	warnings []string
 	// portDone is the second port that this process has opened; "-" before the first.
 	portDone string
 }
@@ -135,6 +137,9 @@ type Want struct {
 	// Accounts accept certificates that name them, whatever the image says
 	// about principals.
 	Accounts []string
+	// ForwardAgent are accounts of no use without their forwarded SSH agent.
+	// Where the image does not forward it, Warnings says so.
+	ForwardAgent []string
 	// Port is a second port beside those that sshd has; 0 and 22 mean none.
 	Port int
 	// PasswordAuthentication leaves passwords as the image has them. Without

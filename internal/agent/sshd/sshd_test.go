@@ -439,3 +439,51 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// TestWarnings: what the image forbids stays forbidden, and is told, as sshd
+// itself reads it.
+func TestWarnings(t *testing.T) {
+	for name, test := range map[string]struct {
+		config string
+		want   []string // a part of each
+	}{
+		"nothing":        {debian, nil},
+		"no agents":      {debian + "AllowAgentForwarding no\n", []string{"no SSH agent for member, reader,"}},
+		"nothing at all": {debian + "DisableForwarding yes\n", []string{"no SSH agent for member, reader,"}},
+		"but for one":    {debian + "AllowAgentForwarding no\nMatch User member\nAllowAgentForwarding yes\n", []string{"no SSH agent for reader,"}},
+		"for one":        {debian + "Match User member\nAllowAgentForwarding no\n", []string{"no SSH agent for member,"}},
+		"few":            {debian + "AllowUsers debian\n", []string{"(allowusers), which may keep out Muster's accounts member, reader"}},
+		"both": {debian + "DenyGroups people\nAllowAgentForwarding no\n", []string{
+			"(denygroups)", "pam_sudo",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, test.config)
+			want := h.want()
+			want.ForwardAgent = []string{"member", "reader"}
+			for range 2 { // they stay while they are true
+				if _, err := h.Apply(t.Context(), want); err != nil {
+					t.Fatal(err)
+				}
+				got := h.Warnings()
+				if len(got) != len(test.want) {
+					t.Fatalf("%q", got)
+				}
+				for i, part := range test.want {
+					if !strings.Contains(got[i], part) {
+						t.Errorf("%q, without %q", got[i], part)
+					}
+				}
+			}
+			want.ForwardAgent = nil
+			if _, err := h.Apply(t.Context(), want); err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range h.Warnings() {
+				if strings.Contains(text, "pam_sudo") {
+					t.Errorf("nobody needs an agent: %s", text)
+				}
+			}
+		})
+	}
+}

@@ -173,6 +173,9 @@ func (m *Machine) Configure(_ context.Context, want agent.Want) (bool, error) {
 	return true, nil
 }
 
+// Warnings implements agent.Machine.
+func (m *Machine) Warnings() []string { return nil }
+
 // Revoked implements agent.Machine.
 func (m *Machine) Revoked() ([]byte, error) {
 	list, err := os.ReadFile(m.path(RevokedFile))

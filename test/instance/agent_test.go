@@ -134,7 +134,9 @@ func (i *instance) awaitSetUp(t *testing.T) agent.Status {
 // for too long.
 func (i *instance) await(t *testing.T, ask func() error) {
 	t.Helper()
-	if err := eventually(t, setUpTime, ask); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), setUpTime)
+	defer cancel()
+	if err := eventually(ctx, ask); err != nil {
 		t.Fatalf("%v\n%s", err, i.agentLog())
 	}
 }

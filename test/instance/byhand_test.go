@@ -59,7 +59,6 @@ func TestByHand(t *testing.T) {
 
 	alice := s.newPerson(t, "alice", "member")
 	s.certify(t, alice)
-	awaitSSH(t, m)
 	alice.enter(t, m, "member")
 	if _, err := alice.ssh(t.Context(), m, login{account: "root", command: "true"}); !errors.Is(err, errRefused) {
 		t.Errorf("a member as root: %v", err)

@@ -7,8 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +23,7 @@ import (
 var (
 	errRefused     = errors.New("sshd refused the login")
 	errHostRefused = errors.New("ssh refused the host")
+	errNobody      = errors.New("nobody listens")
 )
 
 // sshTimeout bounds a login with its command.
@@ -66,10 +65,24 @@ type login struct {
 }
 
 // ssh logs in, trusting nothing but the line of the authority, and returns what
-// the command wrote. Errors wrap errRefused, errHostRefused, or are the command's.
-func (p *person) ssh(ctx context.Context, m *machine.Machine, l login) (string, error) {
+// the command wrote. Errors wrap errRefused, errHostRefused, errNobody, or are the
+// command's. An sshd that was told to read its configuration again listens to
+// nobody for a moment, some time afterwards: that is waited for.
+func (p *person) ssh(ctx context.Context, m *machine.Machine, l login) (output string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sshTimeout)
 	defer cancel()
+	listening, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	_ = eventually(listening, func() error {
+		if output, err = p.tryLogin(ctx, m, l); errors.Is(err, errNobody) {
+			return err
+		}
+		return nil
+	})
+	return output, err
+}
+
+func (p *person) tryLogin(ctx context.Context, m *machine.Machine, l login) (string, error) {
 	if l.name == "" {
 		l.name = m.Name
 	}
@@ -107,6 +120,8 @@ func reason(err error, complaint string) error {
 		return err
 	}
 	switch {
+	case strings.Contains(complaint, "Connection refused"), strings.Contains(complaint, "Connection reset"):
+		return errNobody
 	case strings.Contains(complaint, "Permission denied"):
 		return errRefused
 	case strings.Contains(complaint, "Host key verification failed"), strings.Contains(complaint, "host key is known"):
@@ -137,7 +152,9 @@ func (p *person) startAgent(t *testing.T) {
 		_ = command.Process.Kill()
 		_ = command.Wait()
 	})
-	if err := eventually(t, startTime, func() error {
+	ctx, cancel := context.WithTimeout(t.Context(), startTime)
+	defer cancel()
+	if err := eventually(ctx, func() error {
 		_, err := os.Stat(p.agent)
 		return err
 	}); err != nil {
@@ -171,11 +188,8 @@ func run(t *testing.T, name string, args ...string) string {
 const startTime = 10 * time.Second
 
 // eventually asks until there is no error any more, and returns the last one if
-// that takes longer than the limit.
-func eventually(t *testing.T, limit time.Duration, ask func() error) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
+// the context ends before.
+func eventually(ctx context.Context, ask func() error) error {
 	again := time.NewTicker(20 * time.Millisecond)
 	defer again.Stop()
 	for {
@@ -186,26 +200,8 @@ func eventually(t *testing.T, limit time.Duration, ask func() error) error {
 		select {
 		case <-again.C:
 		case <-ctx.Done():
-			return fmt.Errorf("after %v: %w", limit, err)
+			return fmt.Errorf("not in time: %w", err)
 		}
-	}
-}
-
-// awaitSSH returns when the machine's sshd answers, which it doesn't for a
-// moment after it was told to reload.
-func awaitSSH(t *testing.T, m *machine.Machine) {
-	t.Helper()
-	if err := eventually(t, startTime, func() error {
-		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(m.Address, 22).String(), time.Second)
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(time.Second))
-		_, err = conn.Read(make([]byte, 4))
-		return err
-	}); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -221,6 +221,7 @@ func TestStorm(t *testing.T) {
 	}
 	wg.Wait()
 	for n := range boots {
+		replicas[0].reach(t, n, store.EnrolmentCreated)
 		answer := replicas[(n+1)%2].enrol(t, request(n, "web", fmt.Sprint("vm", n)))
 		if otps[n] != "" && otps[n] != answer.OTP {
 			t.Errorf("instance %d has two one-time passwords", n)

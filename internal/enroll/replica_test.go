@@ -99,9 +99,11 @@ func TestOtherReplicaWorks(t *testing.T) {
 		}
 		return freeipa.Fault{}
 	})
-	first := w.replica(t)
+	// A slow machine shall not end what both wait for.
+	patient := func(c *Config) { c.AttemptTime, c.AnswerWithin = time.Minute, time.Minute }
+	first := w.replica(t, patient)
 	records := &countedRecords{}
-	second := w.replica(t, func(c *Config) { records.Records, c.Store = c.Store, records })
+	second := w.replica(t, patient, func(c *Config) { records.Records, c.Store = c.Store, records })
 	var answers [instances][1 + calls]Answer
 	var wg sync.WaitGroup
 	enrol := func(r *replica, n, call int) {

@@ -240,15 +240,24 @@ rate_limit = 0
 
 // measure runs a load, with profiles of the server if they are wanted.
 func (s *site) measure(ctx context.Context, name string, l load) (t timing, err error) {
-	if s.bench.profiles != "" {
-		base := filepath.Join(s.bench.profiles, name)
-		if err := s.order("profile " + base + ".cpu.pprof"); err != nil {
-			return t, err
-		}
-		defer func() { err = errors.Join(err, s.order("stop"), s.order("heap "+base+".heap.pprof")) }()
-	}
 	l.address = s.address
-	return l.run(ctx, s.process)
+	err = s.profiled(name, func() (err error) {
+		t, err = l.run(ctx, s.process)
+		return err
+	})
+	return t, err
+}
+
+// profiled does work, with profiles of the server if they are wanted.
+func (s *site) profiled(name string, work func() error) error {
+	if s.bench.profiles == "" {
+		return work()
+	}
+	base := filepath.Join(s.bench.profiles, name)
+	if err := s.order("profile " + base + ".cpu.pprof"); err != nil {
+		return err
+	}
+	return errors.Join(work(), s.order("stop"), s.order("heap "+base+".heap.pprof"))
 }
 
 // request encodes a request with a token and, unless it is nil, a JSON body.

@@ -49,27 +49,38 @@ type serialEncoder struct {
 	listed  int  // serials in the list section
 	compact int  // bytes of all ranges and bitmaps
 
-	choices []uint16 // of the cluster at hand, in descending order of runs
-	planned []uint64 // that cluster
-	mayList bool     // whether it was planned with a list
-	cost    int      // of the plan
+	// What measure planned for clusters of several serials, a list being
+	// allowed, in their order. Muster's serials are dense: a cluster of a million
+	// is common, and dear to plan again.
+	plans   []clusterPlan
+	choices []uint16 // of all these plans
+	scratch []uint16 // of a plan that is not kept
 	ends    ends
+}
+
+// clusterPlan is how a cluster is written.
+type clusterPlan struct {
+	runs   int // that is also how many choices it has
+	listed int // serials that go into the list section
 }
 
 // measure decides whether a list section pays at all and computes sizes.
 func (e *serialEncoder) measure(serials []uint64) {
+	e.plans, e.choices = e.plans[:0], e.choices[:0]
 	var listed, compact, withoutList int
 	for rest := serials; len(rest) > 0; {
 		n := clusterLen(rest)
 		cluster := rest[:n]
 		rest = rest[n:]
 
-		cost := e.plan(cluster, true)
-		inList := e.countListed(cluster)
+		cost, inList := serialCost, 1
+		if n > 1 {
+			cost, inList = e.planListing(cluster)
+		}
 		listed += inList
 		compact += cost - inList*serialCost
 		if inList > 0 && withoutList < compact+listed*serialCost+sectionCost {
-			cost = e.plan(cluster, false)
+			e.scratch, cost = e.plan(e.scratch[:0], cluster, false)
 		}
 		withoutList += cost
 	}
@@ -80,6 +91,16 @@ func (e *serialEncoder) measure(serials []uint64) {
 		return
 	}
 	e.noList, e.listed, e.compact = false, listed, compact
+}
+
+// planListing plans a cluster, a list being allowed, and keeps the plan.
+func (e *serialEncoder) planListing(cluster []uint64) (cost, listed int) {
+	before := len(e.choices)
+	e.choices, cost = e.plan(e.choices, cluster, true)
+	choices := e.choices[before:]
+	listed = countListed(cluster, choices)
+	e.plans = append(e.plans, clusterPlan{runs: len(choices), listed: listed})
+	return cost, listed
 }
 
 // size returns the number of bytes that append will write.
@@ -100,19 +121,36 @@ func (e *serialEncoder) append(dst []byte, serials []uint64) []byte {
 		list = binary.BigEndian.AppendUint32(list, uint32(e.listed*serialCost))
 	}
 	compact := dst[:end-e.compact]
+	plans, choices := e.plans, e.choices
 	for rest := serials; len(rest) > 0; {
 		n := clusterLen(rest)
-		e.plan(rest[:n], !e.noList)
-		list, compact = e.appendCluster(list, compact, rest[:n])
+		cluster := rest[:n]
 		rest = rest[n:]
+
+		kept := clusterPlan{listed: 1}
+		if n > 1 {
+			kept, plans = plans[0], plans[1:]
+		}
+		chosen := choices[:kept.runs]
+		choices = choices[kept.runs:]
+		switch {
+		case e.noList && kept.listed > 0:
+			e.scratch, _ = e.plan(e.scratch[:0], cluster, false)
+			chosen = e.scratch
+		case n == 1:
+			list = binary.BigEndian.AppendUint64(list, cluster[0])
+			continue
+		}
+		list, compact = appendCluster(list, compact, cluster, chosen)
 	}
 	return dst[:end]
 }
 
-func (e *serialEncoder) appendCluster(list, compact []byte, cluster []uint64) (_, _ []byte) {
-	for i := len(e.choices) - 1; i >= 0; i-- {
-		choice := e.choices[i]
-		n := runLen(cluster)
+func appendCluster(list, compact []byte, cluster []uint64, choices []uint16) (_, _ []byte) {
+	for i := len(choices) - 1; i >= 0; {
+		choice := choices[i]
+		i -= runsOf(choice)
+		n := serialsOf(cluster, choice)
 		switch choice {
 		case byList:
 			for _, serial := range cluster[:n] {
@@ -121,10 +159,6 @@ func (e *serialEncoder) appendCluster(list, compact []byte, cluster []uint64) (_
 		case byRange:
 			compact = appendRange(compact, cluster[0], cluster[n-1])
 		default:
-			for range choice - byBitmap {
-				n += runLen(cluster[n:])
-				i--
-			}
 			compact = appendBitmap(compact, cluster[:n])
 		}
 		cluster = cluster[n:]
@@ -132,49 +166,47 @@ func (e *serialEncoder) appendCluster(list, compact []byte, cluster []uint64) (_
 	return list, compact
 }
 
-func (e *serialEncoder) countListed(cluster []uint64) int {
-	if len(cluster) == 1 && e.choices[0] == byList {
-		return 1
+// countListed counts the serials that go into the list section. Most large
+// clusters have none, which the choices tell without the serials.
+func countListed(cluster []uint64, choices []uint16) int {
+	first := len(choices) - 1
+	for first >= 0 && choices[first] != byList {
+		first -= runsOf(choices[first])
+	}
+	if first < 0 {
+		return 0
 	}
 	listed := 0
-	for i := len(e.choices) - 1; i >= 0; i-- {
-		n := runLen(cluster)
-		if choice := e.choices[i]; choice == byList {
+	for i := len(choices) - 1; i >= 0; {
+		n := serialsOf(cluster, choices[i])
+		if choices[i] == byList {
 			listed += n
-		} else if choice >= byBitmap {
-			for range choice - byBitmap {
-				n += runLen(cluster[n:])
-				i--
-			}
 		}
 		cluster = cluster[n:]
+		i -= runsOf(choices[i])
 	}
 	return listed
 }
 
-// plan fills choices for a cluster and returns their cost in bytes, without
-// the header of the list section. useList tells whether listing is allowed.
+// runsOf returns how many runs a choice is for.
+func runsOf(choice uint16) int { return max(1, int(choice)-byBitmap+1) }
+
+// serialsOf returns how many serials a choice is for, from the first.
+func serialsOf(cluster []uint64, choice uint16) int {
+	n := 0
+	for range runsOf(choice) {
+		n += runLen(cluster[n:])
+	}
+	return n
+}
+
+// plan appends the choices for a cluster and returns their cost in bytes,
+// without the header of the list section. useList tells whether listing is
+// allowed.
 //
 // It goes from the last run to the first, so that the choices can be
 // followed from the first to the last while the runs are found again.
-//
-// A cluster that was just planned is not planned again: one of a million
-// serials is common, since Muster's are dense.
-func (e *serialEncoder) plan(cluster []uint64, useList bool) int {
-	if len(e.planned) == len(cluster) && &e.planned[0] == &cluster[0] && e.mayList == useList {
-		return e.cost
-	}
-	e.planned, e.mayList = cluster, useList
-	e.cost = e.planAnew(cluster, useList)
-	return e.cost
-}
-
-func (e *serialEncoder) planAnew(cluster []uint64, useList bool) int {
-	e.choices = e.choices[:0]
-	if len(cluster) == 1 && useList {
-		e.choices = append(e.choices, byList)
-		return serialCost
-	}
+func (e *serialEncoder) plan(choices []uint16, cluster []uint64, useList bool) ([]uint16, int) {
 	e.ends.reset()
 	base := cluster[0]
 	cost := 0 // of everything above the run at hand
@@ -191,11 +223,11 @@ func (e *serialEncoder) planAnew(cluster []uint64, useList bool) int {
 		if endRun, bitmap := e.ends.best(begin); bitmapCost+bitmap < best {
 			best, choice = bitmapCost+bitmap, uint16(byBitmap+run-endRun)
 		}
-		e.choices = append(e.choices, choice)
+		choices = append(choices, choice)
 		cost = best
 		cluster = cluster[:last]
 	}
-	return cost
+	return choices, cost
 }
 
 // candidate is a place where a bitmap may end.

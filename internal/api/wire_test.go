@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -435,44 +434,5 @@ func testNova(t *testing.T, w *world) {
 			t.Errorf("token %v, and before %v", got["token"], token)
 		}
 		token = got["token"]
-	}
-}
-
-// TestBootScript reads the answers as the boot script of Tatu's instances
-// does: with grep, from text without line feed, after posting JSON as a form.
-func TestBootScript(t *testing.T) { everywhere(t, testBootScript) }
-
-func testBootScript(t *testing.T, w *world) {
-	if _, err := exec.LookPath("grep"); err != nil {
-		t.Fatal("grep is needed")
-	}
-	id := w.boots(w.demo)
-	vendordata := w.do("service", "POST", "/v1/novavendordata", object("instance-id", id, "project-id", w.demo, "hostname", "web1")).want(201)
-	grep := func(text, pattern string) string {
-		t.Helper()
-		command := exec.Command("grep", "-oP", pattern)
-		command.Stdin = strings.NewReader(text)
-		out, err := command.Output()
-		if err != nil || strings.Count(string(out), "\n") != 1 {
-			t.Fatalf("grep -oP %q: %v: %q in %s", pattern, err, out, text)
-		}
-		return strings.TrimSuffix(string(out), "\n")
-	}
-	token := grep(vendordata.Text, `"token": "\K[^"]+`)
-	if users := grep(vendordata.Text, `"users": "\K[^"]+`); users != "manager,member,reader" {
-		t.Errorf("users %q", users)
-	}
-	if port := grep(vendordata.Text, `"ssh_port": \K[^,]+(?=,)`); port != "22" {
-		t.Errorf("ssh_port %q", port)
-	}
-	grep(vendordata.Text, `"auth_pub_key_user": "\K(ssh|ecdsa)-[^"]+`)
-	answer := w.do("none", "POST", "/noauth/hostcerts", object("token_id", token, "host_id", id, "pub_key", line(newKey(t))),
-		"Content-Type: application/x-www-form-urlencoded").want(200)
-	if strings.Contains(answer.Text, "\n") {
-		t.Error("the answer has a line feed")
-	}
-	cert := grep(answer.Text, `"cert": "\K[^"]+`)
-	if _, _, _, _, err := ssh.ParseAuthorizedKey([]byte(cert)); err != nil {
-		t.Errorf("the script would write no certificate: %v: %s", err, cert)
 	}
 }

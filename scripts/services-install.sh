@@ -45,6 +45,9 @@ systemd             the judge of its units; it is not started
 python3-ldap        what joins FreeIPA
 debootstrap         Debian machines that tests boot, in namespaces
 iproute2            their network
+dbus                the bus of firewalld, which tests start for themselves
+python3-dbus        firewalld, which is only unpacked
+python3-gi          firewalld
 "
 # Nova's and Glance's daemons are started from their modules: the packages of the services would bring libvirt.
 [ "$1" != e2e ] || packages="$packages
@@ -75,6 +78,38 @@ unpack_freeipa() {
     mv "$new" "$folder"
 }
 
+# What other distributions have in the place of Debian's usual programs, or beside them: firewalld, OpenRC, SELinux's
+# tools. Installed, they would take over this machine's network or its start. So they are unpacked, too, with what they
+# need and is not here yet.
+unpack_guards() {
+    folder=${XDG_CACHE_HOME:-$HOME/.cache}/muster-test/guards
+    [ ! -e "$folder" ] || return 0
+    echo "services-install: unpacking firewalld, OpenRC and SELinux's tools into $folder; they are not installed" >&2
+    mkdir -p "$(dirname "$folder")"
+    new=$(mktemp -d "$folder.XXXXXX")
+    mkdir -p "$new/archives/partial"
+    apt-get install -y -qq --download-only --no-install-recommends -o Debug::NoLocking=1 -o APT::Sandbox::User=root \
+        -o Dir::Cache::archives="$new/archives" firewalld openrc policycoreutils-python-utils semodule-utils >&2
+    for package in "$new"/archives/*.deb; do
+        [ ! -e "$package" ] || dpkg-deb -x "$package" "$new"
+    done
+    rm -r "$new/archives"
+    for name in bin lib sbin; do # these are links into /usr where /usr is merged
+        if [ -L "/$name" ] && [ -d "$new/$name" ]; then
+            mkdir -p "$new/usr/$name"
+            cp -a "$new/$name/." "$new/usr/$name/"
+            rm -r "${new:?}/$name"
+        fi
+    done
+    chmod 755 "$new"
+    mv "$new" "$folder"
+}
+
+unpack() {
+    unpack_freeipa
+    unpack_guards
+}
+
 missing=$(echo "$packages" | while read -r name purpose; do
     [ -n "$name" ] || continue
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null || true)" = installed ] && continue
@@ -84,7 +119,7 @@ done)
 
 if [ -z "$missing" ]; then
     echo "services-install: everything that make $1 needs is installed"
-    [ "$1" = demo ] || unpack_freeipa
+    [ "$1" = demo ] || unpack
     exit 0
 fi
 if [ "$(id -u)" != 0 ]; then
@@ -113,4 +148,4 @@ apt-get update -qq
 # $missing is a list of words on purpose.
 # shellcheck disable=SC2086
 apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $missing
-[ "$1" = demo ] || unpack_freeipa
+[ "$1" = demo ] || unpack

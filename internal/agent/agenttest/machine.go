@@ -9,6 +9,7 @@
 package agenttest
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -182,4 +183,52 @@ func Run(t testing.TB, root, name string, args ...string) string {
 		t.Fatal(name, " ", strings.Join(args, " "), ": ", err)
 	}
 	return string(output)
+}
+
+// Guards adds firewalld, OpenRC and SELinux's tools to a machine, from where
+// scripts/services-install.sh has unpacked them. If one of the programs is
+// missing after that, the test is skipped, or fails where nothing may be skipped.
+func Guards(t testing.TB, root string, programs ...string) {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unpacked := filepath.Join(cache, "muster-test", "guards")
+	if _, err := os.Stat(unpacked); err == nil {
+		if out, err := exec.CommandContext(t.Context(), "cp", "-a", unpacked+"/.", root).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	for _, name := range programs {
+		if _, err := (files.Programs{Root: root}).Find(name); err != nil {
+			Missing(t, err.Error()+"; scripts/services-install.sh test unpacks it")
+		}
+	}
+}
+
+// Start starts a program of the machine that goes on until the test ends.
+func Start(t testing.TB, root, name string, args ...string) {
+	t.Helper()
+	path, err := files.Programs{Root: root}.Find(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command(path, args...)
+	command.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Pdeathsig: syscall.SIGKILL}
+	command.Dir = "/"
+	var said bytes.Buffer
+	command.Stdout, command.Stderr = &said, &said
+	runtime.LockOSThread() // Pdeathsig is about the thread that starts the process
+	defer runtime.UnlockOSThread()
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+		if t.Failed() {
+			t.Logf("%s said:\n%s", name, said.String())
+		}
+	})
 }

@@ -11,6 +11,8 @@
 package service
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -152,10 +154,27 @@ func (s *Service) Stop(ctx context.Context) error {
 		if _, err := s.run(ctx, "rc-service", "--exists", name); err != nil {
 			return nil
 		}
-		return s.each(ctx, []string{"rc-service", "--ifstarted", name, "stop"}, []string{"rc-update", "--all", "del", name})
+		if err := s.each(ctx, []string{"rc-service", "--ifstarted", name, "stop"}); err != nil {
+			return err
+		}
+		return s.leaveRunlevels(ctx)
 	default:
 		return nil // cron starts one if there is none; its line goes with the file
 	}
+}
+
+// leaveRunlevels takes the agent out of OpenRC's runlevels. rc-update fails
+// because of each in which the agent was not, so that it is asked what is left.
+func (s *Service) leaveRunlevels(ctx context.Context) error {
+	_, failure := s.run(ctx, "rc-update", "--all", "del", name)
+	left, err := s.run(ctx, "rc-update", "show")
+	if err == nil && bytes.Contains(left, []byte(" "+name+" |")) {
+		err = cmp.Or(failure, errors.New("it stays in a runlevel"))
+	}
+	if err != nil {
+		return fmt.Errorf("%s as a service of %s: %w", name, s.manager, err)
+	}
+	return nil
 }
 
 // Forget tells the manager that the service's file is gone.

@@ -49,6 +49,8 @@ func machine(t *testing.T, folders ...string) (root string, tree *files.Tree) {
 	return root, tree
 }
 
+func TestMain(m *testing.M) { os.Exit(agenttest.Main(m)) }
+
 const program = "/usr/local/sbin/muster-agent"
 
 func TestInstall(t *testing.T) {
@@ -143,7 +145,7 @@ func TestNoManager(t *testing.T) {
 func TestStop(t *testing.T) {
 	for manager, want := range map[Manager][]string{
 		Systemd: {"systemctl show --property=LoadState muster-agent", "systemctl disable --now muster-agent"},
-		OpenRC:  {"rc-service --exists muster-agent", "rc-service --ifstarted muster-agent stop", "rc-update --all del muster-agent"},
+		OpenRC:  {"rc-service --exists muster-agent", "rc-service --ifstarted muster-agent stop", "rc-update --all del muster-agent", "rc-update show"},
 		Cron:    nil,
 	} {
 		ran := &recorder{}

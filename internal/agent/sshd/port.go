@@ -6,6 +6,10 @@ package sshd
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 )
 
 // portState is the state file about what was opened for the second port.
@@ -55,23 +59,68 @@ func (c *SSHD) openPort(ctx context.Context, port string) {
 	}
 }
 
-// labelPort lets sshd bind the port under SELinux. Only a label that it added
-// itself is noted: one of the distribution's or the operator's stays.
+// sshPort is SELinux's type of ports that sshd may bind.
+const sshPort = "ssh_port_t"
+
+// labelPort lets sshd bind the port under SELinux. A label of the policy's is
+// set aside, and back once ours is gone; one that somebody set here stays.
 func (c *SSHD) labelPort(ctx context.Context, done *opened) bool {
 	if done.SELinux || !c.tree.Exists("/sys/fs/selinux/enforce") {
 		return true
 	}
-	_, err := c.runner.Run(ctx, nil, "semanage", "port", "-a", "-t", "ssh_port_t", "-p", "tcp", done.Port)
-	if err == nil {
-		done.SELinux = true
+	ours, err := c.isLabelled(ctx, done.Port)
+	if ours || err == nil && c.label(ctx, "-a", done.Port) == nil {
+		done.SELinux = !ours
 		return true
 	}
-	if _, again := c.runner.Run(ctx, nil, "semanage", "port", "-m", "-t", "ssh_port_t", "-p", "tcp", done.Port); again != nil {
+	if err == nil {
+		err = c.label(ctx, "-m", done.Port) // the policy has another type for it
+	}
+	if done.SELinux = err == nil; !done.SELinux {
 		c.log.Warn("SELinux may keep sshd from its second port; install semanage (policycoreutils-python-utils) "+
 			"and allow it: semanage port -a -t ssh_port_t -p tcp PORT", "port", done.Port, "error", err)
-		return false
 	}
-	return true
+	return done.SELinux
+}
+
+func (c *SSHD) label(ctx context.Context, how, port string) error {
+	_, err := c.runner.Run(ctx, nil, "semanage", "port", how, "-t", sshPort, "-p", "tcp", port)
+	return err
+}
+
+// isLabelled tells whether somebody has labelled the port for sshd on this
+// machine. That it was labelled otherwise is an error: it is for something else.
+func (c *SSHD) isLabelled(ctx context.Context, port string) (bool, error) {
+	local, err := c.runner.Run(ctx, nil, "semanage", "port", "-l", "-C", "-n")
+	if err != nil {
+		return false, err
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		return false, err
+	}
+	for line := range strings.Lines(string(local)) {
+		fields := strings.Fields(strings.ReplaceAll(line, ",", " "))
+		if len(fields) < 3 || fields[1] != "tcp" || !slices.ContainsFunc(fields[2:], func(ports string) bool { return holds(ports, number) }) {
+			continue
+		}
+		if fields[0] != sshPort {
+			return false, fmt.Errorf("somebody has given it the type %s here", fields[0])
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// holds tells whether a port is in a range as semanage writes it.
+func holds(ports string, number int) bool {
+	first, last, found := strings.Cut(ports, "-")
+	if !found {
+		last = first
+	}
+	low, errLow := strconv.Atoi(first)
+	high, errHigh := strconv.Atoi(last)
+	return errLow == nil && errHigh == nil && low <= number && number <= high
 }
 
 // openFirewall opens the port now and for good, and notes what was not open

@@ -28,7 +28,7 @@ type managed struct {
 }
 
 // asking are the commands that change nothing.
-var asking = []string{"is-active", "--state", "--query-port"}
+var asking = []string{"is-active", "--state", "--query-port", "semanage port -l"}
 
 func (m *managed) Run(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
 	if name == "sshd" || name == "ssh-keygen" {
@@ -166,19 +166,21 @@ func TestGuards(t *testing.T) {
 
 	// A label that is there is the operator's; a guard that fails is no error, and tried again.
 	m.answers = map[string]string{
-		"semanage": "", "semanage port -a": "!", "firewall-cmd": "", "firewall-cmd --query-port": "!",
+		"semanage": "!", "firewall-cmd": "", "firewall-cmd --query-port": "!",
 		"firewall-cmd --add-port": "!", "firewall-cmd --permanent": "!",
 	}
 	if changed, err := h.Apply(t.Context(), w); err != nil || !changed {
 		t.Fatal(changed, err)
 	}
 	m.ran = nil
-	m.answers = map[string]string{"semanage": "", "semanage port -a": "!", "firewall-cmd": "", "firewall-cmd --query-port": "!"}
+	m.answers = map[string]string{
+		"semanage": "", "semanage port -l": "ssh_port_t                     tcp      2220-2230, 24\n",
+		"firewall-cmd": "", "firewall-cmd --query-port": "!",
+	}
 	if changed, err := h.Apply(t.Context(), w); err != nil || changed {
 		t.Fatal(changed, err)
 	}
-	m.expect(t, "semanage port -a -t ssh_port_t -p tcp 2223", "semanage port -m -t ssh_port_t -p tcp 2223",
-		"firewall-cmd --add-port=2223/tcp")
+	m.expect(t, "firewall-cmd --add-port=2223/tcp")
 	if err := h.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}

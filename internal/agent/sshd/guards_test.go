@@ -38,6 +38,9 @@ func TestFirewalld(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(h.root, "run/dbus"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	w := h.want()
+	w.Port = 2222
+	h.apply(w) // before firewalld starts
 	agenttest.Start(t, h.root, "dbus-daemon", "--nofork", "--config-file=/etc/test-bus.conf")
 	agenttest.Start(t, h.root, "firewalld", "--nofork", "--nopid")
 	for deadline := time.Now().Add(30 * time.Second); !h.firewallRuns(t.Context()); time.Sleep(50 * time.Millisecond) {
@@ -51,7 +54,6 @@ func TestFirewalld(t *testing.T) {
 		return strings.TrimSpace(now) + " | " + strings.TrimSpace(forGood)
 	}
 	agenttest.Run(t, h.root, "firewall-cmd", "--permanent", "--add-port=2223/tcp") // the operator's
-	w := h.want()
 	for _, step := range []struct {
 		port int
 		want string

@@ -124,10 +124,11 @@ func holds(ports string, number int) bool {
 }
 
 // openFirewall opens the port now and for good, and notes what was not open
-// before.
+// before. A firewalld that does not run may start later, so that it is looked
+// for again each time.
 func (c *SSHD) openFirewall(ctx context.Context, done *opened) bool {
 	if !c.firewallRuns(ctx) {
-		return true
+		return false
 	}
 	whole := true
 	rule := done.Port + "/tcp"

@@ -155,7 +155,7 @@ func Check(ctx context.Context, cfg Config) error {
 			l.close(connection)
 			return nil
 		}
-		problems = append(problems, fmt.Errorf("%s: %w", host.Address(), explain(err)))
+		problems = append(problems, fmt.Errorf("%s: %w", host.Address(), l.cfg.Rabbit.explain(err)))
 	}
 	return errors.Join(problems...)
 }

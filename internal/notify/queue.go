@@ -35,7 +35,7 @@ func (l *Listener) follow(ctx context.Context, connection *amqp091.Connection, q
 			pauses.Reset()
 			l.cfg.Logger.Warn("No longer subscribed to a queue; will subscribe again", "queue", queue, "error", err)
 		case !errors.Is(err, errNobody):
-			l.cfg.Logger.Warn("Cannot subscribe to a queue; will try again", "queue", queue, "error", explain(err))
+			l.cfg.Logger.Warn("Cannot subscribe to a queue; will try again", "queue", queue, "error", l.cfg.Rabbit.explain(err))
 		case !waiting:
 			l.cfg.Logger.Info("Waiting until a service makes the queue, or its exchange", "queue", queue)
 		}

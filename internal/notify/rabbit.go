@@ -88,7 +88,7 @@ func (l *Listener) runRabbit(ctx context.Context) error {
 			}
 			l.cfg.Logger.Warn("The connection to RabbitMQ is lost; will connect again", "host", host.Address(), "error", err)
 		} else {
-			l.cfg.Logger.Warn("Cannot connect to RabbitMQ; will try again", "host", host.Address(), "error", explain(err))
+			l.cfg.Logger.Warn("Cannot connect to RabbitMQ; will try again", "host", host.Address(), "error", l.cfg.Rabbit.explain(err))
 		}
 		if tried < len(hosts) {
 			continue
@@ -220,15 +220,21 @@ func (r Rabbit) tls(name string) (*tls.Config, error) {
 }
 
 // explain adds what to do to the errors that operators meet.
-func explain(err error) error {
+func (r Rabbit) explain(err error) error {
 	var refused *amqp091.Error
+	isCode := func(code int) bool { return errors.As(err, &refused) && refused.Code == code }
 	switch {
+	case r.External && (errors.Is(err, amqp091.ErrCredentials) || errors.Is(err, amqp091.ErrSASL)):
+		return fmt.Errorf("%w; see that the broker has the plugin rabbitmq_auth_mechanism_ssl, EXTERNAL among its auth_mechanisms, "+
+			"and a user of the name that it takes from ssl_cert_file (ssl_cert_login_from)", err)
 	case errors.Is(err, amqp091.ErrCredentials), errors.Is(err, amqp091.ErrSASL):
 		return fmt.Errorf("%w; see that user and password in transport_url are right", err)
-	case errors.Is(err, amqp091.ErrVhost), errors.As(err, &refused) && refused.Code == amqp091.NotAllowed:
+	case errors.Is(err, amqp091.ErrVhost), isCode(amqp091.NotAllowed):
 		return fmt.Errorf("%w; see that the virtual host in transport_url is there and the user may use it", err)
-	case errors.As(err, &refused) && refused.Code == amqp091.AccessRefused:
+	case isCode(amqp091.AccessRefused):
 		return fmt.Errorf("%w; rabbitmqctl set_permissions gives the user what is missing", err)
+	case isCode(amqp091.FrameError) && !r.TLS:
+		return fmt.Errorf("%w; see whether the broker speaks TLS at this port, and set ssl if so", err)
 	}
 	return err
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -170,40 +169,65 @@ func (g *guest) fresh(ctx context.Context, before identity) error {
 	return nil
 }
 
+// passing is a site from which instances go, one after the other.
+type passing struct {
+	*site
+	before directory // what FreeIPA had before them
+	owner  *cloud.Session
+	r      *replica // the one that runs
+}
+
+// newPassing starts a Muster beside entries of FreeIPA that are not its own.
+func newPassing(t *testing.T, w *world) *passing {
+	t.Helper()
+	p := &passing{site: newSite(t, w)}
+	p.addForeign(t)
+	p.before = p.directory()
+	p.r = p.start(t, "one")
+	p.owner = p.member(t, p.newProject(t, unique("shop"))).session
+	return p
+}
+
+// play lets an instance go in a way. In the end nothing is left of it.
+func (p *passing) play(t *testing.T, name string, away func(g *guest)) {
+	t.Helper()
+	t.Logf("an instance goes; %s", name)
+	g := p.enrolled(t, p.owner)
+	away(g)
+	p.awaitNothing(t, p.before, g)
+}
+
+// restart starts the replica that was killed.
+func (p *passing) restart(t *testing.T) { p.r = p.start(t, "one") }
+
 // Whatever is down while an instance goes: in the end nothing is left of it,
 // and what Muster did not make is as it was.
 func TestInstanceGoes(t *testing.T) {
 	inEachWorld(t, func(t *testing.T, w *world) {
-		s := newSite(t, w)
-		s.addForeign(t)
-		before := s.directory()
-		r := s.start(t, "one")
-		owner := s.member(t, s.newProject(t, unique("shop"))).session
-		play := func(name string, away func(g *guest)) {
-			t.Logf("an instance goes; %s", name)
-			g := s.enrolled(t, owner)
-			away(g)
-			s.awaitNothing(t, before, g)
-		}
-		play("all is well", func(g *guest) { g.goes(t) })
-		play("Muster is down", func(g *guest) {
-			r.kill()
+		p := newPassing(t, w)
+		p.play(t, "all is well", func(g *guest) { g.goes(t) })
+		p.play(t, "Muster is down", func(g *guest) {
+			p.r.kill()
 			g.goes(t)
-			r = s.start(t, "one")
+			p.restart(t)
 		})
-		play("FreeIPA is down", func(g *guest) {
-			s.toIPA.Shut()
+		p.play(t, "FreeIPA is down", func(g *guest) {
+			p.toIPA.Shut()
 			g.goes(t)
-			s.awaitTried(t, g)
-			s.toIPA.Open()
+			p.awaitTried(t, g)
+			p.toIPA.Open()
 		})
-		play("the broker is out of reach", func(g *guest) {
-			s.toBroker.Shut()
+		p.play(t, "the broker is out of reach", func(g *guest) {
+			p.toBroker.Shut()
 			g.goes(t)
-			s.toBroker.Open()
+			p.toBroker.Open()
 		})
 		if w.broker != nil {
-			play("the broker loses its messages", func(g *guest) { s.loseMessages(t, g) })
+			p.play(t, "the broker loses its messages", func(g *guest) {
+				p.crashBroker(t, g)
+				p.toBroker.Open()
+				p.operator.Want(t, http.StatusOK, "POST", "/v1/reconcile", deployment.Object{"dry_run": false}, nil)
+			})
 		}
 	})
 }
@@ -230,16 +254,15 @@ func (s *site) awaitTried(t testing.TB, g *guest) {
 	})
 }
 
-// loseMessages crashes the broker while it holds the only news of an instance's
-// end: its queues are not durable. The next comparison finds out.
-func (s *site) loseMessages(t *testing.T, g *guest) {
+// crashBroker crashes the broker, out of Muster's reach, while it holds the only
+// news of an instance's end: its queues are not durable. The next comparison
+// finds out.
+func (s *site) crashBroker(t *testing.T, g *guest) {
 	t.Helper()
 	s.toBroker.Shut()
 	g.goes(t)
 	must(t, s.broker.Kill())
 	must(t, s.broker.Start(t.Context()))
-	s.toBroker.Open()
-	s.operator.Want(t, http.StatusOK, "POST", "/v1/reconcile", deployment.Object{"dry_run": false}, nil)
 	if s.real {
 		s.awaitNova(t)
 	}
@@ -261,94 +284,6 @@ func (s *site) awaitNova(t testing.TB) {
 		}
 		return nil
 	})
-}
-
-// deaths are the moments at which Muster is killed: its first calls of FreeIPA
-// for an instance, just before each and just after.
-var deaths = []struct {
-	call   int
-	moment freeipa.Cut
-}{{1, freeipa.CutBefore}, {1, freeipa.CutAfter}, {2, freeipa.CutBefore}, {2, freeipa.CutAfter}, {3, freeipa.CutBefore}, {3, freeipa.CutAfter}}
-
-// Muster is killed again and again while it prepares instances that were
-// rebuilt, and while it takes them out. Whoever lives goes on where the dead one
-// stopped, as soon as it may believe in the death.
-func TestMusterIsKilled(t *testing.T) {
-	inEachWorld(t, func(t *testing.T, w *world) {
-		s := newSite(t, w)
-		s.addForeign(t)
-		before := s.directory()
-		r := s.start(t, "one")
-		owner := s.member(t, s.newProject(t, unique("shop"))).session
-		guests := make([]*guest, len(deaths))
-		old := make([]identity, len(deaths))
-		for i := range deaths {
-			guests[i] = s.enrolled(t, owner)
-			old[i] = guests[i].metadata
-		}
-		for i, death := range deaths {
-			g := guests[i]
-			killed := s.killAt(r, death.call, death.moment)
-			must(t, owner.Rebuild(t.Context(), g.id, s.image))
-			must(t, owner.AwaitActive(t.Context(), g.id, patience))
-			r = s.afterKill(t, r, killed, func(ctx context.Context) error { return g.fresh(ctx, old[i]) })
-		}
-		for i, g := range guests {
-			s.awaitFresh(t, g, old[i])
-		}
-		for i, death := range deaths {
-			killed := s.killAt(r, death.call, death.moment)
-			guests[i].goes(t)
-			r = s.afterKill(t, r, killed, guests[i].left)
-		}
-		s.awaitNothing(t, before, guests...)
-	})
-}
-
-// killAt kills the replica at its n-th call of FreeIPA from now on. The channel
-// is closed when it is dead.
-func (s *site) killAt(r *replica, n int, moment freeipa.Cut) <-chan struct{} {
-	dead := make(chan struct{})
-	var mu sync.Mutex
-	calls := 0
-	s.ipa.Inject(func(string) freeipa.Fault {
-		mu.Lock()
-		defer mu.Unlock()
-		calls++
-		if calls < n {
-			return freeipa.Fault{}
-		}
-		if calls == n {
-			go func() {
-				r.kill()
-				close(dead)
-			}()
-		}
-		return freeipa.Fault{Cut: moment}
-	})
-	return dead
-}
-
-// afterKill waits for the replica's death and starts it again. What takes fewer
-// calls than it was to die at ends without.
-func (s *site) afterKill(t testing.TB, r *replica, killed <-chan struct{}, done func(context.Context) error) *replica {
-	t.Helper()
-	eventually(t, func(ctx context.Context) error {
-		select {
-		case <-killed:
-			return nil
-		default:
-			return done(ctx)
-		}
-	})
-	s.ipa.Inject(nil)
-	select {
-	case <-killed:
-		return s.start(t, "one")
-	default:
-		t.Log("it takes fewer calls: nobody was killed")
-		return r
-	}
 }
 
 // hasConsumer reads rabbitmqctl's list of queues and their consumers.

@@ -36,8 +36,16 @@ type RabbitMQ struct {
 	folder             string
 	programs           string // RabbitMQ's own folder of scripts, which run as whoever starts them
 	port, dist, mapped int
+	tls                *RabbitTLS
+	tlsPort            int
 	mapper, broker     *process
 	taken              atomic.Int64
+}
+
+// RabbitTLS are PEM files for a broker that speaks TLS too.
+type RabbitTLS struct {
+	CertFile, KeyFile string // its own certificate
+	CAFile            string // who certifies clients
 }
 
 // process is a program that was started, in a process group of its own.
@@ -48,7 +56,15 @@ type process struct {
 }
 
 // StartRabbitMQ starts a broker with empty virtual hosts. ErrMissing if it isn't installed.
-func StartRabbitMQ(ctx context.Context) (*RabbitMQ, error) {
+func StartRabbitMQ(ctx context.Context) (*RabbitMQ, error) { return startRabbitMQ(ctx, nil) }
+
+// StartRabbitMQWithTLS starts one that also takes connections by TLS, with or without a client's certificate. Who has one may log in by it
+// (EXTERNAL) as the user whose name is the certificate's common name.
+func StartRabbitMQWithTLS(ctx context.Context, files RabbitTLS) (*RabbitMQ, error) {
+	return startRabbitMQ(ctx, &files)
+}
+
+func startRabbitMQ(ctx context.Context, files *RabbitTLS) (*RabbitMQ, error) {
 	server, err := newest("/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server", "/usr/lib/rabbitmq/bin/rabbitmq-server")
 	if err != nil {
 		return nil, fmt.Errorf("RabbitMQ: %w", err)
@@ -57,8 +73,8 @@ func StartRabbitMQ(ctx context.Context) (*RabbitMQ, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &RabbitMQ{folder: folder, programs: filepath.Dir(server)}
-	for _, port := range []*int{&r.port, &r.dist, &r.mapped} {
+	r := &RabbitMQ{folder: folder, programs: filepath.Dir(server), tls: files}
+	for _, port := range []*int{&r.port, &r.dist, &r.mapped, &r.tlsPort} {
 		if *port, err = freePort(); err != nil {
 			return nil, errors.Join(err, r.Stop())
 		}
@@ -97,7 +113,15 @@ func (r *RabbitMQ) configure() error {
 	}
 	conf := fmt.Sprintf("listeners.tcp.default = 127.0.0.1:%d\nload_definitions = %s\nvm_memory_high_watermark.absolute = 1GB\n"+
 		"disk_free_limit.absolute = 1MB\n", r.port, r.path("definitions.json"))
-	for name, text := range map[string]string{"definitions.json": string(definitions), "rabbitmq.conf": conf, "env.conf": "", "plugins": "[]."} {
+	plugins := "[]."
+	if r.tls != nil {
+		plugins = "[rabbitmq_auth_mechanism_ssl]."
+		conf += fmt.Sprintf("listeners.ssl.default = 127.0.0.1:%d\nssl_options.certfile = %s\nssl_options.keyfile = %s\nssl_options.cacertfile = %s\n"+
+			"ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\nssl_cert_login_from = common_name\n"+
+			"auth_mechanisms.1 = PLAIN\nauth_mechanisms.2 = AMQPLAIN\nauth_mechanisms.3 = EXTERNAL\n",
+			r.tlsPort, r.tls.CertFile, r.tls.KeyFile, r.tls.CAFile)
+	}
+	for name, text := range map[string]string{"definitions.json": string(definitions), "rabbitmq.conf": conf, "env.conf": "", "plugins": plugins} {
 		if err := os.WriteFile(r.path(name), []byte(text), 0o600); err != nil {
 			return err
 		}
@@ -154,6 +178,12 @@ func (r *RabbitMQ) Address() string { return net.JoinHostPort("127.0.0.1", strco
 func (r *RabbitMQ) URL(virtualHost string) string {
 	return fmt.Sprintf("rabbit://%s:%s@%s/%s", rabbitUser, url.QueryEscape(rabbitPassword), r.Address(), url.PathEscape(virtualHost))
 }
+
+// TLSAddress is where the broker listens for TLS, as host:port.
+func (r *RabbitMQ) TLSAddress() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(r.tlsPort)) }
+
+// User is who may do everything.
+func (r *RabbitMQ) User() string { return rabbitUser }
 
 // VirtualHost returns the name of one that nobody has used yet.
 func (r *RabbitMQ) VirtualHost(t testing.TB) string {

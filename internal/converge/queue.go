@@ -44,7 +44,7 @@ type Controller interface {
 // Pending is where keys are recorded that must be worked on later.
 type Pending interface {
 	DeferKey(ctx context.Context, key store.PendingKey) error
-	DueKeys(ctx context.Context, limit int) ([]store.PendingKey, error)
+	DueKeys(ctx context.Context, longest time.Duration, limit int) ([]store.PendingKey, error)
 	ClaimKey(ctx context.Context, key store.PendingKey, until time.Time) (bool, error)
 	SettleKey(ctx context.Context, key store.PendingKey, until time.Time) error
 	FailingKeys(ctx context.Context) (map[string]store.FailingKeys, error)
@@ -469,12 +469,17 @@ func (q *Queue) count(ctx context.Context) {
 	}
 }
 
+// longest is the longest time for which a key is put off.
+func (q *Queue) longest() time.Duration {
+	return max(claimTime, q.cfg.Recheck, operatorRetry*q.cfg.LastRetry)
+}
+
 func (q *Queue) takeDue(ctx context.Context) error {
 	room := maxClaims - q.depth()
 	if room <= 0 {
 		return nil
 	}
-	due, err := q.cfg.Pending.DueKeys(ctx, room)
+	due, err := q.cfg.Pending.DueKeys(ctx, q.longest(), room)
 	if err != nil {
 		return err
 	}

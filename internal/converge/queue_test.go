@@ -39,11 +39,11 @@ func (m *memory) DeferKey(_ context.Context, p store.PendingKey) error {
 	return m.err
 }
 
-func (m *memory) DueKeys(_ context.Context, limit int) (due []store.PendingKey, err error) {
+func (m *memory) DueKeys(_ context.Context, longest time.Duration, limit int) (due []store.PendingKey, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, p := range m.keys {
-		if !p.NextAt.After(time.Now()) && len(due) < limit {
+		if (!p.NextAt.After(time.Now()) || p.NextAt.After(time.Now().Add(longest))) && len(due) < limit {
 			due = append(due, p)
 		}
 	}
@@ -219,6 +219,20 @@ func TestBooted(t *testing.T) {
 		goOn <- nil
 		if synctest.Wait(); !slices.Equal(seen, []bool{true, true, true, false}) {
 			t.Errorf("booted: %v", seen)
+		}
+	})
+}
+
+// TestPutOffByWrongClock: a key that a replica with a wrong clock put off for
+// years is tried, and one for which somebody must act waits as long as it should.
+func TestPutOffByWrongClock(t *testing.T) {
+	inQueue(t, converge.QueueConfig{LastRetry: time.Minute}, func(t *testing.T, _ *converge.Queue, c *controller, m *memory) {
+		for id, pause := range map[string]time.Duration{"years": 10 * 365 * 24 * time.Hour, "minutes": 6 * time.Minute} {
+			must(t, m.DeferKey(t.Context(), store.PendingKey{Kind: string(converge.User), ID: id, NextAt: time.Now().Add(pause)}))
+		}
+		time.Sleep(5 * time.Second)
+		if done := c.done(); !slices.Equal(done, []string{"user years"}) {
+			t.Errorf("worked on %v", done)
 		}
 	})
 }

@@ -66,11 +66,27 @@ func TestPrune(t *testing.T) {
 	if held, err := records.Lease(t.Context(), "prune", "elsewhere", time.Hour); err != nil || !held {
 		t.Fatal(held, err)
 	}
-	if err := s.pruneOnce(t.Context()); err != nil || count() != 2*pruneBatch+1 {
+	if err := s.pruneOnce(t.Context(), time.Time{}); err != nil || count() != 2*pruneBatch+1 {
 		t.Errorf("while another replica prunes: %d entries left, %v", count(), err)
 	}
 	cfg.Host = "elsewhere"
-	if err := s.pruneOnce(t.Context()); err != nil || count() != 1 {
+	if err := s.pruneOnce(t.Context(), time.Now().Add(-90*time.Minute)); err != nil || count() != 2*pruneBatch+1 {
+		t.Errorf("by a clock that is not believed: %d entries left, %v", count(), err)
+	}
+	if err := s.pruneOnce(t.Context(), time.Now().Add(time.Hour)); err != nil || count() != 1 {
 		t.Errorf("%d entries left, %v; want the one of today", count(), err)
+	}
+}
+
+// TestBelievable: a clock that jumps is not followed, one that goes on is.
+func TestBelievable(t *testing.T) {
+	newest := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for elapsed, want := range map[time.Duration]time.Time{0: newest.Add(24 * time.Hour), 9 * time.Hour: newest.Add(33 * time.Hour)} {
+		if got := believable(newest, elapsed); !got.Equal(want) {
+			t.Errorf("after %v: %v, want %v", elapsed, got, want)
+		}
+	}
+	if got := believable(time.Time{}, time.Hour); !got.IsZero() {
+		t.Errorf("without records: %v", got)
 	}
 }

@@ -436,6 +436,11 @@ func (s *Server) close() error {
 
 // prune removes what is no longer needed, in one replica at a time.
 func (s *Server) prune(ctx context.Context) error {
+	begun := time.Now()
+	newest, err := s.store.NewestAudit(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.logger.Warn("Cannot tell by the records how far the clock may be believed; the database server's will do", "error", err)
+	}
 	tick := time.NewTicker(s.cfg.Prune.Interval)
 	defer tick.Stop()
 	for {
@@ -444,7 +449,7 @@ func (s *Server) prune(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := s.pruneOnce(ctx); err != nil && ctx.Err() == nil {
+		if err := s.pruneOnce(ctx, believable(newest, time.Since(begun))); err != nil && ctx.Err() == nil {
 			s.logger.Warn("Cannot remove old records; will try again", "error", err)
 		}
 	}
@@ -453,12 +458,38 @@ func (s *Server) prune(ctx context.Context) error {
 // pruneBatch keeps each transaction short.
 const pruneBatch = 1000
 
-func (s *Server) pruneOnce(ctx context.Context) error {
+// maxIdle is how long nothing may have been recorded before a process began.
+const maxIdle = 24 * time.Hour
+
+// believable is the latest that it can be after a process has run for so long, by a clock that nobody sets, and its records were this new when
+// it began. A clock that was set far ahead would make everything old at once. After a longer rest, what is old goes so much later.
+func believable(newest time.Time, elapsed time.Duration) time.Time {
+	if newest.IsZero() {
+		return newest
+	}
+	return newest.Add(maxIdle + elapsed)
+}
+
+// pruneOnce takes it for no later than the database server's clock says, nor than the given time, if there is one.
+func (s *Server) pruneOnce(ctx context.Context, latest time.Time) error {
 	held, err := s.store.Lease(ctx, "prune", s.cfg.Host, s.cfg.Prune.Interval)
 	if err != nil || !held {
 		return err
 	}
 	now := time.Now()
+	clock, err := s.store.Clock(ctx)
+	if err != nil {
+		return err
+	}
+	if latest.IsZero() || clock.Before(latest) {
+		latest = clock
+	}
+	if now.Sub(latest) > time.Hour {
+		s.logger.Warn("The clock is far ahead of the database server's, or of the records; what is old is removed by those", "clock", now, "taken for", latest)
+	}
+	if latest.Before(now) {
+		now = latest
+	}
 	for _, step := range []struct {
 		remove func(context.Context, time.Time, int) (int, error)
 		before time.Time

@@ -27,11 +27,11 @@ func TestPendingKeys(t *testing.T) {
 		equal(t, must(f.store().PendingKeys(ctx, Page{Limit: 1}))(t), []PendingKey{soon})
 		_, err := f.store().PendingKeys(ctx, Page{After: "grant"})
 		isError(t, err, ErrInvalid)
-		equal(t, must(f.store().DueKeys(ctx, 10))(t), []PendingKey{soon})
+		equal(t, must(f.store().DueKeys(ctx, time.Hour, 10))(t), []PendingKey{soon})
 
 		f.clock.step(time.Second)
-		equal(t, must(f.store().DueKeys(ctx, 10))(t), []PendingKey{soon, late})
-		equal(t, must(f.store().DueKeys(ctx, 1))(t), []PendingKey{soon})
+		equal(t, must(f.store().DueKeys(ctx, time.Hour, 10))(t), []PendingKey{soon, late})
+		equal(t, must(f.store().DueKeys(ctx, time.Hour, 1))(t), []PendingKey{soon})
 
 		// A second failure keeps since when it waits, and that it was rebuilt.
 		again := PendingKey{Kind: late.Kind, ID: late.ID, Attempts: 2, NextAt: now.Add(time.Hour), LastError: strings.Repeat("x", maxText+1)}
@@ -41,6 +41,14 @@ func TestPendingKeys(t *testing.T) {
 		equal(t, must(f.store().FailingKeys(ctx))(t), map[string]FailingKeys{late.Kind: {1, now}})
 		again.Rebuilt, again.Since, again.LastError = true, now, again.LastError[:maxText]
 		equal(t, must(f.store().PendingKeys(ctx, Page{}))(t), []PendingKey{soon, again})
+
+		// By a clock that is too far ahead, it would have to wait for longer than anybody waits.
+		again.NextAt = f.clock.Now().Add(2*time.Hour + time.Second)
+		if err := f.store().DeferKey(ctx, again); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, must(f.store().DueKeys(ctx, time.Hour+time.Second, 10))(t), []PendingKey{soon})
+		equal(t, must(f.store().DueKeys(ctx, time.Hour, 10))(t), []PendingKey{soon, again})
 
 		// One that was hinted in any other way too is not only booted.
 		for _, step := range []struct{ booted, want bool }{{true, true}, {true, true}, {false, false}, {true, false}} {
@@ -87,10 +95,10 @@ func TestClaimedKeys(t *testing.T) {
 		}
 		wg.Wait()
 		equal(t, winners, 1)
-		equal(t, len(must(f.store().DueKeys(ctx, 10))(t)), 0)
+		equal(t, len(must(f.store().DueKeys(ctx, time.Hour, 10))(t)), 0)
 
 		f.clock.step(2 * time.Minute)
-		due := must(f.store().DueKeys(ctx, 10))(t)
+		due := must(f.store().DueKeys(ctx, time.Hour, 10))(t)
 		equal(t, len(due), 1)
 		until := f.clock.Now().Add(time.Minute)
 		equal(t, must(f.store().ClaimKey(ctx, due[0], until))(t), true)

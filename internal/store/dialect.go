@@ -77,6 +77,17 @@ func (e engine) shareLock() string {
 	return ""
 }
 
+// clock asks for the server's time, in seconds since 1970.
+func (e engine) clock() string {
+	switch e {
+	case enginePostgreSQL:
+		return "SELECT CAST(FLOOR(EXTRACT(EPOCH FROM clock_timestamp())) AS bigint)"
+	case engineMariaDB:
+		return "SELECT UNIX_TIMESTAMP()"
+	}
+	return "SELECT CAST(strftime('%s', 'now') AS INTEGER)"
+}
+
 // connect returns the pools for writing and for reading; the same one but for SQLite.
 func (l location) connect(mustExist bool) (writer, reader *sql.DB, err error) {
 	switch l.engine {

@@ -99,12 +99,15 @@ func (s *Store) FailingKeys(ctx context.Context) (map[string]FailingKeys, error)
 	return failing, nil
 }
 
-// DueKeys returns keys whose time has come, at most limit, the most overdue first.
-func (s *Store) DueKeys(ctx context.Context, limit int) ([]PendingKey, error) {
+// DueKeys returns keys whose time has come, at most limit, the most overdue first; and then those whose time is further ahead than nobody puts a
+// key off, by a clock that was wrong.
+func (s *Store) DueKeys(ctx context.Context, longest time.Duration, limit int) ([]PendingKey, error) {
 	if limit < 1 || limit > MaxPageLimit {
 		return nil, fmt.Errorf("due keys: %w: the limit is from 1 to %d", ErrInvalid, MaxPageLimit)
 	}
-	all, err := list(ctx, s, scanPendingKey, selectPendingKey+" WHERE next_at <= ? ORDER BY next_at LIMIT ?", micros(s.now()), limit)
+	now := s.now()
+	all, err := list(ctx, s, scanPendingKey, selectPendingKey+" WHERE next_at <= ? OR next_at > ? ORDER BY next_at LIMIT ?",
+		micros(now), micros(now.Add(longest+maxClockError)), limit)
 	if err != nil {
 		return nil, fmt.Errorf("due keys: %w", err)
 	}

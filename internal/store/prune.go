@@ -35,6 +35,27 @@ func (s *Store) PruneExpired(ctx context.Context, before time.Time, limit int) (
 	return total, nil
 }
 
+// Clock returns what the database server's clock says. For SQLite that is this machine's.
+func (s *Store) Clock(ctx context.Context) (time.Time, error) {
+	seconds, err := one(ctx, s, scanUint, s.location.engine.clock())
+	if err != nil {
+		return time.Time{}, fmt.Errorf("the database server's clock: %w", err)
+	}
+	return time.Unix(int64(seconds), 0).UTC(), nil
+}
+
+// NewestAudit returns when the newest audit entry was made, by the clock of who made it; zero if there is none.
+func (s *Store) NewestAudit(ctx context.Context) (time.Time, error) {
+	newest, err := list(ctx, s, scanUint, "SELECT at FROM audit ORDER BY id DESC LIMIT 1")
+	if err != nil {
+		return time.Time{}, fmt.Errorf("newest audit entry: %w", err)
+	}
+	if len(newest) == 0 {
+		return time.Time{}, nil
+	}
+	return fromMicros(int64(newest[0])), nil
+}
+
 // PruneAudit removes about limit audit entries, at most 10,000, made before a time, and returns how many.
 func (s *Store) PruneAudit(ctx context.Context, before time.Time, limit int) (int, error) {
 	n, err := s.prune(ctx, pruning{"audit", "at", micros(before), ""}, limit)

@@ -615,6 +615,25 @@ func TestPruneExpired(t *testing.T) {
 	})
 }
 
+// TestClocks: the database server's, and what the records say.
+func TestClocks(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		ctx := t.Context()
+		before := time.Now().Add(-time.Minute) // a server's clock may run differently
+		if now := must(f.store().Clock(ctx))(t); now.Before(before) || now.After(time.Now().Add(time.Minute)) {
+			t.Errorf("it is %v", now)
+		}
+		equal(t, must(f.store().NewestAudit(ctx))(t), time.Time{})
+		var last time.Time
+		for range 3 {
+			f.clock.step(time.Hour)
+			last = f.clock.Now()
+			isError(t, f.store().AppendAudit(ctx, Audit{Actor: "x", Action: "x", Outcome: "ok"}), nil)
+		}
+		equal(t, must(f.store().NewestAudit(ctx))(t), last)
+	})
+}
+
 func TestBadValuesAreRefused(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		ctx := t.Context()

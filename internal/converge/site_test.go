@@ -67,7 +67,7 @@ func newSite(t testing.TB, zones ...string) *site {
 	must(t, err)
 	s.enrolment, err = enroll.New(enroll.Config{Store: s.store, Directory: s.directory, Sealer: keyring, DNS: records, Realm: "EXAMPLE.TEST",
 		Rules: enroll.Rules{Domain: zone}, Now: s.clock.Now, PollEvery: 5 * time.Millisecond, BackoffMin: 5 * time.Millisecond,
-		BackoffMax: 20 * time.Millisecond})
+		BackoffMax: 20 * time.Millisecond, AnswerWithin: time.Minute})
 	must(t, err)
 	run(t, s.enrolment.Run)
 	s.cfg.Enrolments, s.cfg.Neutron, s.cfg.DNS = leaving{s.enrolled, s.enrolment}, s.newNeutron("muster", musterPassword), records

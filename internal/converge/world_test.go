@@ -329,7 +329,7 @@ func (w *world) offer(hints ...converge.Hint) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		w.t.Fatal("the keys were not worked on")
 	}
 }

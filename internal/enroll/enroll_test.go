@@ -4,6 +4,7 @@
 package enroll
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
+	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
 )
@@ -372,6 +374,57 @@ func TestSharedServiceOnItsWayOut(t *testing.T) {
 	r.leave(t, 2)
 	hosts, services := w.entries()
 	equal(t, append(hosts, services...), []string(nil))
+}
+
+// meeting is a directory whose batches with a command in them meet others'.
+type meeting struct {
+	Directory
+	command       string
+	before, after func()
+}
+
+func (m meeting) Batch(ctx context.Context, commands ...ipa.Command) ([]ipa.Result, error) {
+	there := slices.ContainsFunc(commands, func(c ipa.Command) bool { return c.Name() == m.command })
+	if there {
+		m.before()
+	}
+	results, err := m.Directory.Batch(ctx, commands...)
+	if there {
+		m.after()
+	}
+	return results, err
+}
+
+// TestSharedServiceRemovedMeanwhile: one replica has decided to remove a service that its instance names no longer and nobody else had; another
+// one finds it there for its own. Then it goes, and with it the record that it was leaving. Those of whole instances cannot come to that: the
+// host of the service leaves with them, and who comes waits for that.
+func TestSharedServiceRemovedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	removes, found := make(chan bool), make(chan bool)
+	leaver := w.replica(t, func(c *Config) {
+		c.RemoveUnnamed = true
+		c.Directory = meeting{c.Directory, "service_del", func() { close(removes); <-found }, func() {}}
+	})
+	leaver.enrol(t, request(1, "web", "a", "managed_service_x", "HTTP/vip-1.example.test", "managed_service_y", "mysql/vip-1.example.test"))
+	less := request(1, "web", "a", "managed_service_y", "mysql/vip-1.example.test")
+	must(t, leaver.Update(t.Context(), operator, Update{InstanceID: id(1), Metadata: less.Metadata,
+		ProjectDomain: inDefault}))
+	<-removes
+	var comer *replica
+	wait := sync.OnceFunc(func() {
+		close(found)
+		comer.until(t, 1, func(e store.Enrolment) bool {
+			objects, err := comer.store.ObjectUsers(t.Context(), store.ObjectService, []string{"HTTP/vip-1.example.test"})
+			return err == nil && len(objects) == 1 && !comer.claimed(e)
+		})
+	})
+	comer = w.idle(t, func(c *Config) { c.Directory = meeting{c.Directory, "service_add", func() {}, wait} })
+	comer.run(t)
+	_, err := comer.Enrol(t.Context(), operator, request(2, "web", "b", "managed_service_x", "HTTP/vip-1.example.test"))
+	must(t, err)
+	comer.reach(t, 2, store.EnrolmentCreated)
+	_, services := w.entries()
+	equal(t, services, []string{"HTTP/vip-1.example.test", "mysql/vip-1.example.test"})
 }
 
 // TestOneNameForHostAndService keeps an instance off the host that carries another project's services.

@@ -97,7 +97,8 @@ func (a *attempt) settleAbsent(ctx context.Context, objects []store.Object) erro
 }
 
 // shareServices decides whose the services are that were there before, on hosts that nobody owns alone. On a host that Muster made
-// for services, they are Muster's too.
+// for services, they are Muster's too. They are looked at once more after the records are read: who removed one meanwhile, having seen no
+// other user before this attempt was recorded, does not say so any more.
 func (a *attempt) shareServices(ctx context.Context, services []service) error {
 	principals, hosts := make([]string, 0, len(services)), make([]string, 0, len(services))
 	for _, v := range services {
@@ -111,10 +112,20 @@ func (a *attempt) shareServices(ctx context.Context, services []service) error {
 	if err != nil {
 		return err
 	}
+	shows := make([]ipa.Command, 0, len(services))
+	for _, principal := range principals {
+		shows = append(shows, ipa.ServiceShow(principal))
+	}
+	results, err := a.service.cfg.Directory.Batch(ctx, shows...)
+	if err != nil {
+		return err
+	}
 	var all problems
-	for _, v := range services {
+	for i, v := range services {
 		principal := v.principal()
 		switch {
+		case results[i].Err != nil:
+			all.add(fmt.Errorf("service %s: %w", principal, results[i].Err))
 		case serviceUsers[principal].leaving:
 			all.add(fmt.Errorf("service %s: %w", principal, errLater))
 		case serviceUsers[principal].made || hostUsers[v.Host].made:

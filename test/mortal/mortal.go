@@ -18,13 +18,14 @@ var ErrDied = errors.New("the process died")
 
 // Death is that of one process. It is safe for simultaneous use.
 type Death struct {
-	// Dead is closed by death.
+	// Dead is closed by death, when the step that the process died of has ended too.
 	Dead chan struct{}
 
 	at    int
 	after bool
 
 	mu    sync.Mutex
+	died  bool
 	trace []string
 }
 
@@ -35,22 +36,21 @@ func None() *Death { return &Death{Dead: make(chan struct{})} }
 // the step may be done, but nobody hears of it.
 func (d *Death) Step(name string, do func() error) error {
 	d.mu.Lock()
-	select {
-	case <-d.Dead:
+	if d.died {
 		d.mu.Unlock()
 		return ErrDied
-	default:
 	}
 	d.trace = append(d.trace, name)
 	if len(d.trace) != d.at {
 		d.mu.Unlock()
 		return do()
 	}
-	close(d.Dead)
+	d.died = true
 	d.mu.Unlock()
 	if d.after {
 		_ = do()
 	}
+	close(d.Dead)
 	return ErrDied
 }
 

@@ -240,3 +240,20 @@ func TestVeryManyAddresses(t *testing.T) {
 		t.Errorf("%d are recorded", len(got))
 	}
 }
+
+// TestAddressesOfNobody: who makes a subnet chooses freely, but what can be no
+// host's address is not one.
+func TestAddressesOfNobody(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, reverse4)
+	plain := s.bootOnly("plain")
+	own := slices.Clone(s.cloud.Network.Fixed(plain.id))
+	loop := s.cloud.Network.AddNetwork(network.Network{Name: "loop", Subnets: []netip.Prefix{netip.MustParsePrefix("127.0.5.0/24")}})
+	_, err := s.cloud.Network.AddPort(network.Port{ProjectID: s.project, NetworkID: loop, DeviceID: uuid.Dashed(plain.id), DeviceOwner: "compute:nova"})
+	must(t, err)
+	s.read()
+	s.reconcile(converge.Order{})
+	if got := s.recorded(plain); !slices.Equal(got, own) {
+		t.Errorf("recorded %v, wanted %v", got, own)
+	}
+}

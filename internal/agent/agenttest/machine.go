@@ -159,7 +159,17 @@ func tidy(root string) error {
 			return err
 		}
 	}
-	return nil
+	return nameItself(root)
+}
+
+// nameItself makes the machine know its own name, which sudo asks for, whatever
+// this one has for that: there is no other network in there.
+func nameItself(root string) error {
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(root, "etc/hosts"), []byte("127.0.0.1\tlocalhost "+name+"\n"), 0o644)
 }
 
 // Write makes a file of the machine.

@@ -5,7 +5,7 @@
 // with everything written kept in memory, so that the real sshd, useradd and
 // sudo work on real files. It needs root for its mounts and for a network of
 // its own, with nothing but a loopback interface, which only the test's own
-// processes see. Nothing of the machine itself changes.
+// processes see. Nothing of the machine itself changes. It makes keys for them, too.
 package agenttest
 
 import (

@@ -5,7 +5,6 @@ package sudo
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -69,7 +68,7 @@ type host struct {
 
 func newHost(t *testing.T, settings string) *host {
 	t.Helper()
-	h := &host{T: t, root: agenttest.Machine(t, "sshd", "ssh-keygen", "useradd", "visudo", "sudo"), ca: newSigner(t)}
+	h := &host{T: t, root: agenttest.Machine(t, "sshd", "ssh-keygen", "useradd", "visudo", "sudo"), ca: agenttest.NewSigner(t)}
 	if _, err := exec.LookPath("ssh"); err != nil {
 		t.Fatal(err)
 	}
@@ -206,24 +205,6 @@ func (h *host) setUpWithPort(port int, accounts ...agentapi.Account) {
 	if changed {
 		h.until("sshd is reloaded", h.log, func(said string) bool { return strings.Count(said, "Server listening") > before })
 	}
-}
-
-func newSigner(t testing.TB) ssh.Signer {
-	t.Helper()
-	signer, err := ssh.NewSignerFromKey(newKey(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer
-}
-
-func newKey(t testing.TB) ed25519.PrivateKey {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }
 
 func TestSudoAsksForACertificate(t *testing.T) {

@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/muster-cloud/muster/internal/agent/agenttest"
 )
 
 // visitor is a person with an SSH agent that holds a key and a certificate.
@@ -30,7 +32,7 @@ type visitor struct {
 
 func (h *host) visitor(serial uint64, principals ...string) *visitor {
 	h.Helper()
-	key := newKey(h)
+	key := agenttest.NewKey(h)
 	signer, err := ssh.NewSignerFromKey(key)
 	if err != nil {
 		h.Fatal(err)

@@ -10,6 +10,7 @@ package agenttest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,7 +32,14 @@ const inside = "MUSTER_AGENTTEST_INSIDE"
 //
 //	func TestMain(m *testing.M) { os.Exit(agenttest.Main(m)) }
 func Main(m *testing.M) int {
-	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
+	if os.Geteuid() != 0 {
+		return m.Run()
+	}
+	if os.Getenv(inside) != "" {
+		if err := hideDisks(); err != nil {
+			fmt.Fprintln(os.Stderr, "agenttest:", err)
+			return 1
+		}
 		return m.Run()
 	}
 	runtime.LockOSThread() // Pdeathsig is about the thread that starts the process
@@ -48,6 +56,18 @@ func Main(m *testing.M) int {
 		return m.Run()
 	}
 	return command.ProcessState.ExitCode()
+}
+
+// hideDisks keeps blkid from finding any: among the disks of this machine may be
+// the config drive of another test's.
+func hideDisks() error {
+	for _, folder := range []string{"/sys/block", "/run/blkid"} { // the latter is its cache
+		err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
+		if err != nil && !errors.Is(err, syscall.ENOENT) {
+			return fmt.Errorf("hiding %s: %w", folder, err)
+		}
+	}
+	return nil
 }
 
 // Machine returns the root of a fresh machine that has the programs. If that

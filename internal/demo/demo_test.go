@@ -139,7 +139,7 @@ func TestEachSceneCanFail(t *testing.T) {
 		}, "hosttoken.create"},
 		{"the token is another", 4, func(_ *testing.T, s *story) {
 			s.instance.metadata.Token = strings.Repeat("0", 32)
-		}, "rebuild the instance to get a new one: Muster answers 404"},
+		}, "gives it a new one (muster instance token"},
 		{"the user lost the role", 5, func(t *testing.T, s *story) {
 			if err := s.env.Cloud.Identity.Ungrant(s.alice.id, s.alice.projectID, "member"); err != nil {
 				t.Fatal(err)

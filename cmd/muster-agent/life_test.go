@@ -155,17 +155,16 @@ func (i *instance) start() (pid int, stop func()) {
 // await waits until the status is as wanted.
 func (i *instance) await(what string, done func(*agent.Status) bool) *agent.Status {
 	i.t.Helper()
-	deadline := time.Now().Add(patience)
-	for {
-		status, err := agent.ReadStatus(filepath.Join(i.root, runFolder))
-		if err == nil && done(status) {
-			return status
-		}
-		if time.Now().After(deadline) {
-			i.t.Fatalf("not in time: %s; status %+v, %v", what, status, err)
-		}
-		time.Sleep(10 * time.Millisecond)
+	folder := filepath.Join(i.root, runFolder)
+	var status *agent.Status
+	var err error
+	if !agenttest.Await(i.t, patience, folder, func() bool {
+		status, err = agent.ReadStatus(folder)
+		return err == nil && done(status)
+	}) {
+		i.t.Fatalf("not in time: %s; status %+v, %v", what, status, err)
 	}
+	return status
 }
 
 func (i *instance) programs() files.Programs { return files.Programs{Root: i.root} }

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/muster-cloud/muster/internal/agent/agenttest"
 	"github.com/muster-cloud/muster/internal/agent/metadata"
 	"github.com/muster-cloud/muster/internal/agent/muster"
 	"github.com/muster-cloud/muster/internal/agentapi"
@@ -317,12 +318,12 @@ func TestRenewal(t *testing.T) {
 		}
 		// Another authority: the same.
 		l.cloud.do(func(c *cloud) {
-			c.hostCA = newSigner(t)
-			c.state.Version, c.state.HostCA = "v3", line(c.hostCA.PublicKey())
+			c.hostCA = agenttest.NewSigner(t)
+			c.state.Version, c.state.HostCA = "v3", agenttest.Line(c.hostCA.PublicKey())
 		})
 		settle(2 * time.Hour)
 		for path, cert := range l.host.wanted().HostCerts {
-			if parsed, err := muster.ParseCert(cert); err != nil || line(parsed.SignatureKey) != l.cloud.state.HostCA {
+			if parsed, err := muster.ParseCert(cert); err != nil || agenttest.Line(parsed.SignatureKey) != l.cloud.state.HostCA {
 				t.Errorf("%s: %v", path, err)
 			}
 		}
@@ -339,7 +340,7 @@ func TestNewHostKey(t *testing.T) {
 	live(t, func(t *testing.T, l *life) {
 		l.start()
 		settle(time.Second)
-		fresh := newSigner(t)
+		fresh := agenttest.NewSigner(t)
 		l.host.do(func(h *host) { h.signers = append(h.signers, fresh) })
 		settle(fullCheck + 5*time.Minute)
 		l.end()
@@ -389,7 +390,7 @@ func TestCopyOfAnotherInstance(t *testing.T) {
 }
 
 func TestListIsRefused(t *testing.T) {
-	stranger := newSigner(t)
+	stranger := agenttest.NewSigner(t)
 	for name, test := range map[string]struct {
 		spoil func(*cloud)
 		text  string
@@ -428,10 +429,10 @@ func TestRotation(t *testing.T) {
 	live(t, func(t *testing.T, l *life) {
 		l.start()
 		settle(time.Second)
-		fresh := newSigner(t)
+		fresh := agenttest.NewSigner(t)
 		l.cloud.do(func(c *cloud) {
 			c.userCA = fresh
-			c.state.Version, c.state.UserCAs = "v2", append(slices.Clone(c.state.UserCAs), line(fresh.PublicKey()))
+			c.state.Version, c.state.UserCAs = "v2", append(slices.Clone(c.state.UserCAs), agenttest.Line(fresh.PublicKey()))
 			c.revoke(2)
 		})
 		settle(2 * time.Second)
@@ -448,7 +449,7 @@ func TestNoUserCA(t *testing.T) {
 	live(t, func(t *testing.T, l *life) {
 		l.start()
 		settle(time.Second)
-		revoked, next := l.cloud.userCA, newSigner(t)
+		revoked, next := l.cloud.userCA, agenttest.NewSigner(t)
 		for i, signer := range []ssh.Signer{nil, revoked, next} {
 			l.cloud.do(func(c *cloud) {
 				c.state.Version, c.state.UserCAs = "none", nil
@@ -465,7 +466,7 @@ func TestNoUserCA(t *testing.T) {
 			}
 		}
 		l.cloud.do(func(c *cloud) {
-			c.state.Version, c.state.UserCAs = "v3", []string{line(next.PublicKey())}
+			c.state.Version, c.state.UserCAs = "v3", []string{agenttest.Line(next.PublicKey())}
 			c.revoke(2)
 			c.userCA = next
 		})

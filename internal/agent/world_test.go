@@ -6,7 +6,6 @@ package agent
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -21,6 +20,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/muster-cloud/muster/internal/agent/agenttest"
 	"github.com/muster-cloud/muster/internal/agent/metadata"
 	"github.com/muster-cloud/muster/internal/agent/muster"
 	"github.com/muster-cloud/muster/internal/agentapi"
@@ -32,21 +32,6 @@ const (
 	projectID  = "39a37b95df2f4d3c8bb9d3a4a4b0e7b1"
 	lifetime   = 48 * time.Hour
 )
-
-func newSigner(t *testing.T) ssh.Signer {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer
-}
-
-func line(key ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) }
 
 // cloud is Nova and Muster, as one instance sees them.
 type cloud struct {
@@ -72,14 +57,14 @@ type cloud struct {
 
 func newCloud(t *testing.T) *cloud {
 	c := &cloud{
-		t: t, hostCA: newSigner(t), userCA: newSigner(t), token: "t1", changed: make(chan struct{}),
+		t: t, hostCA: agenttest.NewSigner(t), userCA: agenttest.NewSigner(t), token: "t1", changed: make(chan struct{}),
 		certs: map[string]string{}, calls: map[string]int{},
 	}
 	c.found = metadata.Instance{
 		ID: instanceID, ProjectID: projectID, Hostname: "web", Source: "test", Token: "t1", Endpoint: "http://muster",
 	}
 	c.state = agentapi.State{
-		Version: "v1", ProjectID: projectID, Hostname: "web", Names: []string{"web"}, UserCAs: []string{line(c.userCA.PublicKey())},
+		Version: "v1", ProjectID: projectID, Hostname: "web", Names: []string{"web"}, UserCAs: []string{agenttest.Line(c.userCA.PublicKey())},
 		Accounts: []agentapi.Account{{Name: "member"}, {Name: "admin", Sudo: true}}, SSHPort: 22, PollSeconds: 60, LongPollSeconds: 50,
 	}
 	c.list = krl.List{Version: 1, Comment: projectID}
@@ -169,7 +154,7 @@ func (c *cloud) Renew(_ context.Context, signer ssh.Signer, keys []string) ([]ag
 
 // accept tells whether a host key has a certificate.
 func (c *cloud) accept(signer ssh.Signer) error {
-	cert, err := muster.ParseCert(c.certs[line(signer.PublicKey())])
+	cert, err := muster.ParseCert(c.certs[agenttest.Line(signer.PublicKey())])
 	if err != nil || !validAt(cert, time.Now()) {
 		return &muster.Refusal{Status: http.StatusForbidden}
 	}
@@ -191,8 +176,8 @@ func (c *cloud) issue(keys []string) []agentapi.HostCert {
 		if err := cert.SignCert(rand.Reader, c.hostCA); err != nil {
 			c.t.Fatal(err)
 		}
-		c.certs[key] = line(cert)
-		out = append(out, agentapi.HostCert{PubKey: key, Cert: line(cert), Serial: c.serial})
+		c.certs[key] = agenttest.Line(cert)
+		out = append(out, agentapi.HostCert{PubKey: key, Cert: agenttest.Line(cert), Serial: c.serial})
 	}
 	return out
 }
@@ -270,7 +255,7 @@ type host struct {
 }
 
 func newHost(t *testing.T) *host {
-	return &host{signers: []ssh.Signer{newSigner(t), newSigner(t)}}
+	return &host{signers: []ssh.Signer{agenttest.NewSigner(t), agenttest.NewSigner(t)}}
 }
 
 func (h *host) do(alter func(h *host)) {
@@ -303,7 +288,7 @@ func (h *host) HostKeys(context.Context) ([]HostKey, error) {
 	defer h.mu.Unlock()
 	var keys []HostKey
 	for i, signer := range h.signers {
-		keys = append(keys, HostKey{Path: fmt.Sprintf("/etc/ssh/ssh_host_%d_key", i), Public: line(signer.PublicKey())})
+		keys = append(keys, HostKey{Path: fmt.Sprintf("/etc/ssh/ssh_host_%d_key", i), Public: agenttest.Line(signer.PublicKey())})
 	}
 	return keys, nil
 }
@@ -312,7 +297,7 @@ func (h *host) Signer(key HostKey) (ssh.Signer, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, signer := range h.signers {
-		if line(signer.PublicKey()) == key.Public {
+		if agenttest.Line(signer.PublicKey()) == key.Public {
 			return signer, nil
 		}
 	}

@@ -5,11 +5,12 @@
 // with everything written kept in memory, so that the real sshd, useradd and
 // sudo work on real files. It needs root for its mounts and for a network of
 // its own, with nothing but a loopback interface, which only the test's own
-// processes see. Nothing of the machine itself changes.
+// processes see. Nothing of the machine itself changes. It makes keys for them, too.
 package agenttest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,7 +32,14 @@ const inside = "MUSTER_AGENTTEST_INSIDE"
 //
 //	func TestMain(m *testing.M) { os.Exit(agenttest.Main(m)) }
 func Main(m *testing.M) int {
-	if os.Geteuid() != 0 || os.Getenv(inside) != "" {
+	if os.Geteuid() != 0 {
+		return m.Run()
+	}
+	if os.Getenv(inside) != "" {
+		if err := hideDisks(); err != nil {
+			fmt.Fprintln(os.Stderr, "agenttest:", err)
+			return 1
+		}
 		return m.Run()
 	}
 	runtime.LockOSThread() // Pdeathsig is about the thread that starts the process
@@ -48,6 +56,18 @@ func Main(m *testing.M) int {
 		return m.Run()
 	}
 	return command.ProcessState.ExitCode()
+}
+
+// hideDisks keeps blkid from finding any: among the disks of this machine may be
+// the config drive of another test's.
+func hideDisks() error {
+	for _, folder := range []string{"/sys/block", "/run/blkid"} { // the latter is its cache
+		err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "mode=0755")
+		if err != nil && !errors.Is(err, syscall.ENOENT) {
+			return fmt.Errorf("hiding %s: %w", folder, err)
+		}
+	}
+	return nil
 }
 
 // Machine returns the root of a fresh machine that has the programs. If that
@@ -159,7 +179,17 @@ func tidy(root string) error {
 			return err
 		}
 	}
-	return nil
+	return nameItself(root)
+}
+
+// nameItself makes the machine know its own name, which sudo asks for, whatever
+// this one has for that: there is no other network in there.
+func nameItself(root string) error {
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(root, "etc/hosts"), []byte("127.0.0.1\tlocalhost "+name+"\n"), 0o644)
 }
 
 // Write makes a file of the machine.

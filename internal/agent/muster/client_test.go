@@ -6,7 +6,6 @@ package muster
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/json"
 	"encoding/pem"
@@ -21,6 +20,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/muster-cloud/muster/internal/agent/agenttest"
 	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/sshca/krl"
 )
@@ -30,29 +30,14 @@ const (
 	projectID = "39a37b95df2f4d3c8bb9d3a4a4b0e7b1"
 )
 
-func newSigner(t testing.TB) ssh.Signer {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer
-}
-
-func line(key ssh.PublicKey) string { return strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key))) }
-
 // certify returns the certificate of a host key, in one line.
 func certify(t *testing.T, key ssh.PublicKey, kind uint32) string {
 	t.Helper()
 	cert := &ssh.Certificate{Key: key, Serial: 7, CertType: kind, ValidBefore: ssh.CertTimeInfinity}
-	if err := cert.SignCert(rand.Reader, newSigner(t)); err != nil {
+	if err := cert.SignCert(rand.Reader, agenttest.NewSigner(t)); err != nil {
 		t.Fatal(err)
 	}
-	return line(cert)
+	return agenttest.Line(cert)
 }
 
 // serve starts a Muster that answers as told, and a client of it.
@@ -76,7 +61,7 @@ func answer(t *testing.T, w http.ResponseWriter, value any) {
 }
 
 func TestHostCerts(t *testing.T) {
-	key := newSigner(t).PublicKey()
+	key := agenttest.NewSigner(t).PublicKey()
 	good := agentapi.HostCert{PubKey: "another spelling", Cert: certify(t, key, ssh.HostCert) + "\n", Serial: 7}
 	for name, test := range map[string]struct {
 		certs []agentapi.HostCert
@@ -84,9 +69,9 @@ func TestHostCerts(t *testing.T) {
 	}{
 		"as asked":           {[]agentapi.HostCert{good}, ""},
 		"too few":            {nil, "0 certificates for 1 keys"},
-		"for another key":    {[]agentapi.HostCert{{Cert: certify(t, newSigner(t).PublicKey(), ssh.HostCert)}}, "another key"},
+		"for another key":    {[]agentapi.HostCert{{Cert: certify(t, agenttest.NewSigner(t).PublicKey(), ssh.HostCert)}}, "another key"},
 		"of a user":          {[]agentapi.HostCert{{Cert: certify(t, key, ssh.UserCert)}}, "not one for a host"},
-		"no certificate":     {[]agentapi.HostCert{{Cert: line(key)}}, "not one for a host"},
+		"no certificate":     {[]agentapi.HostCert{{Cert: agenttest.Line(key)}}, "not one for a host"},
 		"of several lines":   {[]agentapi.HostCert{{Cert: good.Cert + good.Cert}}, "not one line"},
 		"an option before":   {[]agentapi.HostCert{{Cert: "nonsense"}}, "not one line"},
 		"nothing whatsoever": {[]agentapi.HostCert{{}}, "not one line"},
@@ -100,14 +85,14 @@ func TestHostCerts(t *testing.T) {
 				}
 				answer(t, w, agentapi.HostCertsAnswer{Certs: test.certs})
 			})
-			certs, err := client.HostCerts(t.Context(), "t1", []string{line(key)})
+			certs, err := client.HostCerts(t.Context(), "t1", []string{agenttest.Line(key)})
 			if test.err != "" {
 				if err == nil || !strings.Contains(err.Error(), test.err) {
 					t.Errorf("got %v, want %q", err, test.err)
 				}
 				return
 			}
-			if err != nil || len(certs) != 1 || certs[0].PubKey != line(key) {
+			if err != nil || len(certs) != 1 || certs[0].PubKey != agenttest.Line(key) {
 				t.Errorf("got %+v, %v", certs, err)
 			}
 		})
@@ -117,7 +102,7 @@ func TestHostCerts(t *testing.T) {
 // TestSigned: each signed call brings a fresh challenge, and a signature that
 // Muster's own side of the protocol accepts.
 func TestSigned(t *testing.T) {
-	signer := newSigner(t)
+	signer := agenttest.NewSigner(t)
 	challenges, refuse := 0, 0
 	client := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		path := strings.TrimPrefix(r.URL.Path, "/prefix")
@@ -159,7 +144,7 @@ func TestSigned(t *testing.T) {
 	if state, err := client.State(t.Context(), signer); err != nil || state.Version != "v1" {
 		t.Errorf("state %+v, %v", state, err)
 	}
-	if certs, err := client.Renew(t.Context(), signer, []string{line(signer.PublicKey())}); err != nil || len(certs) != 1 {
+	if certs, err := client.Renew(t.Context(), signer, []string{agenttest.Line(signer.PublicKey())}); err != nil || len(certs) != 1 {
 		t.Errorf("renew %+v, %v", certs, err)
 	}
 	if err := client.ReportEnrolment(t.Context(), signer, "failed", strings.Repeat("ä", 400)); err != nil {
@@ -312,7 +297,7 @@ func TestRevokedKeys(t *testing.T) {
 }
 
 func TestVerify(t *testing.T) {
-	authority, other := newSigner(t), newSigner(t)
+	authority, other := agenttest.NewSigner(t), agenttest.NewSigner(t)
 	make := func(version uint64, comment string, signer ssh.Signer) *List {
 		raw, err := (&krl.List{Version: version, Comment: comment}).Marshal()
 		if err != nil {
@@ -328,7 +313,7 @@ func TestVerify(t *testing.T) {
 	}
 	changed := make(5, projectID, authority)
 	changed.Raw[len(changed.Raw)-1] ^= 1
-	trusted := []string{line(authority.PublicKey())}
+	trusted := []string{agenttest.Line(authority.PublicKey())}
 	for name, test := range map[string]struct {
 		list    *List
 		trusted []string
@@ -336,7 +321,7 @@ func TestVerify(t *testing.T) {
 	}{
 		"as it should be":      {make(5, projectID, authority), trusted, nil},
 		"newer":                {make(6, projectID, authority), trusted, nil},
-		"one of two":           {make(5, projectID, authority), append([]string{line(other.PublicKey())}, trusted...), nil},
+		"one of two":           {make(5, projectID, authority), append([]string{agenttest.Line(other.PublicKey())}, trusted...), nil},
 		"older":                {make(4, projectID, authority), trusted, ErrOlder},
 		"unsigned":             {make(5, projectID, nil), trusted, ErrUnsigned},
 		"by another":           {make(5, projectID, other), trusted, ErrUnsigned},

@@ -4,7 +4,6 @@
 package sshd
 
 import (
-	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"io/fs"
@@ -39,7 +38,7 @@ type host struct {
 
 func newHost(t testing.TB, config string) *host {
 	t.Helper()
-	h := &host{TB: t, root: agenttest.Machine(t, "sshd", "ssh-keygen"), ca: newSigner(t)}
+	h := &host{TB: t, root: agenttest.Machine(t, "sshd", "ssh-keygen"), ca: agenttest.NewSigner(t)}
 	agenttest.Write(t, h.root, mainFile, config)
 	agenttest.Run(t, h.root, "ssh-keygen", "-A")
 	h.open(nil)
@@ -60,22 +59,6 @@ func (h *host) open(crash func(string)) {
 	h.tree = tree
 }
 
-func newSigner(t testing.TB) ssh.Signer {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer
-}
-
-// line is a public key as a line of authorized_keys.
-func line(key ssh.PublicKey) string { return string(ssh.MarshalAuthorizedKey(key)) }
-
 // want is all that Muster may want, with certificates for the host's own keys.
 func (h *host) want() Want {
 	h.Helper()
@@ -83,7 +66,7 @@ func (h *host) want() Want {
 	if err != nil {
 		h.Fatal(err)
 	}
-	w := Want{HostCerts: map[string]string{}, UserCAs: []string{line(h.ca.PublicKey())}, Accounts: []string{"member", "reader"}}
+	w := Want{HostCerts: map[string]string{}, UserCAs: []string{agenttest.Line(h.ca.PublicKey())}, Accounts: []string{"member", "reader"}}
 	for _, key := range keys {
 		public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key.PublicKey))
 		if err != nil {
@@ -102,7 +85,7 @@ func (h *host) sign(cert *ssh.Certificate) string {
 	if err := cert.SignCert(rand.Reader, h.ca); err != nil {
 		h.Fatal(err)
 	}
-	return line(cert)
+	return agenttest.Line(cert)
 }
 
 // snapshot describes all files below /etc/ssh.
@@ -396,8 +379,8 @@ func TestTrustDoesNotWait(t *testing.T) {
 
 func TestKeepsTheImagesAuthorities(t *testing.T) {
 	h := newHost(t, debian+"TrustedUserCAKeys /etc/ssh/own_ca\n")
-	own := line(newSigner(t).PublicKey())
-	agenttest.Write(t, h.root, "/etc/ssh/own_ca", own)
+	own := agenttest.Line(agenttest.NewSigner(t).PublicKey())
+	agenttest.Write(t, h.root, "/etc/ssh/own_ca", own+"\n")
 	w := h.want()
 	h.apply(w)
 	h.expect(h.effective(), "trustedusercakeys "+allCAsFile)
@@ -405,14 +388,14 @@ func TestKeepsTheImagesAuthorities(t *testing.T) {
 	if err != nil || !strings.Contains(string(all), own) || !strings.Contains(string(all), w.UserCAs[0]) {
 		t.Fatalf("%q, %v", all, err)
 	}
-	if muster, err := h.tree.Read(UserCAsFile); err != nil || string(muster) != w.UserCAs[0] {
+	if muster, err := h.tree.Read(UserCAsFile); err != nil || string(muster) != w.UserCAs[0]+"\n" {
 		t.Fatalf("%q, %v", muster, err)
 	}
 }
 
 func TestWantIsChecked(t *testing.T) {
 	h := newHost(t, debian)
-	good := line(newSigner(t).PublicKey())
+	good := agenttest.Line(agenttest.NewSigner(t).PublicKey())
 	for name, w := range map[string]Want{
 		"port":        {Port: 65536},
 		"authority":   {UserCAs: []string{"nonsense"}},

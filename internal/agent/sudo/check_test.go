@@ -37,8 +37,8 @@ type bench struct {
 }
 
 func newBench(t *testing.T) *bench {
-	b := &bench{T: t, root: t.TempDir(), ca: newSigner(t), keys: agent.NewKeyring().(agent.ExtendedAgent)}
-	agenttest.Write(t, b.root, sshd.UserCAsFile, string(ssh.MarshalAuthorizedKey(newSigner(t).PublicKey()))+
+	b := &bench{T: t, root: t.TempDir(), ca: agenttest.NewSigner(t), keys: agent.NewKeyring().(agent.ExtendedAgent)}
+	agenttest.Write(t, b.root, sshd.UserCAsFile, string(ssh.MarshalAuthorizedKey(agenttest.NewSigner(t).PublicKey()))+
 		string(ssh.MarshalAuthorizedKey(b.ca.PublicKey())))
 	agenttest.Write(t, b.root, sshd.RevokedFile, "")
 	return b
@@ -89,9 +89,9 @@ func TestProof(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, key := range map[string]any{"Ed25519": newKey(t), "ECDSA": curve, "RSA": modulus} {
+	for name, key := range map[string]any{"Ed25519": agenttest.NewKey(t), "ECDSA": curve, "RSA": modulus} {
 		b := newBench(t)
-		b.add(newKey(t), func(c *ssh.Certificate) { c.ValidPrincipals = nil }, b.ca) // one that is no good comes first
+		b.add(agenttest.NewKey(t), func(c *ssh.Certificate) { c.ValidPrincipals = nil }, b.ca) // one that is no good comes first
 		b.add(key, nil, b.ca)
 		if proof, err := b.ask(); err != nil || proof.KeyID != "alice" || proof.Serial != 5 || proof.Fingerprint == "" {
 			t.Error(name, proof, err)
@@ -129,9 +129,9 @@ func TestNoProof(t *testing.T) {
 			agenttest.Write(t, b.root, sshd.RevokedFile, string(list))
 			authority := b.ca
 			if test.another {
-				authority = newSigner(t)
+				authority = agenttest.NewSigner(t)
 			}
-			b.add(newKey(t), test.change, authority)
+			b.add(agenttest.NewKey(t), test.change, authority)
 			if _, err := b.ask(); !errors.Is(err, ErrNoProof) || !strings.Contains(err.Error(), test.want) {
 				t.Fatal(err)
 			}
@@ -147,7 +147,7 @@ func TestMachineCannotJudge(t *testing.T) {
 		"damaged list":        func(b *bench) { agenttest.Write(b, b.root, sshd.RevokedFile, "nonsense\n") },
 	} {
 		b := newBench(t)
-		b.add(newKey(t), nil, b.ca)
+		b.add(agenttest.NewKey(t), nil, b.ca)
 		change(b)
 		if _, err := b.ask(); !errors.Is(err, ErrNotReady) {
 			t.Error(name, err)
@@ -155,7 +155,7 @@ func TestMachineCannotJudge(t *testing.T) {
 	}
 	b := newBench(t)
 	agenttest.Write(t, b.root, sshd.UserCAsFile, "\n")
-	b.add(newKey(t), nil, b.ca)
+	b.add(agenttest.NewKey(t), nil, b.ca)
 	if _, err := b.ask(); !errors.Is(err, ErrNoProof) {
 		t.Error("without authorities: ", err)
 	}
@@ -177,10 +177,10 @@ func (l liar) SignWithFlags(key ssh.PublicKey, data []byte, flags agent.Signatur
 
 func TestAgentMustHoldTheKey(t *testing.T) {
 	b := newBench(t)
-	b.add(newKey(t), nil, b.ca)
+	b.add(agenttest.NewKey(t), nil, b.ca)
 	honest := b.keys
 	for name, lying := range map[string]agent.ExtendedAgent{
-		"another key": liar{ExtendedAgent: honest, signer: newSigner(t)},
+		"another key": liar{ExtendedAgent: honest, signer: agenttest.NewSigner(t)},
 		"other data":  liar{ExtendedAgent: honest, other: []byte("x")},
 	} {
 		b.keys = lying

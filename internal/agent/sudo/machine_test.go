@@ -5,7 +5,6 @@ package sudo
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -64,12 +63,12 @@ type host struct {
 	sshd     *sshd.SSHD
 	accounts *account.Accounts
 	pam      *PAM
-	log      *os.File
+	log      *transcript // of sshd
 }
 
 func newHost(t *testing.T, settings string) *host {
 	t.Helper()
-	h := &host{T: t, root: agenttest.Machine(t, "sshd", "ssh-keygen", "useradd", "visudo", "sudo"), ca: newSigner(t)}
+	h := &host{T: t, root: agenttest.Machine(t, "sshd", "ssh-keygen", "useradd", "visudo", "sudo"), ca: agenttest.NewSigner(t)}
 	if _, err := exec.LookPath("ssh"); err != nil {
 		t.Fatal(err)
 	}
@@ -128,12 +127,11 @@ func (h *host) startSSHD(settings string) {
 	agenttest.Write(h, h.root, "/etc/ssh/sshd_config",
 		"Include /etc/ssh/sshd_config.d/*.conf\nLogLevel VERBOSE\nListenAddress 127.0.0.1\nPort "+strconv.Itoa(h.port)+"\n"+settings)
 	agenttest.Run(h, h.root, "ssh-keygen", "-A")
-	if h.log, err = os.Create(filepath.Join(h.root, "tmp/sshd.log")); err != nil {
-		h.Fatal(err)
-	}
+	h.log = &transcript{}
 	command := exec.Command("/usr/sbin/sshd", "-D", "-e")
 	command.Dir = "/"
 	command.Stderr = h.log
+	command.WaitDelay = time.Second // its children have it open, too
 	command.SysProcAttr = &syscall.SysProcAttr{Chroot: h.root, Setsid: true}
 	if err := command.Start(); err != nil {
 		h.Fatal(err)
@@ -142,30 +140,20 @@ func (h *host) startSSHD(settings string) {
 		_ = command.Process.Kill()
 		_ = command.Wait()
 		if h.Failed() {
-			said := h.said()
+			said := h.log.String()
 			h.Log("the end of sshd's log:\n", said[max(0, len(said)-2000):])
 		}
-		_ = h.log.Close()
 	})
-	h.until("sshd listens", func() bool { return strings.Contains(h.said(), "Server listening") })
+	h.until("sshd listens", h.log, func(said string) bool { return strings.Contains(said, "Server listening") })
 }
 
-// said is sshd's log.
-func (h *host) said() string {
-	content, err := os.ReadFile(h.log.Name())
-	if err != nil {
-		return err.Error()
-	}
-	return string(content)
-}
-
-// until waits for something that another process does.
-func (h *host) until(what string, done func() bool) {
+// until waits for what another process writes.
+func (h *host) until(what string, from *transcript, wanted func(text string) bool) {
 	h.Helper()
-	for end := time.Now().Add(60 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			h.Fatalf("%s: not in a minute\n%s", what, h.said())
-		}
+	ctx, cancel := context.WithTimeout(h.Context(), time.Minute)
+	defer cancel()
+	if err := from.until(ctx, wanted); err != nil {
+		h.Fatalf("%s: %v\n%s", what, err, h.log)
 	}
 }
 
@@ -209,37 +197,19 @@ func (h *host) setUpWithPort(port int, accounts ...agentapi.Account) {
 		}
 		want.HostCerts[key.Path] = string(ssh.MarshalAuthorizedKey(cert))
 	}
-	before := strings.Count(h.said(), "Server listening")
+	before := strings.Count(h.log.String(), "Server listening")
 	changed, err := h.sshd.Apply(ctx, want)
 	if err != nil {
 		h.Fatal(err)
 	}
 	if changed {
-		h.until("sshd is reloaded", func() bool { return strings.Count(h.said(), "Server listening") > before })
+		h.until("sshd is reloaded", h.log, func(said string) bool { return strings.Count(said, "Server listening") > before })
 	}
-}
-
-func newSigner(t testing.TB) ssh.Signer {
-	t.Helper()
-	signer, err := ssh.NewSignerFromKey(newKey(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return signer
-}
-
-func newKey(t testing.TB) ed25519.PrivateKey {
-	t.Helper()
-	_, key, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
 }
 
 func TestSudoAsksForACertificate(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it logs in some forty times")
+		t.Skip("SKIPPED in short mode: it logs in some forty times")
 	}
 	h := newHost(t, "UsePAM yes\n")
 	pam, err := h.tree.Read("/etc/pam.d/sudo")
@@ -352,7 +322,7 @@ func TestSudoAsksForACertificate(t *testing.T) {
 // There is a second port, too.
 func TestWithoutPAM(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it logs in")
+		t.Skip("SKIPPED in short mode: it logs in")
 	}
 	h := newHost(t, "UsePAM no\n")
 	member, reader := agentapi.Account{Name: "member"}, agentapi.Account{Name: "reader"}
@@ -371,7 +341,7 @@ func TestWithoutPAM(t *testing.T) {
 	h.port = first
 	alice.refused("member", nil, "id -un", "Permission denied")
 	alice.expect("reader", nil, "id -un", "reader")
-	if said := h.said(); !strings.Contains(said, "Account member has expired") {
+	if said := h.log.String(); !strings.Contains(said, "Account member has expired") {
 		t.Error("sshd refused for another reason")
 	}
 	h.setUp(member, reader)

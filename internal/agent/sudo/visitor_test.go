@@ -4,7 +4,6 @@
 package sudo
 
 import (
-	"bytes"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -19,6 +18,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
+
+	"github.com/muster-cloud/muster/internal/agent/agenttest"
 )
 
 // visitor is a person with an SSH agent that holds a key and a certificate.
@@ -31,7 +32,7 @@ type visitor struct {
 
 func (h *host) visitor(serial uint64, principals ...string) *visitor {
 	h.Helper()
-	key := newKey(h)
+	key := agenttest.NewKey(h)
 	signer, err := ssh.NewSignerFromKey(key)
 	if err != nil {
 		h.Fatal(err)
@@ -115,30 +116,12 @@ var forward = []string{"-A"}
 type session struct {
 	*visitor
 	input  io.WriteCloser
-	output *lockedBuffer
-}
-
-// lockedBuffer collects what a program writes.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	output *transcript
 }
 
 func (v *visitor) login(name string, options []string) *session {
 	v.Helper()
-	s := &session{visitor: v, output: &lockedBuffer{}}
+	s := &session{visitor: v, output: &transcript{}}
 	command := v.command(name, options, "sh")
 	command.Stdout, command.Stderr = s.output, s.output
 	var err error
@@ -160,7 +143,7 @@ func (s *session) does(line string) string {
 	if _, err := io.WriteString(s.input, line+" 2>&1; echo "+mark+"\n"); err != nil {
 		s.Fatal(err)
 	}
-	s.until(line, func() bool { return strings.Contains(s.output.String()[before:], mark) })
+	s.until(line, s.output, func(text string) bool { return strings.Contains(text[before:], mark) })
 	said, _, _ := strings.Cut(s.output.String()[before:], mark)
 	return strings.TrimSpace(said)
 }

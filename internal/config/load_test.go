@@ -296,6 +296,12 @@ ssh_port = 22
 	}
 }
 
+// TestCertificateInURL: options of the broker may stand in transport_url.
+func TestCertificateInURL(t *testing.T) {
+	mustLoad(t, map[string]string{"muster.conf": "[DEFAULT]\ntransport_url = rabbit://h/?ssl=1&ssl_cert_file=/c&ssl_key_file=/k\n" +
+		"[oslo_messaging_rabbit]\nrabbit_login_method = EXTERNAL\n"})
+}
+
 // TestProblems: each fault is found, at its place and with its remedy.
 func TestProblems(t *testing.T) {
 	tests := map[string]struct{ text, want string }{

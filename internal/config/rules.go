@@ -182,7 +182,9 @@ func (r *rules) messaging() {
 		r.refuse("oslo_messaging_rabbit", []string{"ssl_cert_file", "ssl_key_file"}, "ssl_cert_file and ssl_key_file belong together",
 			"set both or none")
 	}
-	if rabbit.LoginMethod == "EXTERNAL" && (!rabbit.SSL || rabbit.CertFile == "") {
+	// The URL may name the certificate instead; it goes before these options.
+	inURL := strings.Contains(string(r.cfg.TransportURL), "ssl_cert_file=")
+	if rabbit.LoginMethod == "EXTERNAL" && !inURL && (!rabbit.SSL || rabbit.CertFile == "") {
 		r.refuse("oslo_messaging_rabbit", []string{"rabbit_login_method"}, "EXTERNAL logs in by a certificate, and there is none",
 			"set ssl, ssl_cert_file and ssl_key_file")
 	}

@@ -181,7 +181,7 @@ func (l lanes) collect(writes []*write) []*write {
 		case w := <-patient:
 			writes, yielded, taken = append(writes, w), 0, taken+1
 		default:
-			if yielded == yields {
+			if yielded == yields || taken == maxPatient { // such a batch is large enough
 				return writes
 			}
 			yielded++

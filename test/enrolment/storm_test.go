@@ -19,6 +19,9 @@ import (
 // Two thousand instances boot while FreeIPA answers nothing at all. Whoever needs nothing of it is answered meanwhile, however
 // many wait for it; they are answered without it when it is time; and it gets each of them once when it is back.
 func TestStormOnSilentFreeIPA(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: two thousand boots take some seconds")
+	}
 	const boots = 2000
 	// So long that all boots still wait when the others have their answers.
 	s := newSite(t, deployment.Options{Settings: deployment.Settings{"enroll": {"answer_within": "25s"}}})

@@ -327,7 +327,7 @@ func TestReplicasAtOnce(t *testing.T) {
 			}
 			c.all(live, func() { perform(0, false) })
 			for dies := 1; dies <= steps && !t.Failed(); dies++ {
-				c.all(dying, func() { perform(dies, false) })
+				c.all(0, func() { perform(dies, false) })
 				c.all(dying, func() { perform(dies, true) })
 			}
 			t.Log(runs, "orders")

@@ -41,6 +41,9 @@ type Keystone interface {
 type Caches interface {
 	ForgetUser(id string)
 	ForgetProject(id string)
+	// ForgetCredential forgets the tokens that were made with an application
+	// credential or a trust.
+	ForgetCredential(id string)
 	ForgetAll()
 }
 
@@ -188,6 +191,8 @@ func (c *Controllers) Forget(key Key) {
 		c.cfg.Caches.ForgetUser(key.ID)
 	case Project:
 		c.cfg.Caches.ForgetProject(key.ID)
+	case Credential:
+		c.cfg.Caches.ForgetCredential(key.ID)
 	case Group, Role, Domain:
 		c.cfg.Caches.ForgetAll()
 	}

@@ -19,19 +19,22 @@ type Kind string
 
 // The kinds of entities, and whose IDs their keys hold.
 const (
-	Project  Kind = "project"  // Keystone project
-	User     Kind = "user"     // Keystone user
-	Grant    Kind = "grant"    // user in project, see GrantKey
-	Group    Kind = "group"    // Keystone group
-	Role     Kind = "role"     // Keystone role
-	Domain   Kind = "domain"   // Keystone domain
-	Instance Kind = "instance" // Nova server
-	Address  Kind = "address"  // Neutron port or floating IP
+	Project Kind = "project" // Keystone project
+	User    Kind = "user"    // Keystone user
+	Grant   Kind = "grant"   // user in project, see GrantKey
+	Group   Kind = "group"   // Keystone group
+	Role    Kind = "role"    // Keystone role
+	Domain  Kind = "domain"  // Keystone domain
+	// Credential is a Keystone application credential or trust. Nothing that
+	// Muster keeps hangs on one but the tokens that were made with it.
+	Credential Kind = "credential"
+	Instance   Kind = "instance" // Nova server
+	Address    Kind = "address"  // Neutron port or floating IP
 )
 
 // Kinds lists every kind.
 func Kinds() []Kind {
-	return []Kind{Project, User, Grant, Group, Role, Domain, Instance, Address}
+	return []Kind{Project, User, Grant, Group, Role, Domain, Credential, Instance, Address}
 }
 
 // A Key names one entity of the cloud.

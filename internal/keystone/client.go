@@ -76,7 +76,9 @@ func New(cfg Config) (*Client, error) {
 	nobody := func(entry) subject { return subject{} }
 	held := func(h heldRoles) subject { return h.subject }
 	c.tokens = newMemo(cfg.TokenCacheSize, c.now, budget, c.ledger,
-		func(t *Token) subject { return subject{t.UserID, t.ProjectID} })
+		func(t *Token) subject {
+			return subject{t.UserID, t.ProjectID, cmp.Or(t.ApplicationCredentialID, t.TrustID)}
+		})
 	c.users = newMemo(directorySize, c.now, budget, c.ledger, func(e entry) subject { return subject{user: e.ID} })
 	c.projects = newMemo(directorySize, c.now, budget, c.ledger, func(e entry) subject { return subject{project: e.ID} })
 	c.domains = newMemo(directorySize, c.now, budget, c.ledger, nobody)
@@ -117,6 +119,10 @@ func (c *Client) ForgetUser(id string) { c.ledger.forget(subject{user: id}) }
 // ForgetProject makes all that is cached about the project, and the tokens
 // scoped to it, invalid at once, results of calls under way included.
 func (c *Client) ForgetProject(id string) { c.ledger.forget(subject{project: id}) }
+
+// ForgetCredential makes tokens that were made with an application credential
+// or a trust invalid at once, results of calls under way included.
+func (c *Client) ForgetCredential(id string) { c.ledger.forget(subject{credential: id}) }
 
 // Check tells whether Keystone can be reached and lets Muster's service user
 // in. It asks afresh each time.

@@ -380,6 +380,7 @@ func TestForgetOthersKeepsTheToken(t *testing.T) {
 	r.want(t, token, nil)
 	r.ForgetUser(r.identity.UserID("nova"))
 	r.ForgetProject(r.identity.ProjectID("admin"))
+	r.ForgetCredential(strings.Repeat("a", 32))
 	r.want(t, token, nil)
 	if n := r.count(validation); n != 1 {
 		t.Errorf("asked %d times, want once", n)
@@ -407,6 +408,31 @@ func TestForgetDuringValidation(t *testing.T) {
 	})
 	r.want(t, token, keystone.ErrInvalidToken)
 	r.want(t, token, keystone.ErrInvalidToken)
+}
+
+// TestForgetTrust: a token that was made with a trust ends with it. The answer
+// has the form of the Identity API's OS-TRUST extension.
+func TestForgetTrust(t *testing.T) {
+	r := newRig(t, nil)
+	trust, deleted := strings.Repeat("b", 32), false
+	r.want(t, r.token(t), nil) // so that only the validation is intercepted
+	r.intercept(func(w http.ResponseWriter, _ *http.Request) bool {
+		if deleted {
+			w.WriteHeader(http.StatusNotFound)
+			return true
+		}
+		body, _ := json.Marshal(map[string]any{"token": map[string]any{
+			"user":           map[string]any{"id": r.identity.UserID("demo")},
+			"expires_at":     r.clock().Add(time.Hour).UTC().Format(time.RFC3339),
+			"OS-TRUST:trust": map[string]any{"id": trust, "impersonation": true}}})
+		_, _ = w.Write(body)
+		return true
+	})
+	r.want(t, "a-token-by-trust", nil)
+	deleted = true
+	r.want(t, "a-token-by-trust", nil)
+	r.ForgetCredential(trust)
+	r.want(t, "a-token-by-trust", keystone.ErrInvalidToken)
 }
 
 func TestRolesAreCachedForSeconds(t *testing.T) {

@@ -102,6 +102,8 @@ type Token struct {
 	IsAdminProject bool
 	// ApplicationCredentialID is set if the token was made with one.
 	ApplicationCredentialID string
+	// TrustID is set if the token was made with a trust (OS-TRUST).
+	TrustID string
 	// Roles and RoleIDs are the names and IDs of the roles, in the same order.
 	Roles, RoleIDs []string
 	ExpiresAt      time.Time

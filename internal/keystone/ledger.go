@@ -9,7 +9,10 @@ import "sync"
 const maxForgotten = 4096
 
 // subject is whom a cached answer is about; empty parts are nobody.
-type subject struct{ user, project string }
+type subject struct {
+	user, project string
+	credential    string // the application credential or trust that a token was made with
+}
 
 // ledger numbers the forgettings. An answer that was asked for before its
 // subject was last forgotten is stale, whenever it arrives. So forgetting costs
@@ -20,10 +23,12 @@ type ledger struct {
 	floor    uint64
 	users    map[string]uint64
 	projects map[string]uint64
+	// credentials are the application credentials and trusts.
+	credentials map[string]uint64
 }
 
 func newLedger() *ledger {
-	return &ledger{users: map[string]uint64{}, projects: map[string]uint64{}}
+	return &ledger{users: map[string]uint64{}, projects: map[string]uint64{}, credentials: map[string]uint64{}}
 }
 
 func (l *ledger) current() uint64 {
@@ -36,10 +41,8 @@ func (l *ledger) forget(s subject) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.count++
-	if len(l.users)+len(l.projects) >= maxForgotten {
-		clear(l.users)
-		clear(l.projects)
-		l.floor = l.count
+	if len(l.users)+len(l.projects)+len(l.credentials) >= maxForgotten {
+		l.clear()
 	}
 	if s.user != "" {
 		l.users[s.user] = l.count
@@ -47,14 +50,23 @@ func (l *ledger) forget(s subject) {
 	if s.project != "" {
 		l.projects[s.project] = l.count
 	}
+	if s.credential != "" {
+		l.credentials[s.credential] = l.count
+	}
 }
 
 func (l *ledger) forgetAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.count++
+	l.clear()
+}
+
+// clear has all that was asked for before now count as stale; mu is held.
+func (l *ledger) clear() {
 	clear(l.users)
 	clear(l.projects)
+	clear(l.credentials)
 	l.floor = l.count
 }
 
@@ -62,5 +74,5 @@ func (l *ledger) forgetAll() {
 func (l *ledger) stale(s subject, seen uint64) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return seen < l.floor || seen < l.users[s.user] || seen < l.projects[s.project]
+	return seen < l.floor || seen < l.users[s.user] || seen < l.projects[s.project] || seen < l.credentials[s.credential]
 }

@@ -357,6 +357,9 @@ var scenarioTable = []struct {
 		if got.ApplicationCredentialID != id || got.ProjectID != w.project || got.UserID != w.user {
 			t.Errorf("got %+v", got)
 		}
+		w.call(t, "DELETE", "/users/"+w.user+"/application_credentials/"+id, w.token(t), nil)
+		w.client.ForgetCredential(id)
+		w.wantInvalid(t, token)
 	}},
 	{"log in by application credential", func(t *testing.T, w *world) {
 		w.grant(t, "admin")

@@ -110,6 +110,9 @@ type tokenBody struct {
 		ApplicationCredential struct {
 			ID string `json:"id"`
 		} `json:"application_credential"`
+		Trust struct {
+			ID string `json:"id"`
+		} `json:"OS-TRUST:trust"`
 	} `json:"token"`
 }
 
@@ -133,6 +136,7 @@ func (b tokenBody) token() *Token {
 		SystemScope:             t.System.All,
 		IsAdminProject:          t.IsAdminProject == nil || *t.IsAdminProject,
 		ApplicationCredentialID: t.ApplicationCredential.ID,
+		TrustID:                 t.Trust.ID,
 		ExpiresAt:               t.ExpiresAt.UTC(),
 	}
 	for _, role := range t.Roles {

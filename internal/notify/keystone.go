@@ -41,6 +41,7 @@ var identityEvents = map[string]converge.Kind{
 	"user.updated": converge.User, "user.deleted": converge.User, "user.disabled": converge.User,
 	"group.updated": converge.Group, "group.deleted": converge.Group,
 	"role.updated": converge.Role, "role.deleted": converge.Role,
+	"application_credential.deleted": converge.Credential, "OS-TRUST:trust.deleted": converge.Credential,
 	"domain.updated": converge.Domain, "domain.deleted": converge.Domain, "domain.disabled": converge.Domain,
 }
 

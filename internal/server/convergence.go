@@ -145,6 +145,9 @@ func (c caches) ForgetProject(id string) {
 	c.server.directory.ForgetProject(id)
 }
 
+// ForgetCredential implements converge.Caches.
+func (c caches) ForgetCredential(id string) { c.server.tokens.ForgetCredential(id) }
+
 // ForgetAll implements converge.Caches.
 func (c caches) ForgetAll() {
 	c.server.tokens.ForgetAll()

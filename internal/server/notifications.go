@@ -51,12 +51,14 @@ func notifyConfig(cfg *config.Config) notify.Config {
 	}
 }
 
-// forget drops what the caches say of the users and projects that were hinted
-// at, so that the next request asks Keystone.
+// forget drops what the caches say of the users, projects and credentials that
+// were hinted at, so that the next request asks Keystone.
 func (s *Server) forget(_ context.Context, hints []converge.Hint) <-chan error {
 	for _, hint := range hints {
 		user, project := "", ""
 		switch key := hint.Key; key.Kind {
+		case converge.Credential:
+			s.tokens.ForgetCredential(key.ID)
 		case converge.User:
 			user = key.ID
 		case converge.Project:

@@ -56,20 +56,32 @@ type object = map[string]any
 // Login logs in to a project of the domain default, by names.
 func Login(ctx context.Context, authURL, user, password, project string) (*Session, error) {
 	domain := object{"id": "default"}
-	return login(ctx, authURL, object{"name": user, "domain": domain, "password": password}, object{"name": project, "domain": domain})
+	return login(ctx, authURL, byPassword(object{"name": user, "domain": domain, "password": password}), object{"name": project, "domain": domain})
 }
 
 // LoginByID logs in to a project of any domain.
 func LoginByID(ctx context.Context, authURL, user, password, project string) (*Session, error) {
-	return login(ctx, authURL, object{"id": user, "password": password}, object{"id": project})
+	return login(ctx, authURL, byPassword(object{"id": user, "password": password}), object{"id": project})
 }
 
-func login(ctx context.Context, authURL string, user, project object) (*Session, error) {
+// LoginByCredential logs in by an application credential, which names the
+// project.
+func LoginByCredential(ctx context.Context, authURL, id, secret string) (*Session, error) {
+	const method = "application_credential"
+	return login(ctx, authURL, object{"methods": []string{method}, method: object{"id": id, "secret": secret}}, nil)
+}
+
+func byPassword(user object) object {
+	return object{"methods": []string{"password"}, "password": object{"user": user}}
+}
+
+func login(ctx context.Context, authURL string, identity, project object) (*Session, error) {
 	s := &Session{AuthURL: authURL, catalog: map[string]string{"identity": authURL}}
-	body := object{"auth": object{
-		"identity": object{"methods": []string{"password"}, "password": object{"user": user}},
-		"scope":    object{"project": project},
-	}}
+	auth := object{"identity": identity}
+	if project != nil {
+		auth["scope"] = object{"project": project}
+	}
+	body := object{"auth": auth}
 	var answer struct {
 		Token struct {
 			User    struct{ ID string }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/muster-cloud/muster/internal/demo/openssh"
 	"github.com/muster-cloud/muster/test/cloud"
+	"github.com/muster-cloud/muster/test/deployment"
 )
 
 // A project that is made gets an authority before anybody asks, and who has a
@@ -49,6 +50,44 @@ func TestPersonGetsCertificate(t *testing.T) {
 		other := s.newProject(t, unique("other"))
 		p.client.Want(t, http.StatusForbidden, "POST", "/v1/usercerts",
 			map[string]any{"user_id": p.id, "auth_id": other, "pub_key": p.public}, nil)
+	})
+}
+
+// A token that Muster has believed ends with what it was made by, although the
+// one who holds it keeps the roles.
+func TestTokenEndsWithItsCredential(t *testing.T) {
+	inEachWorld(t, func(t *testing.T, w *world) {
+		s := newSite(t, w)
+		s.start(t, "one")
+		ends := func(what string, session *cloud.Session, end func(context.Context) error) {
+			client := deployment.As(s.main.url(), deployment.Person{Token: session.Token})
+			client.Want(t, http.StatusOK, "GET", "/v1/usercerts", nil, nil)
+			must(t, end(t.Context()))
+			began := time.Now()
+			eventually(t, func(ctx context.Context) error {
+				answer, err := client.Call(ctx, http.MethodGet, "/v1/usercerts", nil)
+				if err == nil && answer.Status != http.StatusUnauthorized {
+					err = fmt.Errorf("%s: status %d", what, answer.Status)
+				}
+				return err
+			})
+			t.Logf("%s: the token is refused after %v", what, time.Since(began))
+		}
+		p := s.member(t, s.newProject(t, unique("shop")))
+		credentials := "/users/" + p.id + "/application_credentials"
+		var made struct {
+			Credential struct{ ID, Secret string } `json:"application_credential"`
+		}
+		must(t, p.session.Call(t.Context(), "identity", "POST", credentials, map[string]any{"application_credential": map[string]any{"name": "robot"}}, &made))
+		robot, err := cloud.LoginByCredential(t.Context(), s.authURL, made.Credential.ID, made.Credential.Secret)
+		must(t, err)
+		ends("application credential deleted", robot, func(ctx context.Context) error {
+			return p.session.Call(ctx, "identity", "DELETE", credentials+"/"+made.Credential.ID, nil, nil)
+		})
+		p.client.Want(t, http.StatusOK, "GET", "/v1/usercerts", nil, nil)
+		ends("password changed", p.session, func(ctx context.Context) error {
+			return s.admin.Change(ctx, "user", p.id, map[string]any{"password": "another"})
+		})
 	})
 }
 

@@ -150,10 +150,12 @@ func (s *Service) credentialRoutes() {
 	s.route("DELETE "+path+"/{id}", "delete_application_credential", http.StatusNoContent, self,
 		func(c *call) (any, *failure) {
 			id, fail := find(c)
-			if fail == nil {
-				s.creds.remove(id)
+			if fail != nil {
+				return nil, fail
 			}
-			return nil, fail
+			s.creds.remove(id)
+			s.announce("application_credential", "deleted", id)
+			return nil, nil
 		})
 }
 
@@ -206,6 +208,7 @@ func (s *Service) createCredential(c *call) (any, *failure) {
 	}
 	id := newID()
 	s.creds.add(id, cred)
+	s.announce("application_credential", "created", id)
 	view := s.credentialView(id)
 	view["secret"] = cred.secret
 	return object{"application_credential": view}, nil

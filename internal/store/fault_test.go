@@ -21,39 +21,26 @@ import (
 // TestServerKilled kills the database under load, three times. Every write that was acknowledged is there afterwards, and the store goes on by
 // itself.
 func TestServerKilled(t *testing.T) {
-	for name, start := range map[string]func(context.Context) (*services.Server, error){
-		"postgresql": services.StartPostgreSQL, "mariadb": services.StartMariaDB,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server, err := start(t.Context())
-			services.Need(t, err)
-			t.Cleanup(func() {
-				if err := server.Stop(); err != nil {
+	services.EachDatabase(t, func(t *testing.T, server *services.Server, url string) {
+		f := newFixture(t, url, 1)
+		f.authority(t, 1)
+		acknowledged := issueWhile(t, f, func(count *atomic.Int64) {
+			for range 3 {
+				waitMore(t, count, 200)
+				if err := server.Kill(); err != nil {
 					t.Error(err)
 				}
-			})
-			url := must(server.Database(t.Context(), "muster"))(t)
-			f := newFixture(t, url, 1)
-			f.authority(t, 1)
-			acknowledged := issueWhile(t, f, func(count *atomic.Int64) {
-				for range 3 {
-					waitMore(t, count, 200)
-					if err := server.Kill(); err != nil {
-						t.Error(err)
-					}
-					if err := server.Start(t.Context()); err != nil {
-						t.Error(err)
-					}
+				if err := server.Start(t.Context()); err != nil {
+					t.Error(err)
 				}
-				waitMore(t, count, 200)
-			})
-			for _, serial := range acknowledged {
-				must(f.store().UserCert(t.Context(), serial))(t)
 			}
-			t.Logf("%d acknowledged certificates are there", len(acknowledged))
+			waitMore(t, count, 200)
 		})
-	}
+		for _, serial := range acknowledged {
+			must(f.store().UserCert(t.Context(), serial))(t)
+		}
+		t.Logf("%d acknowledged certificates are there", len(acknowledged))
+	})
 }
 
 // waitMore waits until n more writes were acknowledged.

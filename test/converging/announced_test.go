@@ -25,7 +25,7 @@ func TestAnnounced(t *testing.T) {
 	for range 10 {
 		// A role that was just given back counts when its notification has come.
 		if err := deployment.Await(t.Context(), func(context.Context) error {
-			status := w.do("alice", "POST", "/v1/usercerts", object{"user_id": w.alice, "auth_id": w.demo, "pub_key": newKey(t)}, nil)
+			status := w.do("alice", "POST", "/v1/usercerts", object{"user_id": w.alice, "auth_id": w.demo, "pub_key": deployment.NewKey(t)}, nil)
 			if status != 201 {
 				return fmt.Errorf("no certificate: %d", status)
 			}

@@ -7,14 +7,10 @@ package converging
 import (
 	"bytes"
 	"context"
-	"crypto/ed25519"
-	"crypto/rand"
 	"encoding/json"
 	"io"
 	"net/http"
 	"testing"
-
-	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-cloud/muster/test/deployment"
 )
@@ -77,19 +73,6 @@ func (w *world) login() {
 	}
 }
 
-func newKey(t testing.TB) string {
-	t.Helper()
-	public, _, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ssh.NewPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(ssh.MarshalAuthorizedKey(key))
-}
-
 // do asks Muster and reads the answer into a value.
 func (w *world) do(caller, method, path string, body, into any) (status int) {
 	w.t.Helper()
@@ -145,7 +128,7 @@ func (r report) gone(kind string) int {
 func TestReconcile(t *testing.T) {
 	w := newWorld(t)
 	var cert struct{ Serial uint64 }
-	if status := w.do("alice", "POST", "/v1/usercerts", object{"user_id": w.alice, "auth_id": w.demo, "pub_key": newKey(t)}, &cert); status != 201 {
+	if status := w.do("alice", "POST", "/v1/usercerts", object{"user_id": w.alice, "auth_id": w.demo, "pub_key": deployment.NewKey(t)}, &cert); status != 201 {
 		t.Fatal(status)
 	}
 	for _, body := range []object{{"dry_run": true}, {"dry_run": false}} {

@@ -46,28 +46,9 @@ func TestStoppedUnderLoad(t *testing.T) {
 // TestDatabaseKilledUnderLoad: the replica stays, and the database is killed and
 // comes back.
 func TestDatabaseKilledUnderLoad(t *testing.T) {
-	if testing.Short() {
-		t.Skip("SKIPPED in short mode: it needs database servers")
-	}
-	for name, start := range map[string]func(context.Context) (*services.Server, error){
-		"PostgreSQL": services.StartPostgreSQL, "MariaDB": services.StartMariaDB,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server, err := start(t.Context())
-			services.Need(t, err)
-			t.Cleanup(func() {
-				if err := server.Stop(); err != nil {
-					t.Error(err)
-				}
-			})
-			database, err := server.Database(t.Context(), "muster")
-			if err != nil {
-				t.Fatal(err)
-			}
-			killDatabase(t, deployment.New(t, deployment.Options{Database: database}), server)
-		})
-	}
+	services.EachDatabase(t, func(t *testing.T, server *services.Server, database string) {
+		killDatabase(t, deployment.New(t, deployment.Options{Database: database}), server)
+	})
 }
 
 func killDatabase(t *testing.T, d *deployment.Deployment, server *services.Server) {

@@ -81,3 +81,30 @@ func Need(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// EachDatabase runs a test on a PostgreSQL and on a MariaDB of its own, which it
+// may kill and start again: each with the URL of an empty database.
+func EachDatabase(t *testing.T, test func(t *testing.T, server *Server, url string)) {
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it needs database servers")
+	}
+	for name, start := range map[string]func(context.Context) (*Server, error){
+		"postgresql": StartPostgreSQL, "mariadb": StartMariaDB,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server, err := start(t.Context())
+			Need(t, err)
+			t.Cleanup(func() {
+				if err := server.Stop(); err != nil {
+					t.Error(err)
+				}
+			})
+			url, err := server.Database(t.Context(), "muster")
+			if err != nil {
+				t.Fatal(err)
+			}
+			test(t, server, url)
+		})
+	}
+}

@@ -4,7 +4,6 @@
 package trouble
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"testing"
@@ -21,39 +20,20 @@ func hurried(option, value string) deployment.Settings {
 }
 
 func TestDatabaseCrashes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("SKIPPED in short mode: it needs database servers")
-	}
-	for name, start := range map[string]func(context.Context) (*services.Server, error){
-		"PostgreSQL": services.StartPostgreSQL, "MariaDB": services.StartMariaDB,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			server, err := start(t.Context())
-			services.Need(t, err)
-			t.Cleanup(func() {
-				if err := server.Stop(); err != nil {
-					t.Error(err)
-				}
-			})
-			database, err := server.Database(t.Context(), "muster")
-			if err != nil {
-				t.Fatal(err)
-			}
-			w := newWorld(t, deployment.Options{Database: database, Settings: hurried("request_timeout", "10s")})
-			client := deployment.As(w.Start(t).URL, w.alice)
-			cert := w.mustWork(t, client)
-			if err := server.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			askWithoutDatabase(t, w, client)
-			if err := server.Start(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			w.mustRecover(t, client)
-			revokeAndLook(t, w, client, cert)
-		})
-	}
+	services.EachDatabase(t, func(t *testing.T, server *services.Server, database string) {
+		w := newWorld(t, deployment.Options{Database: database, Settings: hurried("request_timeout", "10s")})
+		client := deployment.As(w.Start(t).URL, w.alice)
+		cert := w.mustWork(t, client)
+		if err := server.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		askWithoutDatabase(t, w, client)
+		if err := server.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.mustRecover(t, client)
+		revokeAndLook(t, w, client, cert)
+	})
 }
 
 // TestDatabaseIsSilent: it takes connections, and never answers.

@@ -98,7 +98,8 @@ connection = {{.DB "nova_api"}}
 }
 
 // novaCommon is what all of Nova's daemons are told. Nova sends notifications
-// of both forms, each to a topic of its own.
+// of both forms, each to a topic of its own. In a storm the one compute service
+// may be too busy to say for a minute that it is there, and is not down for that.
 const novaCommon = `[DEFAULT]
 host = one
 my_ip = 127.0.0.1
@@ -115,6 +116,7 @@ metadata_workers = 1
 vif_plugging_is_fatal = false
 vif_plugging_timeout = 0
 rpc_response_timeout = 180
+service_down_time = 3600
 [wsgi]
 api_paste_config = /usr/share/nova-common/api-paste.ini
 [api]

@@ -9,11 +9,14 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rabbitmq/amqp091-go"
@@ -235,6 +238,15 @@ func (r Rabbit) explain(err error) error {
 		return fmt.Errorf("%w; rabbitmqctl set_permissions gives the user what is missing", err)
 	case isCode(amqp091.FrameError) && !r.TLS:
 		return fmt.Errorf("%w; see whether the broker speaks TLS at this port, and set ssl if so", err)
+	case r.CertFile != "" && ended(err):
+		// In TLS 1.3 it does so after the handshake, and why is often lost.
+		return fmt.Errorf("%w; a broker that does not accept the certificate in ssl_cert_file ends the connection: its log says more", err)
 	}
 	return err
+}
+
+// ended tells whether the broker ended a connection without a word.
+func ended(err error) bool {
+	return slices.ContainsFunc([]error{amqp091.ErrClosed, io.EOF, syscall.ECONNRESET, syscall.EPIPE},
+		func(end error) bool { return errors.Is(err, end) })
 }

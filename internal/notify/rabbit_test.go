@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -461,6 +462,50 @@ func TestSeveralHosts(t *testing.T) {
 		cfg.TransportURL = strings.Replace(cfg.TransportURL, "rabbit://", "rabbit://u:p@127.0.0.1:1,u:p@127.0.0.1:2,", 1)
 	})
 	s.expect(user(1))
+}
+
+// TestClusterFailOver: the node to which Muster is connected dies, which leads
+// the queue, too. The others go on with it, and so does Muster: with what came
+// meanwhile, and what it had not acknowledged.
+func TestClusterFailOver(t *testing.T) {
+	nodes, err := services.StartRabbitMQCluster(t.Context(), 3)
+	services.Need(t, err)
+	hosts := make([]string, len(nodes))
+	for i, node := range nodes {
+		defer func() {
+			if err := node.Stop(); err != nil {
+				t.Error(err)
+			}
+		}()
+		hosts[i] = strings.TrimSuffix(strings.TrimPrefix(node.URL(""), "rabbit://"), "/")
+	}
+	s := newSite(t, nodes[0])
+	s.declare(s.channel(), kind{durable: true, arguments: amqp091.Table{"x-queue-type": "quorum"}})
+	hold := make(chan struct{})
+	s.queue.set(nil, hold)
+	s.listen(func(cfg *Config) {
+		cfg.TransportURL = "rabbit://" + strings.Join(hosts, ",") + "/" + url.PathEscape(s.vhost)
+	})
+	s.broker = nodes[1] // by which the services send
+	s.send(s.channel(), userDeleted(1))
+	s.expect(user(1))
+	if err := nodes[0].Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.expect(user(1)) // it was not acknowledged
+	s.queue.set(nil, nil)
+	close(hold)
+	c := s.channel()
+	s.send(c, userDeleted(2))
+	s.expect(user(2))
+	s.until("acknowledged", func() bool {
+		q, err := c.QueueDeclarePassive(queueName, true, false, false, false, nil)
+		return err == nil && q.Messages == 0
+	})
+	if got := s.log.String(); !strings.Contains(got, "is lost; will connect again") || !strings.Contains(got, nodes[1].Address()) {
+		t.Errorf("the log does not tell of it:\n%s", got)
+	}
+	s.stop() // before the brokers
 }
 
 func TestWrongLogin(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -40,6 +41,7 @@ type RabbitMQ struct {
 	tlsPort            int
 	mapper, broker     *process
 	taken              atomic.Int64
+	cluster            *RabbitMQ // a node of the cluster that this one joins
 }
 
 // RabbitTLS are PEM files for a broker that speaks TLS too.
@@ -56,15 +58,35 @@ type process struct {
 }
 
 // StartRabbitMQ starts a broker with empty virtual hosts. ErrMissing if it isn't installed.
-func StartRabbitMQ(ctx context.Context) (*RabbitMQ, error) { return startRabbitMQ(ctx, nil) }
+func StartRabbitMQ(ctx context.Context) (*RabbitMQ, error) { return startRabbitMQ(ctx, nil, nil) }
 
 // StartRabbitMQWithTLS starts one that also takes connections by TLS, with or without a client's certificate. Who has one may log in by it
 // (EXTERNAL) as the user whose name is the certificate's common name.
 func StartRabbitMQWithTLS(ctx context.Context, files RabbitTLS) (*RabbitMQ, error) {
-	return startRabbitMQ(ctx, &files)
+	return startRabbitMQ(ctx, &files, nil)
 }
 
-func startRabbitMQ(ctx context.Context, files *RabbitTLS) (*RabbitMQ, error) {
+// StartRabbitMQCluster starts brokers that are one cluster: what the first one has, all have. Stop them in the reverse order: the others use
+// the first one's port mapper.
+func StartRabbitMQCluster(ctx context.Context, size int) (nodes []*RabbitMQ, err error) {
+	for range size {
+		var first *RabbitMQ
+		if len(nodes) > 0 {
+			first = nodes[0]
+		}
+		node, err := startRabbitMQ(ctx, nil, first)
+		if err != nil {
+			for _, started := range slices.Backward(nodes) {
+				err = errors.Join(err, started.Stop())
+			}
+			return nil, err
+		}
+		nodes = append(nodes, node)
+	}
+	return nodes, nil
+}
+
+func startRabbitMQ(ctx context.Context, files *RabbitTLS, cluster *RabbitMQ) (*RabbitMQ, error) {
 	server, err := newest("/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server", "/usr/lib/rabbitmq/bin/rabbitmq-server")
 	if err != nil {
 		return nil, fmt.Errorf("RabbitMQ: %w", err)
@@ -73,13 +95,16 @@ func startRabbitMQ(ctx context.Context, files *RabbitTLS) (*RabbitMQ, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &RabbitMQ{folder: folder, programs: filepath.Dir(server), tls: files}
+	r := &RabbitMQ{folder: folder, programs: filepath.Dir(server), tls: files, cluster: cluster}
 	for _, port := range []*int{&r.port, &r.dist, &r.mapped, &r.tlsPort} {
 		if *port, err = freePort(); err != nil {
 			return nil, errors.Join(err, r.Stop())
 		}
 	}
-	if err = r.configure(); err == nil {
+	err = r.configure()
+	if err == nil && cluster != nil {
+		r.mapped, err = cluster.mapped, r.copyCookie()
+	} else if err == nil {
 		r.mapper, err = r.launch("epmd", "-port", strconv.Itoa(r.mapped), "-address", "127.0.0.1")
 	}
 	if err == nil {
@@ -113,6 +138,9 @@ func (r *RabbitMQ) configure() error {
 	}
 	conf := fmt.Sprintf("listeners.tcp.default = 127.0.0.1:%d\nload_definitions = %s\nvm_memory_high_watermark.absolute = 1GB\n"+
 		"disk_free_limit.absolute = 1MB\n", r.port, r.path("definitions.json"))
+	if r.cluster != nil {
+		conf += "cluster_formation.peer_discovery_backend = classic_config\ncluster_formation.classic_config.nodes.1 = " + r.cluster.node() + "\n"
+	}
 	plugins := "[]."
 	if r.tls != nil {
 		plugins = "[rabbitmq_auth_mechanism_ssl]."
@@ -128,6 +156,19 @@ func (r *RabbitMQ) configure() error {
 	}
 	return nil
 }
+
+// copyCookie takes over the secret by which the nodes of a cluster trust each other.
+func (r *RabbitMQ) copyCookie() error {
+	const cookie = ".erlang.cookie"
+	secret, err := os.ReadFile(r.cluster.path(cookie))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(r.path(cookie), secret, 0o400)
+}
+
+// node is the name of the Erlang node. The port tells nodes of tests that run side by side apart.
+func (r *RabbitMQ) node() string { return fmt.Sprintf("muster%d@localhost", r.port) }
 
 func virtualHost(number int) string { return fmt.Sprintf("cloud/%d", number) }
 
@@ -232,8 +273,7 @@ func (r *RabbitMQ) command(ctx context.Context, name string, args ...string) *ex
 	c := exec.CommandContext(ctx, name, args...)
 	c.Dir = r.folder
 	c.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=" + r.folder, "TMPDIR=" + r.folder,
-		// The port tells nodes of tests that run side by side apart.
-		fmt.Sprintf("RABBITMQ_NODENAME=muster%d@localhost", r.port), "RABBITMQ_CONFIG_FILE=" + r.path("rabbitmq.conf"),
+		"RABBITMQ_NODENAME=" + r.node(), "RABBITMQ_CONFIG_FILE=" + r.path("rabbitmq.conf"),
 		"RABBITMQ_CONF_ENV_FILE=" + r.path("env.conf"), "RABBITMQ_ENABLED_PLUGINS_FILE=" + r.path("plugins"),
 		"RABBITMQ_MNESIA_BASE=" + r.path("mnesia"), "RABBITMQ_LOG_BASE=" + r.folder, "RABBITMQ_LOGS=-",
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", r.dist), fmt.Sprintf("ERL_EPMD_PORT=%d", r.mapped), "ERL_EPMD_ADDRESS=127.0.0.1",

@@ -27,7 +27,7 @@ import (
 var ErrMissing = errors.New("not installed: run scripts/services-install.sh as root")
 
 const (
-	startTimeout = 60 * time.Second
+	startTimeout = 2 * time.Minute
 	stopTimeout  = 30 * time.Second
 )
 

@@ -20,19 +20,24 @@ import (
 	"github.com/muster-cloud/muster/internal/ipa"
 )
 
+// ldap is by which FreeIPA's servers are found.
+const ldap = "_ldap.example.test."
+
 // nameServer is a DNS server on loopback that knows one SRV record set.
 type nameServer struct {
 	address string
+	record  string       // its name, without the part that names the protocol
+	port    uint16       // of all targets
 	targets atomic.Value // []string, in order of priority
 	asked   atomic.Int32
 }
 
-func newNameServer(t *testing.T, targets ...string) *nameServer {
+func newNameServer(t *testing.T, record string, port uint16, targets ...string) *nameServer {
 	t.Helper()
 	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
 	must(t, err)
 	t.Cleanup(func() { _ = socket.Close() })
-	n := &nameServer{address: socket.LocalAddr().String()}
+	n := &nameServer{address: socket.LocalAddr().String(), record: record, port: port}
 	n.targets.Store(targets)
 	go func() {
 		buffer := make([]byte, 1500)
@@ -58,13 +63,14 @@ func (n *nameServer) answer(query []byte) []byte {
 	question := message.Questions[0]
 	message.Response, message.Additionals = true, nil
 	targets, _ := n.targets.Load().([]string)
-	if question.Name.String() != "_ldap._tcp.example.test." || len(targets) == 0 {
+	asked := strings.NewReplacer("._tcp.", ".", "._udp.", ".").Replace(strings.ToLower(question.Name.String()))
+	if asked != n.record || len(targets) == 0 {
 		message.RCode = dnsmessage.RCodeNameError
 	} else {
 		for i, target := range targets {
 			message.Answers = append(message.Answers, dnsmessage.Resource{
 				Header: dnsmessage.ResourceHeader{Name: question.Name, Class: dnsmessage.ClassINET, TTL: 60},
-				Body:   &dnsmessage.SRVResource{Priority: uint16(i), Weight: 100, Port: 389, Target: dnsmessage.MustNewName(target)},
+				Body:   &dnsmessage.SRVResource{Priority: uint16(i), Weight: 100, Port: n.port, Target: dnsmessage.MustNewName(target)},
 			})
 		}
 	}
@@ -84,7 +90,7 @@ func (n *nameServer) resolver() *net.Resolver {
 // TestDiscovery finds the server by the DNS, keeps the list for a while, and keeps an old list when the DNS is away.
 func TestDiscovery(t *testing.T) {
 	w := newWorld(t, freeipa.Config{})
-	dns := newNameServer(t, "localhost.")
+	dns := newNameServer(t, ldap, 389, "localhost.")
 	cfg := config(w)
 	cfg.Servers, cfg.Domain, cfg.Resolver = nil, "example.test", dns.resolver()
 	_, port, _ := strings.Cut(w.address, ":")

@@ -4,10 +4,14 @@
 package ipa_test
 
 import (
+	"context"
 	"errors"
+	"net"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -84,6 +88,43 @@ func TestKerberosLogin(t *testing.T) {
 	wg.Wait()
 	if w.logins() != 2 {
 		t.Errorf("%d log-ins, want 2", w.logins())
+	}
+}
+
+// processDNS is the DNS server that the process's own resolver asks; nil: the machine's.
+var processDNS atomic.Pointer[string]
+
+func TestMain(m *testing.M) {
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if server := processDNS.Load(); server != nil {
+			network, address = "udp", *server
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}}
+	os.Exit(m.Run())
+}
+
+// TestKDCByDNS finds the KDC by its SRV record, where krb5.conf names none. The library asks the process's own resolver, so
+// this test runs beside no other.
+func TestKDCByDNS(t *testing.T) {
+	w := newKerberosWorld(t, 0)
+	realm := &w.cfg.Kerberos.Config.Realms[0]
+	_, port, err := net.SplitHostPort(realm.KDC[0])
+	must(t, err)
+	number, err := strconv.ParseUint(port, 10, 16)
+	must(t, err)
+	dns := newNameServer(t, "_kerberos."+strings.ToLower(realm.Realm)+".", uint16(number), "localhost.")
+	realm.KDC, w.cfg.Kerberos.Config.LibDefaults.DNSLookupKDC = nil, true
+	processDNS.Store(&dns.address)
+	defer processDNS.Store(nil)
+	must(t, newClient(t, w.cfg).Run(t.Context(), ipa.Ping()))
+	if w.logins() != 1 || dns.asked.Load() == 0 {
+		t.Errorf("%d log-ins, the DNS was asked %d times", w.logins(), dns.asked.Load())
+	}
+	dns.targets.Store([]string{})
+	err = newClient(t, w.cfg).Run(t.Context(), ipa.Ping())
+	if err == nil {
+		t.Error("a log-in without a KDC")
 	}
 }
 

@@ -42,10 +42,12 @@ func (s *Store) BeginChange(ctx context.Context, o Object, leaving bool, late ti
 		c, err = s.beginChange(t, o, late)
 		return err
 	}
-	err := s.transact(ctx, begin)
-	if errors.Is(err, ErrExists) {
-		// Another replica recorded it between this one's look and its write.
-		err = s.transact(ctx, begin)
+	var err error
+	for range overtakings {
+		// Another replica may have recorded it between this one's look and its write.
+		if err = s.transact(ctx, begin); !errors.Is(err, ErrExists) {
+			break
+		}
 	}
 	if err != nil {
 		return ObjectChange{}, fmt.Errorf("object %s: %w", shorten(o.Name), err)
@@ -53,14 +55,21 @@ func (s *Store) BeginChange(ctx context.Context, o Object, leaving bool, late ti
 	return c, nil
 }
 
+// overtakings bounds how often rows may appear just when a change begins. There is one for each instance that has the object.
+const overtakings = 100
+
 func (s *Store) beginChange(t *tx, o Object, late time.Duration) (ObjectChange, error) {
 	// Locks the rows: who else begins a change waits, and then sees this one.
-	if _, err := t.exec("UPDATE external_object SET leaving = leaving WHERE kind = ? AND name = ?", string(o.Kind), o.Name); err != nil {
+	locked, err := t.exec("UPDATE external_object SET leaving = leaving WHERE kind = ? AND name = ?", string(o.Kind), o.Name)
+	if err != nil {
 		return ObjectChange{}, err
 	}
 	rows, err := listTx(t, scanObject, selectObject+" WHERE kind = ? AND name = ?", string(o.Kind), o.Name)
 	if err != nil {
 		return ObjectChange{}, err
+	}
+	if locked != int64(len(rows)) {
+		return ObjectChange{}, fmt.Errorf("%w: a row came that is not locked", ErrExists)
 	}
 	c := ObjectChange{Object: o, Certain: true}
 	own := false

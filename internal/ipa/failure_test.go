@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -226,8 +225,7 @@ func TestRestartedServer(t *testing.T) {
 	must(t, c.Run(t.Context(), ipa.Ping()))
 	w.stop()
 	w.EndSessions()
-	_, port, _ := net.SplitHostPort(w.address)
-	w.start(t, "127.0.0.1:"+port)
+	w.start(t)
 	must(t, c.Run(t.Context(), ipa.HostShow("ipa.example.test")))
 	if logins := w.Calls()["login_password"]; logins != 2 {
 		t.Errorf("%d log-ins, want 2", logins)

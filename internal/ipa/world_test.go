@@ -7,11 +7,13 @@ import (
 	"context"
 	"crypto/x509"
 	"net"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 	"github.com/muster-cloud/muster/internal/ipa"
+	"github.com/muster-cloud/muster/test/services"
 )
 
 const nova = "nova/undercloud.example.test"
@@ -20,6 +22,7 @@ const nova = "nova/undercloud.example.test"
 type world struct {
 	*freeipa.Server
 	address string
+	port    int
 	stop    func()
 }
 
@@ -37,20 +40,22 @@ func newWorld(t testing.TB, cfg freeipa.Config) *world {
 	if err := s.GrantHostManagement(nova); err != nil {
 		t.Fatal(err)
 	}
-	w := &world{Server: s}
-	w.start(t, "127.0.0.1:0")
-	return w
-}
-
-// start lets the server listen, at its former address after a stop.
-func (w *world) start(t testing.TB, address string) {
-	t.Helper()
-	listener, err := net.Listen("tcp", address)
+	port, err := services.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, port, _ := net.SplitHostPort(listener.Addr().String())
-	w.address = "localhost:" + port
+	w := &world{Server: s, address: net.JoinHostPort("localhost", strconv.Itoa(port)), port: port}
+	w.start(t)
+	return w
+}
+
+// start lets the server listen, again after a stop.
+func (w *world) start(t testing.TB) {
+	t.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(w.port)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.Serve(ctx, listener) }()

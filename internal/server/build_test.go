@@ -7,10 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/muster-cloud/muster/test/deployment"
+	"github.com/muster-cloud/muster/test/services"
 )
 
 // What keeps a server from being built is told with the section and the key
@@ -66,19 +68,16 @@ func TestBuildErrorsNameTheOption(t *testing.T) {
 
 // A listener that cannot be opened leaves no other one open.
 func TestNoListenerIsLeftOpen(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := services.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := free.Addr().String()
+	address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
 	d := deployment.New(t, deployment.Options{Settings: deployment.Settings{
 		"listen:main": {"address": address}, "listen:second": {"address": taken.Addr().String(), "faces": "health"},
 	}})

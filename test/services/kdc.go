@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,44 +55,20 @@ func StartKDC(t testing.TB, options KDCOptions) *KDC {
 	k := &KDC{Realm: options.Realm, t: t, dir: t.TempDir()}
 	k.Conf = filepath.Join(k.dir, "krb5.conf")
 	t.Cleanup(k.Stop)
-	// Another process may take the port between the look for a free one and the KDC's own bind.
-	for attempt := 1; ; attempt++ {
-		k.Address = freeKDCPort(t)
-		k.configure(options)
-		if attempt == 1 {
-			k.run("kdb5_util", "create", "-r", k.Realm, "-s", "-P", "master-key-of-a-test")
-			for _, principal := range options.Principals {
-				k.AddPrincipal(principal)
-			}
-		}
-		err := k.start()
-		if err == nil {
-			return k
-		}
-		if attempt == 5 {
-			t.Fatal(err)
-		}
+	port, err := Port()
+	if err != nil {
+		t.Fatal(err)
 	}
-}
-
-// freeKDCPort finds a port of loopback that is free for TCP and UDP.
-func freeKDCPort(t testing.TB) string {
-	t.Helper()
-	for range 20 {
-		tcp, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := tcp.Addr().String()
-		udp, err := net.ListenPacket("udp", address)
-		_ = tcp.Close()
-		if err == nil {
-			_ = udp.Close()
-			return address
-		}
+	k.Address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	k.configure(options)
+	k.run("kdb5_util", "create", "-r", k.Realm, "-s", "-P", "master-key-of-a-test")
+	for _, principal := range options.Principals {
+		k.AddPrincipal(principal)
 	}
-	t.Fatal("no port of loopback is free for TCP and UDP")
-	return ""
+	if err := k.start(); err != nil {
+		t.Fatal(err)
+	}
+	return k
 }
 
 func (k *KDC) configure(options KDCOptions) {

@@ -74,8 +74,7 @@ type OpenStack struct {
 	processes []*process
 }
 
-// ports are those of the services that take no open socket. They lie below the
-// kernel's range for clients, so that nobody gets one by accident meanwhile.
+// ports are those of the services that take no open socket.
 type ports struct{ glance, neutron, nova, metadata, placement int }
 
 // StartOpenStack puts the cloud up, in minutes. ErrMissing if it isn't installed.
@@ -127,13 +126,13 @@ func (o *OpenStack) Logs() string {
 func (o *OpenStack) begin(ctx context.Context) error {
 	for _, port := range []*int{&o.ports.glance, &o.ports.neutron, &o.ports.nova, &o.ports.metadata, &o.ports.placement} {
 		var err error
-		if *port, err = QuietPort(); err != nil {
+		if *port, err = Port(); err != nil {
 			return err
 		}
 	}
 	o.MetadataURL = local(o.ports.metadata)
 	for _, address := range []*string{&o.Vendordata, &o.Join} {
-		port, err := QuietPort()
+		port, err := Port()
 		if err != nil {
 			return err
 		}

@@ -97,7 +97,7 @@ func startRabbitMQ(ctx context.Context, files *RabbitTLS, cluster *RabbitMQ) (*R
 	}
 	r := &RabbitMQ{folder: folder, programs: filepath.Dir(server), tls: files, cluster: cluster}
 	for _, port := range []*int{&r.port, &r.dist, &r.mapped, &r.tlsPort} {
-		if *port, err = freePort(); err != nil {
+		if *port, err = Port(); err != nil {
 			return nil, errors.Join(err, r.Stop())
 		}
 	}

@@ -8,11 +8,8 @@ package services
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -77,7 +74,7 @@ func (s *Server) begin(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.port, err = freePort(); err != nil {
+	if s.port, err = Port(); err != nil {
 		return err
 	}
 	return s.Start(ctx)
@@ -270,32 +267,6 @@ func unprivileged(names ...string) (*account, error) {
 		}
 	}
 	return nil, fmt.Errorf("none of the accounts %v is on this machine", names)
-}
-
-// freePort returns a port that was free a moment ago.
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
-// QuietPort returns a port that is free, and that the kernel gives to no client of somebody else (net.ipv4.ip_local_port_range starts at 32768):
-// it is still free when a program takes it a minute later.
-func QuietPort() (int, error) {
-	for range 100 {
-		var random [2]byte
-		rand.Read(random[:])
-		port := 12000 + int(binary.BigEndian.Uint16(random[:]))%20000
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			continue
-		}
-		return port, l.Close()
-	}
-	return 0, errors.New("found no free port from 12000 to 31999")
 }
 
 // newest returns the last of the programs that match, in the order of their names.

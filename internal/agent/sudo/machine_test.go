@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,6 +27,7 @@ import (
 	"github.com/muster-cloud/muster/internal/agent/sshd"
 	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/sshca/krl"
+	"github.com/muster-cloud/muster/test/services"
 )
 
 // program is where a copy of this test stands in for the agent's program.
@@ -116,12 +116,8 @@ func (h *host) copyProgram() {
 // startSSHD starts the machine's own sshd on a free port.
 func (h *host) startSSHD(settings string) {
 	h.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		h.Fatal(err)
-	}
-	h.port = listener.Addr().(*net.TCPAddr).Port
-	if err := listener.Close(); err != nil {
+	var err error
+	if h.port, err = services.Port(); err != nil {
 		h.Fatal(err)
 	}
 	agenttest.Write(h, h.root, "/etc/ssh/sshd_config",

@@ -39,13 +39,23 @@ func (p *pool) statement(ctx context.Context, text string) (*sql.Stmt, error) {
 	if err != nil {
 		return nil, err
 	}
+	return p.settle(text, stmt)
+}
+
+// settle makes a prepared statement the text's. If another was faster, it returns that and closes this one.
+func (p *pool) settle(text string, stmt *sql.Stmt) (*sql.Stmt, error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if other := p.statements[text]; other != nil {
-		return other, stmt.Close()
+	other := p.statements[text]
+	if other == nil {
+		p.statements[text] = stmt
 	}
-	p.statements[text] = stmt
-	return stmt, nil
+	p.mu.Unlock()
+	if other == nil {
+		return stmt, nil
+	}
+	// Close waits for the connection on which the statement was prepared. Whoever has that by now may wait for a transaction that
+	// needs a statement of ours: under the lock, none of them would go on.
+	return other, stmt.Close()
 }
 
 // tx is a transaction in which the pool's statements run.

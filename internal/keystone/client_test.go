@@ -267,7 +267,7 @@ func TestImpossibleTokensAreNotAskedFor(t *testing.T) {
 }
 
 func TestKeystoneAway(t *testing.T) {
-	for _, status := range []int{500, 502, 503, 504, 429, 401, 403, 302, 200} {
+	for _, status := range []int{500, 502, 503, 504, 429, 401, 403, 404, 302, 200} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			r := newRig(t, nil)
 			known, other := r.token(t), r.token(t)
@@ -419,6 +419,7 @@ func TestForgetTrust(t *testing.T) {
 	r.intercept(func(w http.ResponseWriter, _ *http.Request) bool {
 		if deleted {
 			w.WriteHeader(http.StatusNotFound)
+			fmt.Fprint(w, `{"error": {"code": 404, "message": "Could not find token.", "title": "Not Found"}}`)
 			return true
 		}
 		body, _ := json.Marshal(map[string]any{"token": map[string]any{

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -346,6 +347,10 @@ func explain(call string, err error) error {
 			return &UnavailableError{RetryAfter: maxRetryAfter,
 				Err: errors.New("login: Keystone answered 404; auth_url is not the address of its v3 API")}
 		}
+		if !keystoneSaysNotFound(status.Body) {
+			return &UnavailableError{RetryAfter: usualRetryAfter, Err: fmt.Errorf("%s: a 404 that is not Keystone's own; "+
+				"what stands before Keystone may not reach it", call)}
+		}
 		return ErrNotFound
 	case http.StatusUnauthorized:
 		return &UnavailableError{RetryAfter: usualRetryAfter, Err: fmt.Errorf("%s: Keystone refused Muster's own "+
@@ -357,6 +362,17 @@ func explain(call string, err error) error {
 		return &UnavailableError{RetryAfter: retryAfter(status.ResponseHeader),
 			Err: fmt.Errorf("%s: Keystone answered %d", call, status.Actual)}
 	}
+}
+
+// keystoneSaysNotFound tells a 404 of Keystone, whose errors are JSON, from one
+// of a web server or proxy that has no Keystone behind it at the moment.
+func keystoneSaysNotFound(body []byte) bool {
+	var said struct {
+		Error struct {
+			Code int `json:"code"`
+		} `json:"error"`
+	}
+	return json.Unmarshal(body, &said) == nil && said.Error.Code == http.StatusNotFound
 }
 
 // retryAfter reads the header in its form of seconds (RFC 9110, 10.2.3).

@@ -40,6 +40,7 @@ type Client struct {
 	roles        *memo[heldRoles]
 	projectRoles *memo[heldRoles]
 	names        *memo[map[string]string]
+	unlisted     *memo[entry] // roles that names lack
 
 	hits, refused, misses prometheus.Counter
 }
@@ -84,6 +85,7 @@ func New(cfg Config) (*Client, error) {
 	c.domains = newMemo(directorySize, c.now, budget, c.ledger, nobody)
 	c.roles = newMemo(directorySize, c.now, budget, c.ledger, held)
 	c.projectRoles = newMemo(directorySize, c.now, budget, c.ledger, held)
+	c.unlisted = newMemo(directorySize, c.now, budget, c.ledger, nobody)
 	c.names = newMemo(1, c.now, budget, c.ledger, func(map[string]string) subject { return subject{} })
 	return c, nil
 }

@@ -491,6 +491,25 @@ func TestProjectRolesAreAskedForOnce(t *testing.T) {
 	}
 }
 
+// TestProjectRolesThatTheListLacks: a role is named though the list of roles at
+// hand is older than it, or only a part.
+func TestProjectRolesThatTheListLacks(t *testing.T) {
+	r := newRig(t, nil)
+	if _, err := r.ProjectRoles(t.Context(), r.identity.ProjectID("admin")); err != nil { // reads the list
+		t.Fatal(err)
+	}
+	if err := r.identity.Grant(r.identity.UserID("demo"), r.identity.ProjectID("demo"), "newcomer"); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.ProjectRoles(t.Context(), r.identity.ProjectID("demo"))
+	if want := []string{"member", "newcomer", "reader"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	if n := r.count("GET /identity/v3/roles"); n != 1 {
+		t.Errorf("the list was asked for %d times, want once", n)
+	}
+}
+
 func TestBadIDsNeverReachAPath(t *testing.T) {
 	r := newRig(t, nil)
 	for _, id := range []string{"", "../users", "a/b", "a?b", "%2e", strings.Repeat("a", 65), "é"} {

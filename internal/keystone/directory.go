@@ -6,6 +6,7 @@ package keystone
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/url"
 	"slices"
 	"time"
@@ -59,7 +60,7 @@ func (c *Client) assignedRoles(ctx context.Context, userID, projectID string) ([
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return heldRoles{}, time.Time{}, err
 		}
-		return heldRoles{who, body.names(nil)}, until, nil
+		return heldRoles{who, body.names()}, until, nil
 	})
 	return held.names, err
 }
@@ -95,7 +96,8 @@ func (c *Client) domainEnabled(ctx context.Context, id string) (bool, error) {
 }
 
 // ProjectRoles returns the sorted names of the roles that anyone has in the
-// project. The answer may be 30 s old.
+// project. The answer may be 30 s old, and the name of a role that was renamed
+// another 30 s.
 // Errors: ErrUnavailable, ErrForbidden, or that of ctx.
 //
 // Keystone is asked for the assignments without names, because it looks up the
@@ -113,13 +115,38 @@ func (c *Client) ProjectRoles(ctx context.Context, projectID string) ([]string, 
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return heldRoles{}, time.Time{}, err
 		}
-		names, err := c.roleNames(ctx)
-		if err != nil {
-			return heldRoles{}, time.Time{}, err
-		}
-		return heldRoles{subject{project: projectID}, body.names(names)}, until, nil
+		names, err := c.namesOf(ctx, body)
+		return heldRoles{subject{project: projectID}, names}, until, err
 	})
 	return slices.Clone(held.names), err
+}
+
+// namesOf returns the sorted names of the assigned roles, each once. One that the
+// list at hand lacks, because it is newer, or because Keystone gives only a part
+// of the list (list_limit), is asked for by itself.
+func (c *Client) namesOf(ctx context.Context, b assignmentsBody) ([]string, error) {
+	byID, err := c.roleNames(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[string]string) // by ID
+	for _, assignment := range b.Assignments {
+		id := assignment.Role.ID
+		if _, seen := held[id]; seen {
+			continue
+		}
+		name, listed := byID[id]
+		if !listed {
+			one, err := lookUp(ctx, c, c.unlisted, "role", id)
+			if err != nil && !errors.Is(err, ErrNotFound) { // not found: deleted meanwhile
+				return nil, err
+			}
+			name = one.Name
+		}
+		held[id] = name
+	}
+	names := slices.Compact(slices.Sorted(maps.Values(held)))
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" }), nil
 }
 
 // roleNames maps the IDs of the cloud's roles to their names.
@@ -197,16 +224,11 @@ type assignmentsBody struct {
 	} `json:"role_assignments"`
 }
 
-// names returns the sorted names of the assigned roles, each once; byID has the
-// names where the answer does not hold them.
-func (b assignmentsBody) names(byID map[string]string) []string {
+// names returns the sorted names of the assigned roles, each once.
+func (b assignmentsBody) names() []string {
 	names := make([]string, 0, 4)
 	for _, assignment := range b.Assignments {
-		name := assignment.Role.Name
-		if byID != nil {
-			name = byID[assignment.Role.ID]
-		}
-		if name != "" && !slices.Contains(names, name) {
+		if name := assignment.Role.Name; name != "" && !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}

@@ -172,7 +172,8 @@ func (c *Client) User(ctx context.Context, id string) (User, error) {
 	return User(user), err
 }
 
-// Project returns the project with this ID.
+// Project returns the project with this ID. A domain, which Keystone keeps among
+// the projects and shows as one to whoever has its ID, is none: nothing runs in it.
 // Errors: ErrNotFound, ErrUnavailable, ErrForbidden, or that of ctx.
 func (c *Client) Project(ctx context.Context, id string) (Project, error) {
 	project, err := lookUp(ctx, c, c.projects, "project", id)
@@ -197,6 +198,7 @@ func lookUp(ctx context.Context, c *Client, kept *memo[entry], kind, id string) 
 			Name     string `json:"name"`
 			DomainID string `json:"domain_id"`
 			Enabled  *bool  `json:"enabled"`
+			IsDomain bool   `json:"is_domain"`
 		}
 		if err := c.session.get(ctx, "show "+kind, kind+"s/"+id, nil, &body); err != nil {
 			return entry{}, time.Time{}, err
@@ -205,6 +207,9 @@ func lookUp(ctx context.Context, c *Client, kept *memo[entry], kind, id string) 
 		if found.ID != id {
 			return entry{}, time.Time{}, &UnavailableError{RetryAfter: usualRetryAfter,
 				Err: errors.New("show " + kind + ": the answer is about something else")}
+		}
+		if found.IsDomain && kind == "project" {
+			return entry{}, time.Time{}, ErrNotFound
 		}
 		// A backend that does not know of disabling leaves the field out.
 		enabled := found.Enabled == nil || *found.Enabled

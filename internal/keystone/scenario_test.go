@@ -77,6 +77,24 @@ func (a *admin) call(t *testing.T, method, path, token string, body any) (object
 	return answer, response
 }
 
+// refused makes a request that Keystone must answer with the status.
+func (a *admin) refused(t *testing.T, method, path string, status int) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, a.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X-Auth-Token", a.token)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != status {
+		t.Errorf("%s %s: %d, want %d", method, path, response.StatusCode, status)
+	}
+}
+
 func (a *admin) do(t *testing.T, method, path string) {
 	t.Helper()
 	a.call(t, method, path, a.token, nil)
@@ -299,6 +317,45 @@ var scenarioTable = []struct {
 		w.enable(t, "domain", domain, false)
 		w.wantRoles(t)
 		w.wantInvalid(t, token)
+	}},
+	{"deleted domain", func(t *testing.T, w *world) {
+		domain := w.create(t, "domain", object{"name": "doomed"})
+		user, upper := w.user, w.create(t, "project", object{"name": "upper", "domain_id": domain})
+		lower := w.create(t, "project", object{"name": "lower", "domain_id": domain, "parent_id": upper})
+		w.project = lower
+		w.grant(t, "tester")
+		w.user = w.create(t, "user", object{"name": "exile", "domain_id": domain, "password": "secret"})
+		w.grant(t, "tester")
+		w.wantRoles(t, "tester")
+		w.refused(t, "DELETE", "/domains/"+domain, http.StatusForbidden)
+		w.refused(t, "DELETE", "/projects/"+upper, http.StatusForbidden)
+		w.enable(t, "domain", domain, false)
+		w.do(t, "DELETE", "/domains/"+domain)
+		for _, project := range []string{upper, lower} {
+			if _, err := w.client.Project(t.Context(), project); !errors.Is(err, keystone.ErrNotFound) {
+				t.Errorf("a project of the domain: got error %v, want ErrNotFound", err)
+			}
+		}
+		if _, err := w.client.User(t.Context(), w.user); !errors.Is(err, keystone.ErrNotFound) {
+			t.Errorf("a user of the domain: got error %v, want ErrNotFound", err)
+		}
+		if _, err := w.client.Domain(t.Context(), domain); !errors.Is(err, keystone.ErrNotFound) {
+			t.Errorf("the domain: got error %v, want ErrNotFound", err)
+		}
+		if _, err := w.client.User(t.Context(), user); err != nil {
+			t.Errorf("a user of another domain: %v", err)
+		}
+	}},
+	{"a domain is no project", func(t *testing.T, w *world) {
+		w.project = w.create(t, "domain", object{"name": "no project"})
+		answer, _ := w.call(t, "GET", "/projects/"+w.project, w.admin.token, nil)
+		if shown := answer["project"].(object); shown["is_domain"] != true || shown["domain_id"] != nil {
+			t.Errorf("Keystone shows %v", shown)
+		}
+		if _, err := w.client.Project(t.Context(), w.project); !errors.Is(err, keystone.ErrNotFound) {
+			t.Errorf("got error %v, want ErrNotFound", err)
+		}
+		w.wantRoles(t)
 	}},
 	{"role through a group", func(t *testing.T, w *world) {
 		group := w.create(t, "group", object{"name": "group", "domain_id": "default"})

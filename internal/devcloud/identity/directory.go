@@ -33,6 +33,8 @@ type kind[T any] struct {
 	view func(*T) object
 	// fill sets what the attributes give.
 	fill func(*T, attributes)
+	// mayRemove refuses to have a thing deleted that others still need; nil: any may be.
+	mayRemove func(id string) *failure
 	// remove undoes what hangs on the thing; nil: nothing does.
 	remove func(id string)
 	// mayShow tells who may look at the thing, beside an admin; nil: nobody.
@@ -47,6 +49,9 @@ func serve[T any](s *Service, k kind[T]) {
 		return s.list(c, k.name+"s", all(s, k)), nil
 	})
 	s.route("GET "+path+"/{id}", "get_"+k.name, http.StatusOK, show, func(c *call) (any, *failure) {
+		if d, ok := s.domains.get(c.PathValue("id")); ok && k.name == "project" {
+			return object{"project": s.linked("project", c.PathValue("id"), domainAsProject(d))}, nil
+		}
 		return present(s, k, c.PathValue("id"))
 	})
 	s.route("POST "+path, "create_"+k.name, http.StatusCreated, (*call).isAdmin, func(c *call) (any, *failure) {
@@ -108,6 +113,11 @@ func create[T any](s *Service, k kind[T], id string, given attributes) *failure 
 func destroy[T any](s *Service, k kind[T], id string) *failure {
 	if _, ok := k.things.get(id); !ok {
 		return notFound(k.name, id)
+	}
+	if k.mayRemove != nil {
+		if fail := k.mayRemove(id); fail != nil {
+			return fail
+		}
 	}
 	if k.remove != nil {
 		k.remove(id)
@@ -215,6 +225,13 @@ func (s *Service) projectKind() kind[project] {
 			set(&p.ParentID, a.ParentID)
 			p.ParentID = cmp.Or(p.ParentID, p.DomainID)
 		},
+		mayRemove: func(id string) *failure {
+			if s.projects.find(func(below *project) bool { return below.ParentID == id }) == "" {
+				return nil
+			}
+			return &failure{http.StatusForbidden, "Cannot delete the project " + id + " since it is not a leaf in the hierarchy. " +
+				"Use the cascade option if you want to delete a whole subtree."}
+		},
 		remove:  func(id string) { s.dropGrants(func(g grant) bool { return g.project == id }) },
 		mayShow: func(c *call, id string) bool { return c.token.scope.project == id },
 	}
@@ -234,9 +251,43 @@ func (s *Service) domainKind() kind[domain] {
 			set(&d.Description, a.Description)
 			set(&d.Enabled, a.Enabled)
 		},
-		remove:  func(id string) { s.dropGrants(func(g grant) bool { return g.domain == id }) },
+		mayRemove: func(id string) *failure {
+			if !s.domains.byID[id].Enabled {
+				return nil
+			}
+			return &failure{http.StatusForbidden, "Cannot delete a domain that is enabled, please disable it first."}
+		},
+		remove:  s.emptyDomain,
 		mayShow: func(c *call, id string) bool { return c.token.scope.domain == id },
 	}
+}
+
+// domainAsProject is how Keystone, which keeps domains among the projects, shows
+// one to whoever asks for a project by its ID.
+func domainAsProject(d *domain) object {
+	return object{"name": d.Name, "domain_id": nil, "description": d.Description, "enabled": d.Enabled,
+		"parent_id": nil, "is_domain": true, "tags": []string{}, "options": object{}}
+}
+
+// emptyDomain deletes what is in a domain, as Keystone does before it deletes
+// the domain: projects, those below others first, then groups, then users.
+func (s *Service) emptyDomain(id string) {
+	for _, project := range slices.Backward(slices.Clone(s.projects.order)) {
+		if s.projects.byID[project].DomainID == id {
+			_ = destroy(s, s.projectKind(), project) // nothing is below it any more
+		}
+	}
+	for _, group := range slices.Clone(s.groups.order) {
+		if s.groups.byID[group].DomainID == id {
+			_ = destroy(s, s.groupKind(), group)
+		}
+	}
+	for _, user := range slices.Clone(s.users.order) {
+		if s.users.byID[user].DomainID == id {
+			_ = destroy(s, s.userKind(), user)
+		}
+	}
+	s.dropGrants(func(g grant) bool { return g.domain == id })
 }
 
 func (s *Service) groupKind() kind[group] {

@@ -14,8 +14,12 @@ const (
 	publisherID = "identity.identity.devcloud"
 )
 
-// announce tells that something was created, updated or deleted.
+// announce tells that something was created, updated or deleted. Keystone keeps
+// domains among its projects, and tells of their changes twice.
 func (s *Service) announce(kind, action, id string) {
+	if kind == "domain" && action != "created" {
+		s.notify("project", action, object{"resource_info": id})
+	}
 	s.notify(kind, action, object{"resource_info": id})
 }
 

@@ -89,13 +89,24 @@ func New(cfg Config) (*Cloud, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/identity/", http.StripPrefix("/identity", c.Identity))
-	mux.Handle("/compute/", http.StripPrefix("/compute", c.Compute))
-	mux.Handle("/network/", http.StripPrefix("/network", c.Network))
-	mux.Handle("/image/", http.StripPrefix("/image", c.Images))
+	mount(mux, "/identity", c.Identity)
+	mount(mux, "/compute", c.Compute)
+	mount(mux, "/network", c.Network)
+	mount(mux, "/image", c.Images)
 	mux.Handle("/openstack/", c.Compute)
 	c.server = &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute}
 	return c, nil
+}
+
+// mount has a service answer below a prefix, and at the prefix itself, where
+// clients look for its versions and follow no redirect.
+func mount(mux *http.ServeMux, prefix string, service http.Handler) {
+	mux.Handle(prefix+"/", http.StripPrefix(prefix, service))
+	mux.HandleFunc(prefix, func(w http.ResponseWriter, r *http.Request) {
+		root := r.Clone(r.Context())
+		root.URL.Path, root.URL.RawPath = "/", ""
+		service.ServeHTTP(w, root)
+	})
 }
 
 func (c *Cloud) addServices(cfg Config) error {

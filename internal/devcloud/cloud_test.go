@@ -4,13 +4,17 @@
 package devcloud_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -291,6 +295,70 @@ func TestKeystoneGuardsItsCalls(t *testing.T) {
 		if status, answer := api(t, test.method, cloud.AuthURL()+test.path, test.token, nil); status != test.status {
 			t.Errorf("%s %s: got %d %v, want %d", test.method, test.path, status, answer, test.status)
 		}
+	}
+}
+
+// TestVersionDocuments: clients ask at the address in the catalogue, as it stands
+// there. Statuses are those of the real services.
+func TestVersionDocuments(t *testing.T) {
+	cloud := devcloudtest.Start(t, devcloud.Config{})
+	asked := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for address, want := range map[string]struct {
+		status int
+		key    string
+	}{
+		cloud.AuthURL(): {http.StatusOK, "version"}, strings.TrimSuffix(cloud.AuthURL(), "/v3"): {http.StatusMultipleChoices, "versions"},
+		cloud.ComputeURL(): {http.StatusOK, "version"}, cloud.NetworkURL(): {http.StatusOK, "versions"},
+		cloud.ImageURL(): {http.StatusMultipleChoices, "versions"},
+	} {
+		for _, slash := range []string{"", "/"} {
+			response, err := asked.Get(address + slash)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var document map[string]any
+			err = json.NewDecoder(response.Body).Decode(&document)
+			response.Body.Close()
+			if err != nil || response.StatusCode != want.status || document[want.key] == nil {
+				t.Errorf("%s: %d, %v, %v", address+slash, response.StatusCode, document, err)
+			}
+		}
+	}
+}
+
+// TestASlowClientHoldsNobodyUp: while the body of a request is still to come,
+// others are answered.
+func TestASlowClientHoldsNobodyUp(t *testing.T) {
+	cloud := devcloudtest.Start(t, devcloud.Config{})
+	token, err := cloud.Identity.Token("demo", cloud.Identity.Password("demo"), "demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, ask := range map[string]func(){
+		"/identity/v3/auth/tokens": func() { cloud.Identity.UserID("demo") },
+		"/network/v2.0/ports":      func() { cloud.Network.NetworkID("private") },
+	} {
+		slow, err := net.Dial("tcp", strings.TrimPrefix(cloud.MetadataURL(), "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(slow, "POST %s HTTP/1.1\r\nHost: cloud\r\nX-Auth-Token: %s\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n", path, token)
+		// The server says so when the body is read, and not before.
+		line, err := bufio.NewReader(slow).ReadString('\n')
+		if err != nil || !strings.Contains(line, "100 Continue") {
+			t.Fatalf("%q, %v", line, err)
+		}
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			ask()
+		}()
+		select {
+		case <-answered:
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: nobody is answered", path)
+		}
+		slow.Close()
 	}
 }
 

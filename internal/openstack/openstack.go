@@ -3,7 +3,7 @@
 
 // Package openstack asks OpenStack's services, Keystone apart, the few things
 // that Muster needs to know: of Glance, the properties of an image; of Nova,
-// which servers there are.
+// which servers there are; of Neutron, which addresses they have.
 //
 // It changes nothing there, decides nothing, and never logs a token.
 package openstack
@@ -20,6 +20,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 	"github.com/gophercloud/gophercloud/v2/openstack"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/singleflight"
 )
 
 var (
@@ -80,16 +81,19 @@ func withDefaults(cfg Config) (Config, error) {
 	case cfg.Timeout < 0 || cfg.MaxInFlight < 0 || cfg.CacheTime < 0 || cfg.CacheSize < 0:
 		return cfg, errors.New("a limit or time-out is negative")
 	}
-	// gophercloud logs in again by itself when a token has ended.
-	cfg.Auth.AllowReauth = true
+	cfg.Auth.AllowReauth = false // see session
 	return cfg, nil
 }
 
-// session is a log-in, made when first needed and kept.
+// session is a log-in, made when first needed, kept, and made anew when a
+// service no longer accepts it. When, is decided here: gophercloud would let one
+// caller's cancelled context fail the log-in of all who wait, and would repeat
+// one that is refused with each request.
 type session struct {
 	cfg     Config
 	service string // for messages
 	open    func(*gophercloud.ProviderClient, gophercloud.EndpointOpts) (*gophercloud.ServiceClient, error)
+	logins  singleflight.Group
 
 	mu       sync.Mutex
 	client   *gophercloud.ServiceClient
@@ -97,20 +101,65 @@ type session struct {
 	failedAt time.Time
 }
 
-// use returns the client of the service. Who comes while another logs in waits
-// for that one.
-func (s *session) use(ctx context.Context) (*gophercloud.ServiceClient, error) {
+// ask makes a request, and makes it once more, with a new log-in, if the
+// service no longer accepts the one at hand.
+func (s *session) ask(ctx context.Context, request func(context.Context, *gophercloud.ServiceClient) error) error {
+	client, err := s.use(ctx, nil)
+	if err != nil {
+		return err
+	}
+	err = request(ctx, client)
+	if gophercloud.ResponseCodeIs(err, http.StatusUnauthorized) {
+		if client, err = s.use(ctx, client); err != nil {
+			return err
+		}
+		err = request(ctx, client)
+	}
+	return err
+}
+
+// use returns the client of the service: the one at hand unless that is the
+// spent one. All who wait share one log-in, which goes on when the first of them
+// gives up.
+func (s *session) use(ctx context.Context, spent *gophercloud.ServiceClient) (*gophercloud.ServiceClient, error) {
+	if client, err := s.known(spent); client != nil || err != nil {
+		return client, err
+	}
+	result := s.logins.DoChan("", func() (any, error) {
+		if client, err := s.known(spent); client != nil || err != nil {
+			return client, err
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Timeout)
+		defer cancel()
+		client, err := s.login(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.client, s.failure, s.failedAt = client, err, s.cfg.Now()
+		return client, err
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: log in to Keystone: %w", ErrUnavailable, ctx.Err())
+	case r := <-result:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*gophercloud.ServiceClient), nil
+	}
+}
+
+// known returns the client at hand, or why there was none a moment ago, or
+// neither.
+func (s *session) known(spent *gophercloud.ServiceClient) (*gophercloud.ServiceClient, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.client != nil {
+	if s.client != nil && s.client != spent {
 		return s.client, nil
 	}
 	if s.failure != nil && s.cfg.Now().Sub(s.failedAt) < loginPause {
 		return nil, s.failure
 	}
-	client, err := s.login(ctx)
-	s.client, s.failure, s.failedAt = client, err, s.cfg.Now()
-	return client, err
+	return nil, nil
 }
 
 func (s *session) login(ctx context.Context) (*gophercloud.ServiceClient, error) {
@@ -143,16 +192,6 @@ func (s *session) login(ctx context.Context) (*gophercloud.ServiceClient, error)
 			"check region_name, interface and endpoint_override", ErrUnavailable, s.cfg.Interface, s.service, s.cfg.Region)
 	}
 	return client, explain("find the "+s.service+" service", err)
-}
-
-// take waits for one of the slots that bound the requests under way.
-func take(ctx context.Context, slots chan struct{}, service string) (release func(), err error) {
-	select {
-	case slots <- struct{}{}:
-		return func() { <-slots }, nil
-	case <-ctx.Done():
-		return nil, fmt.Errorf("%w: %d requests to %s are waiting already", ErrUnavailable, cap(slots), service)
-	}
 }
 
 // explain turns an error of gophercloud into one of ours. The peer's own text

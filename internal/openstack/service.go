@@ -5,8 +5,10 @@ package openstack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -48,24 +50,38 @@ func newService(cfg Config, name, kind string, open func(*gophercloud.ProviderCl
 func (s *service) ask(ctx context.Context, call string, request func(context.Context, *gophercloud.ServiceClient) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	release, err := take(ctx, s.slots, s.name)
-	if err != nil {
-		return err
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %d requests to %s are waiting already", ErrUnavailable, cap(s.slots), s.name)
 	}
-	defer release()
-	client, err := s.session.use(ctx)
-	if err != nil {
+	err := s.session.ask(ctx, func(ctx context.Context, client *gophercloud.ServiceClient) error {
+		start := time.Now()
+		err := request(ctx, client)
+		s.seconds.WithLabelValues(statusOf(err)).Observe(time.Since(start).Seconds())
 		return err
-	}
-	start := time.Now()
-	err = request(ctx, client)
-	s.seconds.WithLabelValues(statusOf(err)).Observe(time.Since(start).Seconds())
+	})
 	switch {
+	case errors.Is(err, ErrUnavailable): // it was not asked
+		return err
 	case gophercloud.ResponseCodeIs(err, http.StatusNotFound):
 		return fmt.Errorf("%s: %w", call, ErrNotFound)
 	case gophercloud.ResponseCodeIs(err, http.StatusForbidden):
 		return fmt.Errorf("%s: %w: give it the role admin", call, ErrForbidden)
 	default:
 		return explain(call, err)
+	}
+}
+
+func statusOf(err error) string {
+	var unexpected gophercloud.ErrUnexpectedResponseCode
+	switch {
+	case err == nil:
+		return "200"
+	case errors.As(err, &unexpected):
+		return strconv.Itoa(unexpected.Actual)
+	default:
+		return "error"
 	}
 }

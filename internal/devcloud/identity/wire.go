@@ -6,6 +6,7 @@ package identity
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 )
 
@@ -47,8 +48,9 @@ func badRequest(message string) *failure {
 type call struct {
 	*http.Request
 	header http.Header // of the answer
-	token  *token      // the caller's; nil before the check
-	status int         // of a good answer
+	body   []byte
+	token  *token // the caller's; nil before the check
+	status int    // of a good answer
 }
 
 // object is a JSON object.
@@ -56,7 +58,7 @@ type object = map[string]any
 
 // decode reads the body into v.
 func (c *call) decode(v any) *failure {
-	if err := json.NewDecoder(http.MaxBytesReader(nil, c.Body, maxBody)).Decode(v); err != nil {
+	if json.Unmarshal(c.body, v) != nil {
 		return badRequest("The request body is not the JSON that is expected.")
 	}
 	return nil
@@ -67,11 +69,15 @@ func (c *call) decode(v any) *failure {
 func (s *Service) route(pattern, action string, status int, allowed func(*call) bool,
 	handler func(*call) (any, *failure)) {
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-		c := &call{Request: r, header: w.Header(), status: status}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		body, fail := s.answer(c, action, allowed, handler)
 		w.Header().Set("Vary", "X-Auth-Token")
+		// The client is waited for before and after the lock, never under it.
+		text, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			s.refuse(w, badRequest("The request body cannot be read."))
+			return
+		}
+		c := &call{Request: r, header: w.Header(), body: text, status: status}
+		body, fail := s.answer(c, action, allowed, handler)
 		if fail != nil {
 			s.refuse(w, fail)
 			return
@@ -82,6 +88,8 @@ func (s *Service) route(pattern, action string, status int, allowed func(*call) 
 
 func (s *Service) answer(c *call, action string, allowed func(*call) bool,
 	handler func(*call) (any, *failure)) (any, *failure) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if allowed != nil {
 		c.token = s.valid(c.Header.Get("X-Auth-Token"))
 		if c.token == nil {

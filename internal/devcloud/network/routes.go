@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -89,9 +90,10 @@ func records[T record](all map[string]T) []record {
 	return list
 }
 
-// call is a request of a known caller. The Service is locked.
+// call is a request of a known caller. The Service is locked, and the body is read.
 type call struct {
 	*http.Request
+	body   []byte
 	caller identity.Caller
 }
 
@@ -99,9 +101,9 @@ func (c *call) admin() bool { return slices.Contains(c.caller.Roles, "admin") }
 
 func (c *call) sees(one record) bool { return c.admin() || one.visibleTo(c.caller.ProjectID) }
 
-// read takes the body over.
+// read decodes the body.
 func (c *call) read(into any) error {
-	if json.NewDecoder(http.MaxBytesReader(nil, c.Body, maxBody)).Decode(into) != nil {
+	if json.Unmarshal(c.body, into) != nil {
 		return badRequest("The server could not comply with the request since it is either malformed or otherwise incorrect.")
 	}
 	return nil
@@ -120,8 +122,13 @@ func (s *Service) known(handler func(*call) (int, any, error)) http.HandlerFunc 
 				"message": "The request you have made requires authentication."}})
 			return
 		}
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+		if err != nil {
+			http.Error(w, "the request body cannot be read", http.StatusBadRequest)
+			return
+		}
 		s.mu.Lock()
-		status, answer, err := handler(&call{r, caller})
+		status, answer, err := handler(&call{r, body, caller})
 		s.mu.Unlock()
 		var refusal *failure
 		switch {

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/muster-cloud/muster/internal/demo/openssh"
 	"github.com/muster-cloud/muster/internal/demo/standin"
 )
@@ -34,6 +36,35 @@ func requireOpenSSH(t *testing.T) openssh.Programs {
 	}
 	t.Skip("SKIPPED, nothing was tested: ", err)
 	return programs
+}
+
+// TestReadmeTellsTheStory: what the README shows of the demo is what one sees.
+func TestReadmeTellsTheStory(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newStory(Config{}, openssh.Programs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	proves := map[string]string{}
+	var want, got []string
+	for _, scene := range s.scenes() {
+		want, proves[scene.name] = append(want, scene.name), scene.proves
+	}
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.SplitN(strings.TrimSpace(line), "  ", 3); len(fields) == 3 && fields[0] == "ok" {
+			_, name, _ := strings.Cut(strings.TrimSpace(fields[2]), "  ")
+			got = append(got, name)
+		}
+		if _, said, ok := strings.Cut(line, "                 proves: "); ok && len(got) > 0 && proves[got[len(got)-1]] != strings.TrimSpace(said) {
+			t.Errorf("%s proves %q", got[len(got)-1], said)
+		}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestPlay(t *testing.T) {

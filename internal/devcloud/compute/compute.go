@@ -15,11 +15,11 @@ import (
 	"maps"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/muster-cloud/muster/internal/devcloud/identity"
 	"github.com/muster-cloud/muster/internal/devcloud/messaging"
@@ -197,7 +197,7 @@ func (s *Service) create(wanted Server) (string, error) {
 	made.Metadata = maps.Clone(wanted.Metadata)
 	made.hostname = hostname(wanted.Name)
 	if made.hostname == "" {
-		made.hostname = "server-" + made.id
+		made.hostname = "Server-" + made.id
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,13 +317,27 @@ func (s *Service) find(id string) (server, bool) {
 	return *found, true
 }
 
-var (
-	blanks    = regexp.MustCompile(`[ _.]`)
-	noLetters = regexp.MustCompile(`[^a-z0-9-]+`)
-)
+// maxHostname is how much of a display name Nova looks at, in characters.
+const maxHostname = 63
 
 // hostname makes a host name of a display name (nova.utils.sanitize_hostname).
+// What is left need not be a name for the DNS: letters of Latin-1 stay.
 func hostname(name string) string {
-	name = noLetters.ReplaceAllString(strings.ToLower(blanks.ReplaceAllString(name, "-")), "")
-	return strings.Trim(name[:min(len(name), 63)], "-")
+	var kept []rune
+	seen := 0
+	for _, r := range name {
+		if r > unicode.MaxLatin1 {
+			continue
+		}
+		if seen++; seen > maxHostname {
+			break
+		}
+		switch {
+		case r == ' ', r == '_', r == '.':
+			kept = append(kept, '-')
+		case r == '-', unicode.IsLetter(r), unicode.IsNumber(r):
+			kept = append(kept, unicode.ToLower(r))
+		}
+	}
+	return strings.Trim(string(kept), "-")
 }

@@ -4,6 +4,7 @@
 package sshca
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -12,6 +13,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
+
+	"golang.org/x/net/idna"
 
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
@@ -43,6 +47,7 @@ type Boot struct {
 // An instance that belongs to another project, or was deleted, is a Conflict.
 func (s *Service) HostToken(ctx context.Context, by Actor, req InstanceRequest) (Boot, error) {
 	entry := s.audit(by, "hosttoken.create", req.ProjectID, "instance", req.InstanceID)
+	req.Hostname = asciiHostname(req.Hostname, req.InstanceID)
 	if err := checkHostname(req.Hostname); err != nil {
 		return Boot{}, s.refuse(ctx, entry, err)
 	}
@@ -110,11 +115,36 @@ func tokenHash(token string) string {
 
 func tokenBinding(instanceID string) string { return "host token " + instanceID }
 
+// inDNS writes names as the DNS has them (RFC 5891).
+var inDNS = idna.New(idna.MapForLookup(), idna.StrictDomainName(true), idna.VerifyDNSLength(true))
+
+// asciiHostname writes a host name in ASCII, so that no instance is left without
+// an SSH identity for what it is called: Nova makes host names of display
+// names, and leaves letters of Latin-1 in them. What is no name of the DNS has a
+// "-" for each such letter, or if nothing is left, the instance's ID.
+func asciiHostname(name, instanceID string) string {
+	if strings.IndexFunc(name, notASCII) < 0 {
+		return name
+	}
+	if ascii, err := inDNS.ToASCII(name); err == nil {
+		return ascii
+	}
+	ascii := strings.Map(func(c rune) rune {
+		if notASCII(c) {
+			return '-'
+		}
+		return c
+	}, name)
+	return cmp.Or(strings.Trim(ascii, "-."), "server-"+instanceID)
+}
+
+func notASCII(c rune) bool { return c > unicode.MaxASCII }
+
 // maxHostname is the longest name in the DNS.
 const maxHostname = 253
 
 // checkHostname refuses what cannot be a host's name: it becomes part of the
-// certificate's key ID and principals. Nova makes names of this kind.
+// certificate's key ID and principals.
 func checkHostname(name string) *problem.Problem {
 	switch {
 	case name == "":

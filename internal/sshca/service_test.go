@@ -427,9 +427,23 @@ func TestHostTokenOfAnotherProject(t *testing.T) {
 	}
 	_, err := w.HostToken(t.Context(), nova, InstanceRequest{InstanceID: web1, ProjectID: red, Hostname: "web1"})
 	wantKind(t, err, problem.Conflict)
-	for _, hostname := range []string{"", "a b", "x\ny", "-web", strings.Repeat("a", 254), "größe"} {
+	for _, hostname := range []string{"", "a b", "x\ny", "-web", strings.Repeat("a", 254), "grö ße"} {
 		_, err := w.HostToken(t.Context(), nova, InstanceRequest{InstanceID: web2, ProjectID: blue, Hostname: hostname})
 		wantKind(t, err, problem.Invalid)
+	}
+}
+
+// TestHostTokenOfANameBeyondASCII: Nova leaves such names to instances.
+func TestHostTokenOfANameBeyondASCII(t *testing.T) {
+	for hostname, want := range map[string]string{
+		"b\u00fcro-s\u00fcd": "xn--bro-sd-3yae", "Server-\u00c9": "xn--server--hya", "a\u00bdb_c": "a-b_c", "\u00bd": "xn--12-c6t",
+		strings.Repeat("\u00df", 63): "server-" + web1, strings.Repeat("x", 62) + "\u00e9": strings.Repeat("x", 62),
+	} {
+		w := newWorld(t)
+		boot, err := w.HostToken(t.Context(), nova, InstanceRequest{InstanceID: web1, ProjectID: blue, Hostname: hostname})
+		if err != nil || boot.Instance.Hostname != want {
+			t.Errorf("%q: got %q, %v, want %q", hostname, boot.Instance.Hostname, err, want)
+		}
 	}
 }
 

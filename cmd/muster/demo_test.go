@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -87,6 +88,19 @@ func TestDevRefusesAnAddressWithoutPort(t *testing.T) {
 	var stderr bytes.Buffer
 	code := Run(t.Context(), []string{"dev", "--listen", "18322"}, nil, nil, io.Discard, &stderr)
 	if code != exitFailed || !strings.Contains(stderr.String(), "host:port") {
+		t.Errorf("exit code %d: %s", code, stderr.String())
+	}
+}
+
+func TestDevSaysWhatToDoAboutATakenPort(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	var stderr bytes.Buffer
+	code := Run(t.Context(), []string{"dev", "--listen", taken.Addr().String()}, nil, nil, io.Discard, &stderr)
+	if code != exitFailed || !strings.Contains(stderr.String(), "give another one with --listen") {
 		t.Errorf("exit code %d: %s", code, stderr.String())
 	}
 }

@@ -4,8 +4,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -15,9 +17,10 @@ import (
 func newDev(p *program) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "dev", Short: "Run Muster beside a small cloud, to try things out", Args: cobra.NoArgs,
-		Long: `Run Muster on SQLite beside a small Keystone, Nova, Glance and FreeIPA, all in
-this process and on loopback, until Ctrl-C. Nothing has to be set up. It prints
-the URLs, the users, and commands to paste into another terminal.
+		Long: `Run Muster on SQLite beside a small Keystone, Nova, Neutron, Glance and
+FreeIPA, all in this process and on loopback, until Ctrl-C. Nothing has to be
+set up. It prints the URLs, the users, and commands to paste into another
+terminal.
 
 The cloud forgets everything at the end. Muster's records, master key and
 configuration stay in the folder, if one is given. Never use it in production.`,
@@ -30,6 +33,9 @@ configuration stay in the folder, if one is given. Never use it in production.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg.Logger = slog.New(slog.NewTextHandler(p.stderr, nil))
 		env, err := dev.New(cmd.Context(), cfg)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%w; give another one with --listen, such as 127.0.0.1:0 for a free port", err)
+		}
 		if err != nil {
 			return err
 		}

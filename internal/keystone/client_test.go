@@ -148,7 +148,6 @@ func TestNewRefusesWhatDoesNotFit(t *testing.T) {
 		"token cache time":    func(c *keystone.Config) { c.TokenCacheTime = time.Hour },
 		"role cache time":     func(c *keystone.Config) { c.RoleCacheTime = time.Hour },
 		"cache size":          func(c *keystone.Config) { c.TokenCacheSize = -1 },
-		"system_scope":        func(c *keystone.Config) { c.SystemScope = "some" },
 	}
 	for want, change := range tests {
 		cfg := good

@@ -63,8 +63,6 @@ type Config struct {
 	ProjectName, ProjectID, ProjectDomainName, ProjectDomainID string
 	ApplicationCredentialID, ApplicationCredentialName         string
 	ApplicationCredentialSecret                                string
-	// SystemScope is "all" to log in to the system in place of a project.
-	SystemScope string
 
 	// CAFile holds the PEM certificates to trust in place of the system's.
 	CAFile string

@@ -249,6 +249,12 @@ var scenarioTable = []struct {
 			t.Errorf("got %+v", got)
 		}
 		w.wantRoles(t) // neither counts in a project
+		answer, _ := w.call(t, "GET", "/role_assignments?effective&user.id="+w.user, w.admin.token, nil)
+		for _, one := range answer["role_assignments"].([]any) {
+			if scope := one.(object)["scope"].(object); scope["system"] != nil {
+				t.Errorf("Keystone counts %v as effective", scope)
+			}
+		}
 	}},
 	{"expired token", func(t *testing.T, w *world) {
 		w.grant(t, "tester")
@@ -374,6 +380,15 @@ var scenarioTable = []struct {
 		w.wantValid(t, w.token(t), "tester")
 		w.do(t, "DELETE", path)
 		w.wantRoles(t)
+	}},
+	{"role inherited from the project above", func(t *testing.T, w *world) {
+		above := w.project
+		w.project = w.create(t, "project", object{"name": "below", "domain_id": "default", "parent_id": above})
+		path := "/OS-INHERIT/projects/" + above + "/users/" + w.user + "/roles/" + w.roles["tester"] + "/inherited_to_projects"
+		w.do(t, "PUT", path)
+		w.wantRoles(t, "tester")
+		w.project = above
+		w.wantRoles(t) // not where it is inherited from
 	}},
 	{"implied roles", func(t *testing.T, w *world) {
 		w.grant(t, "member")

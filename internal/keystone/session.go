@@ -156,10 +156,6 @@ func authType(cfg Config) string {
 
 func setScope(options *tokens.AuthOptions, cfg Config) error {
 	switch {
-	case cfg.SystemScope == "all":
-		options.Scope.System = true
-	case cfg.SystemScope != "":
-		return errors.New("system_scope: the only value is all")
 	case cfg.ProjectID != "":
 		options.Scope.ProjectID = cfg.ProjectID
 	case cfg.ProjectName == "":
@@ -357,7 +353,7 @@ func explain(call string, err error) error {
 			"login (401); check the service user's name, password, project, and that all three are enabled", call)}
 	case http.StatusForbidden:
 		return &UnavailableError{RetryAfter: maxRetryAfter, Err: fmt.Errorf("%s: %w (403); "+
-			"give it role admin in its project, or role reader in the system with system_scope = all", call, ErrForbidden)}
+			"give it role admin in its project", call, ErrForbidden)}
 	default:
 		return &UnavailableError{RetryAfter: retryAfter(status.ResponseHeader),
 			Err: fmt.Errorf("%s: Keystone answered %d", call, status.Actual)}

@@ -101,12 +101,7 @@ func (c *Client) whoAmI(ctx context.Context) (*identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	query := url.Values{"user.id": {body.Token.User.ID}, "effective": {""}}
-	if project := body.Token.Project.ID; project != "" {
-		query.Set("scope.project.id", project)
-	} else {
-		query.Set("scope.system", "all")
-	}
+	query := url.Values{"user.id": {body.Token.User.ID}, "effective": {""}, "scope.project.id": {body.Token.Project.ID}}
 	own := &identity{token: token, assignments: query.Encode()}
 	c.own.Store(own)
 	return own, nil

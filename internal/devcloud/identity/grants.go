@@ -121,7 +121,7 @@ func (s *Service) listAssignments(c *call) (any, *failure) {
 	for _, g := range s.assignments(query.Has("effective"), userID) {
 		if (userID == "" || g.user == userID) && (groupID == "" || g.group == groupID) &&
 			(projectID == "" || g.project == projectID) && (domainID == "" || g.domain == domainID) &&
-			(roleID == "" || g.role == roleID) && (!query.Has("scope.system") || g.system) {
+			(roleID == "" || g.role == roleID) && (!query.Has("scope.system") || query.Has("effective") || g.system) {
 			list = append(list, s.assignmentView(g, names))
 		}
 	}
@@ -129,14 +129,19 @@ func (s *Service) listAssignments(c *call) (any, *failure) {
 		"previous": nil, "next": nil}}, nil
 }
 
+// assignments lists them as they were given, or as they count. Keystone leaves
+// those in the system out of the latter.
 func (s *Service) assignments(effectiveOnes bool, userID string) []grant {
 	if !effectiveOnes {
 		return s.grants
 	}
 	var list []grant
 	for _, e := range s.effectiveGrants(userID) {
+		if e.scope.system {
+			continue
+		}
 		list = append(list, grant{user: e.user, project: e.scope.project, domain: e.scope.domain,
-			system: e.scope.system, role: e.role, inherited: e.inherited})
+			role: e.role, inherited: e.inherited})
 	}
 	return list
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/muster-cloud/muster/internal/outage"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
@@ -436,6 +437,7 @@ func (q *Queue) pause(attempts int) time.Duration {
 func (q *Queue) poll(ctx context.Context) error {
 	tick := time.NewTicker(q.cfg.PollInterval)
 	defer tick.Stop()
+	var away outage.Outage
 	for counted := (time.Time{}); ; {
 		select {
 		case <-ctx.Done():
@@ -446,9 +448,7 @@ func (q *Queue) poll(ctx context.Context) error {
 			counted = now
 			q.count(ctx)
 		}
-		if err := q.takeDue(ctx); err != nil && ctx.Err() == nil {
-			q.cfg.Logger.WarnContext(ctx, "Cannot look for keys to try again", "error", err)
-		}
+		away.Note(ctx, q.cfg.Logger, "look for keys to try again", q.takeDue(ctx))
 	}
 }
 

@@ -4,10 +4,13 @@
 package converge_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -318,6 +321,26 @@ func TestNotRecorded(t *testing.T) {
 		m.err = nil
 		m.mu.Unlock()
 	})
+}
+
+// TestDatabaseAwayIsSaidOnce: that recorded keys cannot be looked for is said when it begins and when it ends, not each second.
+func TestDatabaseAwayIsSaidOnce(t *testing.T) {
+	var log bytes.Buffer
+	inQueue(t, converge.QueueConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, _ *converge.Queue, _ *controller, m *memory) {
+		set := func(err error) {
+			m.mu.Lock()
+			m.err = err
+			m.mu.Unlock()
+			time.Sleep(10 * time.Second)
+		}
+		set(errors.New("database is down"))
+		set(nil)
+	})
+	for text, want := range map[string]int{"Cannot look for keys": 1, "Can look for keys": 1} {
+		if got := strings.Count(log.String(), text); got != want {
+			t.Errorf("%q is said %d times, want %d:\n%s", text, got, want, log.String())
+		}
+	}
 }
 
 // TestFurtherKeys: a key is settled when those that it named are too.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/ipa"
+	"github.com/muster-cloud/muster/internal/outage"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
@@ -47,11 +48,10 @@ func (s *Service) Run(ctx context.Context) error {
 
 // findDue hands what is due in the database to the workers, as they become free.
 func (s *Service) findDue(ctx context.Context) {
+	var away outage.Outage
 	for {
 		due, err := s.cfg.Store.DueEnrolments(ctx, duePage)
-		if err != nil && ctx.Err() == nil {
-			s.cfg.Logger.WarnContext(ctx, "Cannot look for enrolments that are due; will try again", "error", err)
-		}
+		away.Note(ctx, s.cfg.Logger, "look for enrolments that are due", err)
 		for _, e := range due {
 			select {
 			case s.queue.due <- e.InstanceID:
@@ -84,14 +84,16 @@ func (s *Service) count(ctx context.Context) {
 
 // peek looks up, for all who wait at once, what became of enrolments that other replicas work on.
 func (s *Service) peek(ctx context.Context) {
-	for pause(ctx, peekTime) {
+	var away outage.Outage
+	for wait := peekTime; pause(ctx, wait); {
 		instances := s.board.asked()
 		if len(instances) == 0 {
 			continue
 		}
 		enrolments, err := s.cfg.Store.EnrolmentsOf(ctx, instances)
-		if err != nil && ctx.Err() == nil {
-			s.cfg.Logger.WarnContext(ctx, "Cannot see what became of enrolments that other replicas work on; will look again", "error", err)
+		away.Note(ctx, s.cfg.Logger, "see what became of enrolments that other replicas work on", err)
+		if wait = peekTime; err != nil {
+			wait = max(peekTime, s.cfg.PollEvery)
 		}
 		for _, e := range enrolments {
 			if !s.underWay(e) {

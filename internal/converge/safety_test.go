@@ -345,6 +345,37 @@ func TestLease(t *testing.T) {
 	}
 }
 
+// TestOtherReplicaCompares: a replica that cannot reach Keystone does not keep
+// the others, which can, from comparing.
+func TestOtherReplicaCompares(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	compare := func(holder string, interval time.Duration, asked converge.Keystone) *prometheus.Registry {
+		t.Helper()
+		cfg := w.cfg
+		cfg.Keystone = asked
+		controllers, err := converge.New(cfg)
+		must(t, err)
+		registry := prometheus.NewRegistry()
+		c, err := converge.NewComparison(converge.ComparisonConfig{Controllers: controllers, Queue: w.queue, Leases: w.store, Holder: holder,
+			Interval: interval, Now: w.clock.Now, Registerer: registry})
+		must(t, err)
+		run(t, c.Run)
+		return registry
+	}
+	cutOff := compare("cut off", time.Hour, brokenKeystone{w.keystone, "Domains", errBroken})
+	await := func(outcome string, in *prometheus.Registry) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); compared(t, in, outcome) == 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no comparison is", outcome)
+			}
+		}
+	}
+	await("failed", cutOff)
+	await("done", compare("well", 200*time.Millisecond, w.keystone))
+}
+
 // toldLeases tells of each attempt whether it was held. Nobody goes on until
 // that is heard, or the comparison ends.
 type toldLeases struct {
@@ -375,7 +406,10 @@ func (l *toldLeases) await(t *testing.T) bool {
 }
 
 // done is how many comparisons went through.
-func done(t *testing.T, from prometheus.Gatherer) float64 {
+func done(t *testing.T, from prometheus.Gatherer) float64 { return compared(t, from, "done") }
+
+// compared is how many comparisons had an outcome.
+func compared(t *testing.T, from prometheus.Gatherer, outcome string) float64 {
 	t.Helper()
 	families, err := from.Gather()
 	if err != nil {
@@ -387,7 +421,7 @@ func done(t *testing.T, from prometheus.Gatherer) float64 {
 			continue
 		}
 		for _, metric := range family.GetMetric() {
-			if metric.GetLabel()[0].GetValue() == "done" {
+			if metric.GetLabel()[0].GetValue() == outcome {
 				n += metric.GetCounter().GetValue()
 			}
 		}

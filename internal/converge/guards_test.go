@@ -5,12 +5,14 @@ package converge_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/muster-cloud/muster/internal/converge"
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
@@ -182,6 +184,32 @@ func TestNewAfterTheList(t *testing.T) {
 	if found := s.reconcile(converge.Order{DryRun: true}).Kinds[2]; found.Remove != 0 || found.Total != 3 {
 		t.Errorf("%+v", found)
 	}
+}
+
+// TestRecordedByWrongClock: what was recorded while the clock was a year ahead is
+// not newer than the lists, and goes as all else does.
+func TestRecordedByWrongClock(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, reverse4)
+	const year = 365 * 24 * time.Hour
+	s.clock.step(year)
+	plain, enrolled, stays := s.bootOnly("plain"), s.boot("enrolled"), s.boot("stays")
+	f := s.floating(stays)
+	s.read()
+	s.clock.step(-year)
+	s.delete(plain)
+	s.delete(enrolled)
+	must(t, s.ca.DeleteInstance(t.Context(), sshca.Actor{}, enrolled.id, "only its enrolment is left"))
+	s.move(f, "")
+	s.news() // lost
+	report := s.reconcile(converge.Order{})
+	if instances, addresses := report.Kinds[2], report.Kinds[3]; instances.Remove != 2 || addresses.Remove != 1 {
+		t.Errorf("%+v, %+v", instances, addresses)
+	}
+	if _, err := s.store.Instance(t.Context(), plain.id); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	s.gone(enrolled)
 }
 
 // TestForgedPortCompared: the comparison, too, takes no port of another project

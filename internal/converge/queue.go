@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -484,6 +485,9 @@ func (q *Queue) takeDue(ctx context.Context) error {
 		return err
 	}
 	for _, record := range due {
+		if !slices.Contains(Kinds(), Kind(record.Kind)) {
+			continue // a replica of a newer version has recorded it, and works on it
+		}
 		until := q.cfg.Now().Add(claimTime).Truncate(time.Microsecond)
 		claimed, err := q.cfg.Pending.ClaimKey(ctx, record, until)
 		if err != nil {

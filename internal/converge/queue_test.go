@@ -240,6 +240,23 @@ func TestPutOffByWrongClock(t *testing.T) {
 	})
 }
 
+// TestNewerKind: a key of a kind that only a newer version knows is left to it.
+func TestNewerKind(t *testing.T) {
+	inQueue(t, converge.QueueConfig{}, func(t *testing.T, _ *converge.Queue, c *controller, m *memory) {
+		recorded := time.Now()
+		for _, kind := range []string{"newer", string(converge.User)} {
+			must(t, m.DeferKey(t.Context(), store.PendingKey{Kind: kind, ID: "a", NextAt: recorded}))
+		}
+		time.Sleep(time.Minute)
+		if done := c.done(); !slices.Equal(done, []string{"user a"}) {
+			t.Errorf("worked on %v", done)
+		}
+		if left := m.all(); len(left) != 1 || !left[0].NextAt.Equal(recorded) {
+			t.Errorf("the newer version finds %+v", left)
+		}
+	})
+}
+
 // TestBackOff: a key that fails is settled for who hinted it once it is
 // recorded, and is tried again after growing pauses.
 func TestBackOff(t *testing.T) {

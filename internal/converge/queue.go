@@ -100,6 +100,8 @@ type Queue struct {
 	// failures counts, of keys that failed here, how often in a row: a hint does
 	// not make the pauses of a key short again that goes on failing.
 	failures *lru.Cache[Key, int]
+
+	recording outage.Outage
 }
 
 // item is a key in the queue.
@@ -415,14 +417,15 @@ func (q *Queue) putOff(ctx context.Context, j job, cause error) error {
 			level = slog.LevelDebug // it was said when somebody hinted it
 		}
 	}
-	q.cfg.Logger.Log(ctx, level, "A key did not converge; it will be tried again", "key", key.String(), "attempts", attempts, "after", pause, "error", cause)
 	err := q.cfg.Pending.DeferKey(ctx, store.PendingKey{
 		Kind: string(key.Kind), ID: key.ID, Rebuilt: j.hint.Rebuilt, Booted: j.hint.Booted, Attempts: attempts, NextAt: q.cfg.Now().Add(pause), LastError: cause.Error(),
 	})
+	q.recording.Note(ctx, q.cfg.Logger, "record keys that did not converge", err)
 	if err != nil {
-		q.cfg.Logger.ErrorContext(ctx, "A key that did not converge could not be recorded", "key", key.String(), "error", err)
+		return err
 	}
-	return err
+	q.cfg.Logger.Log(ctx, level, "A key did not converge; it will be tried again", "key", key.String(), "attempts", attempts, "after", pause, "error", cause)
+	return nil
 }
 
 // pause is how long to wait after so many failures.

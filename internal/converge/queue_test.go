@@ -340,22 +340,29 @@ func TestNotRecorded(t *testing.T) {
 	})
 }
 
-// TestDatabaseAwayIsSaidOnce: that recorded keys cannot be looked for is said when it begins and when it ends, not each second.
+// TestDatabaseAwayIsSaidOnce: that it cannot be looked for recorded keys, nor
+// recorded what failed, is said when it begins and when it ends, and not each time.
 func TestDatabaseAwayIsSaidOnce(t *testing.T) {
 	var log bytes.Buffer
-	inQueue(t, converge.QueueConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, _ *converge.Queue, _ *controller, m *memory) {
-		set := func(err error) {
+	inQueue(t, converge.QueueConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, q *converge.Queue, c *controller, m *memory) {
+		c.do = func(context.Context, converge.Hint) ([]converge.Key, error) {
+			return nil, errors.New("Keystone is down")
+		}
+		for _, err := range []error{errors.New("database is down"), nil} {
 			m.mu.Lock()
 			m.err = err
 			m.mu.Unlock()
-			time.Sleep(10 * time.Second)
+			for range 10 {
+				if got := <-q.Offer(t.Context(), []converge.Hint{user("a")}); !errors.Is(got, err) {
+					t.Error(got)
+				}
+				time.Sleep(time.Second)
+			}
 		}
-		set(errors.New("database is down"))
-		set(nil)
 	})
-	for text, want := range map[string]int{"Cannot look for keys": 1, "Can look for keys": 1} {
-		if got := strings.Count(log.String(), text); got != want {
-			t.Errorf("%q is said %d times, want %d:\n%s", text, got, want, log.String())
+	for _, text := range []string{"Cannot look for keys", "Can look for keys", "Cannot record keys", "Can record keys"} {
+		if got := strings.Count(log.String(), text); got != 1 {
+			t.Errorf("%q is said %d times:\n%s", text, got, log.String())
 		}
 	}
 }

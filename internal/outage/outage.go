@@ -10,17 +10,21 @@ package outage
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 )
 
-// Outage is one loop's. The zero value is ready; it is not for simultaneous use.
+// Outage is that of one thing. The zero value is ready, and safe for simultaneous use.
 type Outage struct {
+	mu    sync.Mutex
 	since time.Time // zero: there is none
 }
 
 // Note takes the outcome of one more try to do what is named, such as "look for
 // keys to try again". A failure because ctx has ended is none.
 func (o *Outage) Note(ctx context.Context, logger *slog.Logger, what string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	switch {
 	case err != nil && ctx.Err() == nil && o.since.IsZero():
 		o.since = time.Now()

@@ -25,6 +25,7 @@ type memory struct {
 	mu   sync.Mutex
 	keys map[converge.Key]store.PendingKey
 	err  error
+	late bool // another replica claims each key before
 }
 
 func newMemory() *memory { return &memory{keys: map[converge.Key]store.PendingKey{}} }
@@ -57,7 +58,7 @@ func (m *memory) ClaimKey(_ context.Context, p store.PendingKey, until time.Time
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	there, ok := m.keys[keyOf(p)]
-	if !ok || !there.NextAt.Equal(p.NextAt) {
+	if !ok || !there.NextAt.Equal(p.NextAt) || m.late {
 		return false, m.err
 	}
 	there.NextAt = until

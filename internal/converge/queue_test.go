@@ -474,6 +474,30 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// TestStopWhileWorking: a key that was hinted again while it was worked on is
+// answered for too when the work ends after the queue has.
+func TestStopWhileWorking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, goOn := &controller{}, make(chan struct{})
+		c.do = func(context.Context, converge.Hint) ([]converge.Key, error) { <-goOn; return nil, nil }
+		q, err := converge.NewQueue(converge.QueueConfig{Controller: c, Pending: newMemory()})
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- q.Run(ctx) }()
+		q.Offer(t.Context(), []converge.Hint{user("a")})
+		synctest.Wait()
+		again := q.Offer(t.Context(), []converge.Hint{user("a")})
+		cancel()
+		synctest.Wait()
+		close(goOn)
+		must(t, <-ended)
+		if err, ok := settled(again); !ok || !errors.Is(err, converge.ErrStopped) {
+			t.Errorf("%v, %v", err, ok)
+		}
+	})
+}
+
 // TestPanic: a fault in one key's data is that key's failure.
 func TestPanic(t *testing.T) {
 	inQueue(t, converge.QueueConfig{}, func(t *testing.T, q *converge.Queue, c *controller, m *memory) {

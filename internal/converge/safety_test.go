@@ -164,6 +164,34 @@ func (b brokenKeystone) fails(call string) error {
 	return nil
 }
 
+func (b brokenKeystone) User(ctx context.Context, id string) (keystone.User, error) {
+	if err := b.fails("User"); err != nil {
+		return keystone.User{}, err
+	}
+	return b.Keystone.User(ctx, id)
+}
+
+func (b brokenKeystone) Project(ctx context.Context, id string) (keystone.Project, error) {
+	if err := b.fails("Project"); err != nil {
+		return keystone.Project{}, err
+	}
+	return b.Keystone.Project(ctx, id)
+}
+
+func (b brokenKeystone) Domain(ctx context.Context, id string) (keystone.Domain, error) {
+	if err := b.fails("Domain"); err != nil {
+		return keystone.Domain{}, err
+	}
+	return b.Keystone.Domain(ctx, id)
+}
+
+func (b brokenKeystone) EffectiveRoles(ctx context.Context, userID, projectID string) ([]string, error) {
+	if err := b.fails("EffectiveRoles"); err != nil {
+		return nil, err
+	}
+	return b.Keystone.EffectiveRoles(ctx, userID, projectID)
+}
+
 func (b brokenKeystone) CheckRights(ctx context.Context) error {
 	return errors.Join(b.fails("CheckRights"), b.Keystone.CheckRights(ctx))
 }
@@ -233,6 +261,26 @@ func TestPartialLists(t *testing.T) {
 				t.Error("something was done after half a comparison")
 			}
 		})
+	}
+}
+
+// TestKeystoneFails: nobody has lost anything because Keystone does not answer
+// one of the questions, though it answers all others.
+func TestKeystoneFails(t *testing.T) {
+	for call, failing := range map[string]int{"User": 1, "Project": 1, "Domain": 2, "EffectiveRoles": 1} {
+		for _, err := range []error{keystone.ErrUnavailable, keystone.ErrForbidden, context.DeadlineExceeded} {
+			t.Run(call+" "+err.Error(), func(t *testing.T) {
+				t.Parallel()
+				w, p, instance := peopled(t)
+				w.cfg.Keystone = brokenKeystone{w.keystone, call, err}
+				w.restart()
+				w.hint(converge.Key{Kind: converge.User, ID: p.user}, converge.Key{Kind: converge.Project, ID: p.project}, converge.GrantKey(p.user, p.project))
+				w.intact(p, instance)
+				if failed := w.pending(); len(failed) != failing {
+					t.Errorf("failures recorded: %v", failed)
+				}
+			})
+		}
 	}
 }
 

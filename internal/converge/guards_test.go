@@ -5,13 +5,17 @@ package converge_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/muster-cloud/muster/internal/converge"
+	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/devcloud/network"
 	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/keystone"
@@ -182,6 +186,32 @@ func TestNewAfterTheList(t *testing.T) {
 	}
 }
 
+// TestRecordedByWrongClock: what was recorded while the clock was a year ahead is
+// not newer than the lists, and goes as all else does.
+func TestRecordedByWrongClock(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, reverse4)
+	const year = 365 * 24 * time.Hour
+	s.clock.step(year)
+	plain, enrolled, stays := s.bootOnly("plain"), s.boot("enrolled"), s.boot("stays")
+	f := s.floating(stays)
+	s.read()
+	s.clock.step(-year)
+	s.delete(plain)
+	s.delete(enrolled)
+	must(t, s.ca.DeleteInstance(t.Context(), sshca.Actor{}, enrolled.id, "only its enrolment is left"))
+	s.move(f, "")
+	s.news() // lost
+	report := s.reconcile(converge.Order{})
+	if instances, addresses := report.Kinds[2], report.Kinds[3]; instances.Remove != 2 || addresses.Remove != 1 {
+		t.Errorf("%+v, %+v", instances, addresses)
+	}
+	if _, err := s.store.Instance(t.Context(), plain.id); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	s.gone(enrolled)
+}
+
 // TestForgedPortCompared: the comparison, too, takes no port of another project
 // for an instance's. The instance has no enrolment, so that nothing else looks
 // at it. Nor does it keep addresses of instances that Muster has nothing of.
@@ -221,6 +251,57 @@ func TestGoneWithAddresses(t *testing.T) {
 	if instances, addresses := report.Kinds[2], report.Kinds[3]; instances.Remove != 1 || addresses.Remove != 0 {
 		t.Errorf("%+v, %+v", instances, addresses)
 	}
+}
+
+// forgetful are records that do not take addresses away, for once.
+type forgetful struct {
+	converge.Records
+	fail func() error
+}
+
+func (f forgetful) SetAddresses(ctx context.Context, id string, addresses []store.Address) error {
+	if err := f.fail(); len(addresses) == 0 && err != nil {
+		return err
+	}
+	return f.Records.SetAddresses(ctx, id, addresses)
+}
+
+// TestGoneInTwoTries: what could not be taken away with an instance at first goes
+// with the next try, of one too that had nothing but an enrolment.
+func TestGoneInTwoTries(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, reverse4)
+	id, err := s.cloud.Compute.Boot(t.Context(), compute.Server{Name: "web", ProjectID: s.project, UserID: s.user})
+	must(t, err)
+	canonical, err := uuid.Parse(id)
+	must(t, err)
+	web := guest{canonical, "web", s.cloud.Network.PortOf(id)}
+	_, err = s.enrolment.Enrol(t.Context(), enroll.Actor{}, enroll.Request{InstanceID: web.id, ProjectID: s.project, ProjectName: "p", Hostname: web.name})
+	must(t, err)
+	s.floating(web)
+	s.read()
+	if got := s.recorded(web); len(got) < 2 {
+		t.Fatalf("recorded: %v", got)
+	}
+	var broken atomic.Bool
+	broken.Store(true)
+	s.cfg.Records = forgetful{s.cfg.Records, func() error {
+		if broken.Load() {
+			return errBroken
+		}
+		return nil
+	}}
+	s.restart()
+	s.delete(web)
+	hints := s.news()
+	s.offer(hints...)
+	if failed := s.pending(); len(failed) != 1 || !strings.Contains(failed[0], errBroken.Error()) {
+		t.Errorf("%v", failed)
+	}
+	broken.Store(false)
+	s.offer(converge.Hint{Key: converge.Key{Kind: converge.Instance, ID: web.id}})
+	s.gone(web)
+	s.expect()
 }
 
 // TestVeryManyAddresses: of an instance with more addresses than are kept, the

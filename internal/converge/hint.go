@@ -8,10 +8,7 @@
 // is true is asked of the service that owns the entity.
 package converge
 
-import (
-	"strings"
-	"time"
-)
+import "strings"
 
 // A Kind says what sort of entity a key names, and so which controller works
 // on it.
@@ -59,8 +56,7 @@ func (k Key) String() string { return string(k.Kind) + " " + k.ID }
 
 // A Hint says that an entity may have changed.
 type Hint struct {
-	Key     Key       `json:"key"`
-	Rebuilt bool      `json:"rebuilt,omitempty"` // the instance was rebuilt: its disk, and so its host key, are new
-	Booted  bool      `json:"booted,omitempty"`  // Nova itself just spoke for the instance: whatever it answers now, it is not gone
-	At      time.Time `json:"at"`                // when the sender says that it happened, in UTC; zero if it does not say
+	Key     Key  `json:"key"`
+	Rebuilt bool `json:"rebuilt,omitempty"` // the instance was rebuilt: its disk, and so its host key, are new
+	Booted  bool `json:"booted,omitempty"`  // Nova itself just spoke for the instance: whatever it answers now, it is not gone
 }

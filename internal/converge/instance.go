@@ -94,19 +94,19 @@ func stays(e store.Enrolment) bool {
 	return e.State != store.EnrolmentLeaving && e.State != store.EnrolmentGone
 }
 
-// remove ends the enrolment first: what is left after a failure is found again
-// as long as either is there.
+// remove ends the enrolment, and then the identity, after all else: what is
+// left after a failure is found again as long as either is there.
 func (c *Controllers) remove(ctx context.Context, k kept) error {
-	if k.enrolled {
-		if err := c.cfg.Enrolments.Leave(ctx, k.id); err != nil {
-			return err
-		}
-	}
 	if err := c.cfg.Records.ForgetRebuild(ctx, k.id); err != nil {
 		return err
 	}
 	if err := c.cfg.Records.SetAddresses(ctx, k.id, nil); err != nil {
 		return err
+	}
+	if k.enrolled {
+		if err := c.cfg.Enrolments.Leave(ctx, k.id); err != nil {
+			return err
+		}
 	}
 	if k.instance.ID == "" {
 		return nil

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/muster-cloud/muster/internal/outage"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
@@ -98,6 +100,8 @@ type Queue struct {
 	// failures counts, of keys that failed here, how often in a row: a hint does
 	// not make the pauses of a key short again that goes on failing.
 	failures *lru.Cache[Key, int]
+
+	recording outage.Outage
 }
 
 // item is a key in the queue.
@@ -413,14 +417,15 @@ func (q *Queue) putOff(ctx context.Context, j job, cause error) error {
 			level = slog.LevelDebug // it was said when somebody hinted it
 		}
 	}
-	q.cfg.Logger.Log(ctx, level, "A key did not converge; it will be tried again", "key", key.String(), "attempts", attempts, "after", pause, "error", cause)
 	err := q.cfg.Pending.DeferKey(ctx, store.PendingKey{
 		Kind: string(key.Kind), ID: key.ID, Rebuilt: j.hint.Rebuilt, Booted: j.hint.Booted, Attempts: attempts, NextAt: q.cfg.Now().Add(pause), LastError: cause.Error(),
 	})
+	q.recording.Note(ctx, q.cfg.Logger, "record keys that did not converge", err)
 	if err != nil {
-		q.cfg.Logger.ErrorContext(ctx, "A key that did not converge could not be recorded", "key", key.String(), "error", err)
+		return err
 	}
-	return err
+	q.cfg.Logger.Log(ctx, level, "A key did not converge; it will be tried again", "key", key.String(), "attempts", attempts, "after", pause, "error", cause)
+	return nil
 }
 
 // pause is how long to wait after so many failures.
@@ -436,6 +441,7 @@ func (q *Queue) pause(attempts int) time.Duration {
 func (q *Queue) poll(ctx context.Context) error {
 	tick := time.NewTicker(q.cfg.PollInterval)
 	defer tick.Stop()
+	var away outage.Outage
 	for counted := (time.Time{}); ; {
 		select {
 		case <-ctx.Done():
@@ -446,9 +452,7 @@ func (q *Queue) poll(ctx context.Context) error {
 			counted = now
 			q.count(ctx)
 		}
-		if err := q.takeDue(ctx); err != nil && ctx.Err() == nil {
-			q.cfg.Logger.WarnContext(ctx, "Cannot look for keys to try again", "error", err)
-		}
+		away.Note(ctx, q.cfg.Logger, "look for keys to try again", q.takeDue(ctx))
 	}
 }
 
@@ -484,6 +488,9 @@ func (q *Queue) takeDue(ctx context.Context) error {
 		return err
 	}
 	for _, record := range due {
+		if !slices.Contains(Kinds(), Kind(record.Kind)) {
+			continue // a replica of a newer version has recorded it, and works on it
+		}
 		until := q.cfg.Now().Add(claimTime).Truncate(time.Microsecond)
 		claimed, err := q.cfg.Pending.ClaimKey(ctx, record, until)
 		if err != nil {

@@ -4,10 +4,13 @@
 package converge_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -22,6 +25,7 @@ type memory struct {
 	mu   sync.Mutex
 	keys map[converge.Key]store.PendingKey
 	err  error
+	late bool // another replica claims each key before
 }
 
 func newMemory() *memory { return &memory{keys: map[converge.Key]store.PendingKey{}} }
@@ -54,7 +58,7 @@ func (m *memory) ClaimKey(_ context.Context, p store.PendingKey, until time.Time
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	there, ok := m.keys[keyOf(p)]
-	if !ok || !there.NextAt.Equal(p.NextAt) {
+	if !ok || !there.NextAt.Equal(p.NextAt) || m.late {
 		return false, m.err
 	}
 	there.NextAt = until
@@ -237,6 +241,23 @@ func TestPutOffByWrongClock(t *testing.T) {
 	})
 }
 
+// TestNewerKind: a key of a kind that only a newer version knows is left to it.
+func TestNewerKind(t *testing.T) {
+	inQueue(t, converge.QueueConfig{}, func(t *testing.T, _ *converge.Queue, c *controller, m *memory) {
+		recorded := time.Now()
+		for _, kind := range []string{"newer", string(converge.User)} {
+			must(t, m.DeferKey(t.Context(), store.PendingKey{Kind: kind, ID: "a", NextAt: recorded}))
+		}
+		time.Sleep(time.Minute)
+		if done := c.done(); !slices.Equal(done, []string{"user a"}) {
+			t.Errorf("worked on %v", done)
+		}
+		if left := m.all(); len(left) != 1 || !left[0].NextAt.Equal(recorded) {
+			t.Errorf("the newer version finds %+v", left)
+		}
+	})
+}
+
 // TestBackOff: a key that fails is settled for who hinted it once it is
 // recorded, and is tried again after growing pauses.
 func TestBackOff(t *testing.T) {
@@ -318,6 +339,33 @@ func TestNotRecorded(t *testing.T) {
 		m.err = nil
 		m.mu.Unlock()
 	})
+}
+
+// TestDatabaseAwayIsSaidOnce: that it cannot be looked for recorded keys, nor
+// recorded what failed, is said when it begins and when it ends, and not each time.
+func TestDatabaseAwayIsSaidOnce(t *testing.T) {
+	var log bytes.Buffer
+	inQueue(t, converge.QueueConfig{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(t *testing.T, q *converge.Queue, c *controller, m *memory) {
+		c.do = func(context.Context, converge.Hint) ([]converge.Key, error) {
+			return nil, errors.New("Keystone is down")
+		}
+		for _, err := range []error{errors.New("database is down"), nil} {
+			m.mu.Lock()
+			m.err = err
+			m.mu.Unlock()
+			for range 10 {
+				if got := <-q.Offer(t.Context(), []converge.Hint{user("a")}); !errors.Is(got, err) {
+					t.Error(got)
+				}
+				time.Sleep(time.Second)
+			}
+		}
+	})
+	for _, text := range []string{"Cannot look for keys", "Can look for keys", "Cannot record keys", "Can record keys"} {
+		if got := strings.Count(log.String(), text); got != 1 {
+			t.Errorf("%q is said %d times:\n%s", text, got, log.String())
+		}
+	}
 }
 
 // TestFurtherKeys: a key is settled when those that it named are too.
@@ -422,6 +470,30 @@ func TestStop(t *testing.T) {
 		}
 		if len(m.all()) != 0 {
 			t.Errorf("recorded as failures: %v", m.all())
+		}
+	})
+}
+
+// TestStopWhileWorking: a key that was hinted again while it was worked on is
+// answered for too when the work ends after the queue has.
+func TestStopWhileWorking(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, goOn := &controller{}, make(chan struct{})
+		c.do = func(context.Context, converge.Hint) ([]converge.Key, error) { <-goOn; return nil, nil }
+		q, err := converge.NewQueue(converge.QueueConfig{Controller: c, Pending: newMemory()})
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- q.Run(ctx) }()
+		q.Offer(t.Context(), []converge.Hint{user("a")})
+		synctest.Wait()
+		again := q.Offer(t.Context(), []converge.Hint{user("a")})
+		cancel()
+		synctest.Wait()
+		close(goOn)
+		must(t, <-ended)
+		if err, ok := settled(again); !ok || !errors.Is(err, converge.ErrStopped) {
+			t.Errorf("%v, %v", err, ok)
 		}
 	})
 }

@@ -164,6 +164,34 @@ func (b brokenKeystone) fails(call string) error {
 	return nil
 }
 
+func (b brokenKeystone) User(ctx context.Context, id string) (keystone.User, error) {
+	if err := b.fails("User"); err != nil {
+		return keystone.User{}, err
+	}
+	return b.Keystone.User(ctx, id)
+}
+
+func (b brokenKeystone) Project(ctx context.Context, id string) (keystone.Project, error) {
+	if err := b.fails("Project"); err != nil {
+		return keystone.Project{}, err
+	}
+	return b.Keystone.Project(ctx, id)
+}
+
+func (b brokenKeystone) Domain(ctx context.Context, id string) (keystone.Domain, error) {
+	if err := b.fails("Domain"); err != nil {
+		return keystone.Domain{}, err
+	}
+	return b.Keystone.Domain(ctx, id)
+}
+
+func (b brokenKeystone) EffectiveRoles(ctx context.Context, userID, projectID string) ([]string, error) {
+	if err := b.fails("EffectiveRoles"); err != nil {
+		return nil, err
+	}
+	return b.Keystone.EffectiveRoles(ctx, userID, projectID)
+}
+
 func (b brokenKeystone) CheckRights(ctx context.Context) error {
 	return errors.Join(b.fails("CheckRights"), b.Keystone.CheckRights(ctx))
 }
@@ -233,6 +261,26 @@ func TestPartialLists(t *testing.T) {
 				t.Error("something was done after half a comparison")
 			}
 		})
+	}
+}
+
+// TestKeystoneFails: nobody has lost anything because Keystone does not answer
+// one of the questions, though it answers all others.
+func TestKeystoneFails(t *testing.T) {
+	for call, failing := range map[string]int{"User": 1, "Project": 1, "Domain": 2, "EffectiveRoles": 1} {
+		for _, err := range []error{keystone.ErrUnavailable, keystone.ErrForbidden, context.DeadlineExceeded} {
+			t.Run(call+" "+err.Error(), func(t *testing.T) {
+				t.Parallel()
+				w, p, instance := peopled(t)
+				w.cfg.Keystone = brokenKeystone{w.keystone, call, err}
+				w.restart()
+				w.hint(converge.Key{Kind: converge.User, ID: p.user}, converge.Key{Kind: converge.Project, ID: p.project}, converge.GrantKey(p.user, p.project))
+				w.intact(p, instance)
+				if failed := w.pending(); len(failed) != failing {
+					t.Errorf("failures recorded: %v", failed)
+				}
+			})
+		}
 	}
 }
 
@@ -345,6 +393,37 @@ func TestLease(t *testing.T) {
 	}
 }
 
+// TestOtherReplicaCompares: a replica that cannot reach Keystone does not keep
+// the others, which can, from comparing.
+func TestOtherReplicaCompares(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	compare := func(holder string, interval time.Duration, asked converge.Keystone) *prometheus.Registry {
+		t.Helper()
+		cfg := w.cfg
+		cfg.Keystone = asked
+		controllers, err := converge.New(cfg)
+		must(t, err)
+		registry := prometheus.NewRegistry()
+		c, err := converge.NewComparison(converge.ComparisonConfig{Controllers: controllers, Queue: w.queue, Leases: w.store, Holder: holder,
+			Interval: interval, Now: w.clock.Now, Registerer: registry})
+		must(t, err)
+		run(t, c.Run)
+		return registry
+	}
+	cutOff := compare("cut off", time.Hour, brokenKeystone{w.keystone, "Domains", errBroken})
+	await := func(outcome string, in *prometheus.Registry) {
+		t.Helper()
+		for deadline := time.Now().Add(30 * time.Second); compared(t, in, outcome) == 0; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("no comparison is", outcome)
+			}
+		}
+	}
+	await("failed", cutOff)
+	await("done", compare("well", 200*time.Millisecond, w.keystone))
+}
+
 // toldLeases tells of each attempt whether it was held. Nobody goes on until
 // that is heard, or the comparison ends.
 type toldLeases struct {
@@ -375,7 +454,10 @@ func (l *toldLeases) await(t *testing.T) bool {
 }
 
 // done is how many comparisons went through.
-func done(t *testing.T, from prometheus.Gatherer) float64 {
+func done(t *testing.T, from prometheus.Gatherer) float64 { return compared(t, from, "done") }
+
+// compared is how many comparisons had an outcome.
+func compared(t *testing.T, from prometheus.Gatherer, outcome string) float64 {
 	t.Helper()
 	families, err := from.Gather()
 	if err != nil {
@@ -387,7 +469,7 @@ func done(t *testing.T, from prometheus.Gatherer) float64 {
 			continue
 		}
 		for _, metric := range family.GetMetric() {
-			if metric.GetLabel()[0].GetValue() == "done" {
+			if metric.GetLabel()[0].GetValue() == outcome {
 				n += metric.GetCounter().GetValue()
 			}
 		}

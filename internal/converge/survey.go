@@ -306,6 +306,12 @@ func (s *survey) lookAtRelaunched(ctx context.Context, found *findings, launched
 
 const notListed = "the instance is not in Nova's list"
 
+// older tells whether a record was there before the comparison began. What a
+// clock that was far ahead has recorded was.
+func (s *survey) older(created time.Time) bool {
+	return created.Before(s.started) || created.After(s.started.Add(store.MaxClockError))
+}
+
 func (s *survey) compareInstances(ctx context.Context, found *findings) error {
 	for page := (store.Page{Limit: store.MaxPageLimit}); ; {
 		instances, err := s.controllers.cfg.Records.Instances(ctx, store.Filter{}, page)
@@ -321,7 +327,7 @@ func (s *survey) compareInstances(ctx context.Context, found *findings) error {
 			switch used := instance.Token.UsedAt; {
 			case there && relaunched(time.UnixMicro(listed.launched), used):
 				again[instance.ID] = time.UnixMicro(listed.launched)
-			case !there && instance.CreatedAt.Before(s.started):
+			case !there && s.older(instance.CreatedAt):
 				found.suspect(instance.ID, notListed)
 			}
 		}
@@ -349,7 +355,7 @@ func (s *survey) compareEnrolments(ctx context.Context, found *findings) error {
 			}
 			s.kept[id] = true
 			found.total++
-			if _, there := s.servers[id]; !there && enrolment.CreatedAt.Before(s.started) {
+			if _, there := s.servers[id]; !there && s.older(enrolment.CreatedAt) {
 				found.suspect(enrolment.InstanceID, notListed)
 			}
 		}

@@ -195,7 +195,7 @@ func (s *survey) compareAddresses(ctx context.Context, found *findings, actual l
 			case same:
 				delete(actual, t)
 			case s.kept[t.instance] && !listed:
-			case a.CreatedAt.Before(s.started):
+			case s.older(a.CreatedAt):
 				found.suspect(a.SourceID, "Neutron does not list "+a.IP.String()+" with instance "+a.InstanceID)
 			case recent != nil:
 				recent[t.instance] = true

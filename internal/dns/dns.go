@@ -53,7 +53,8 @@ type Provider interface {
 	Has(ctx context.Context, r Record) (bool, error)
 	// Add adds the record beside others of its name. That it is there already is no error. *NoZoneError.
 	Add(ctx context.Context, r Record) error
-	// Remove removes the record and leaves others of its name. That it is not there is no error. *NoZoneError.
+	// Remove removes the record and leaves others of its name. That it is not there is no error. *NoZoneError is certain: there is none, and
+	// not only none that Muster may see.
 	Remove(ctx context.Context, r Record) error
 }
 

@@ -25,6 +25,7 @@ import (
 
 const (
 	nova     = "nova/undercloud.example.test"
+	nobody   = "nobody/undercloud.example.test" // has no rights
 	instance = "00000000000000000000000000000001"
 	other    = "00000000000000000000000000000002"
 )
@@ -35,11 +36,12 @@ type world struct {
 	ipa    *freeipa.Server
 	store  *store.Store
 	client *ipa.Client
+	login  func(user string) *ipa.Client
 }
 
 func newWorld(t testing.TB, zones ...string) *world {
 	t.Helper()
-	server, err := freeipa.New(freeipa.Config{Domain: "example.test", Passwords: map[string]string{nova: "secret"}})
+	server, err := freeipa.New(freeipa.Config{Domain: "example.test", Passwords: map[string]string{nova: "secret", nobody: "secret"}})
 	must(t, err)
 	must(t, server.GrantHostManagement(nova))
 	for _, zone := range zones {
@@ -50,9 +52,13 @@ func newWorld(t testing.TB, zones ...string) *world {
 	background(t, func(ctx context.Context) error { return server.Serve(ctx, listener) })
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(server.CA())
-	client, err := ipa.New(ipa.Config{Servers: []string{listener.Addr().String()}, RootCAs: pool, Password: &ipa.Password{User: nova, Password: "secret"}})
-	must(t, err)
-	t.Cleanup(client.Close)
+	login := func(user string) *ipa.Client {
+		client, err := ipa.New(ipa.Config{Servers: []string{listener.Addr().String()}, RootCAs: pool, Password: &ipa.Password{User: user, Password: "secret"}})
+		must(t, err)
+		t.Cleanup(client.Close)
+		return client
+	}
+	client := login(nova)
 	records, err := store.Open(t.Context(), store.Config{URL: "sqlite:///" + filepath.Join(t.TempDir(), "muster.db")})
 	must(t, err)
 	t.Cleanup(func() { must(t, records.Close()) })
@@ -60,7 +66,7 @@ func newWorld(t testing.TB, zones ...string) *world {
 	must(t, err)
 	service, err := New(Config{Objects: records, Provider: NewFreeIPA(client)})
 	must(t, err)
-	return &world{Service: service, ipa: server, store: records, client: client}
+	return &world{Service: service, ipa: server, store: records, client: client, login: login}
 }
 
 func background(t testing.TB, run func(context.Context) error) {
@@ -224,6 +230,22 @@ func TestZoneGone(t *testing.T) {
 	objects, err := w.store.Objects(t.Context(), instance)
 	must(t, err)
 	equal(t, len(objects), 0)
+}
+
+// TestZoneHidden: a Muster that may not read the DNS any more sees no zone, and takes none for gone.
+func TestZoneHidden(t *testing.T) {
+	w := newWorld(t)
+	w.cfg.Reverse = ReverseOff
+	ctx := t.Context()
+	must(t, w.Add(ctx, instance, "web.example.test", addr("10.0.0.1")))
+	seeing := w.cfg.Provider
+	w.cfg.Provider = NewFreeIPA(w.login(nobody))
+	if err := w.RemoveAll(ctx, instance); err == nil || !strings.Contains(err.Error(), "System: Read DNS Entries") {
+		t.Errorf("%v", err)
+	}
+	w.cfg.Provider = seeing
+	must(t, w.RemoveAll(ctx, instance))
+	equal(t, w.records("example.test", "web"), map[string][]string(nil))
 }
 
 // TestSet has the records follow the addresses.

@@ -17,6 +17,7 @@ import (
 // Directory is FreeIPA, as far as its DNS is concerned. *ipa.Client is one.
 type Directory interface {
 	Batch(ctx context.Context, commands ...ipa.Command) ([]ipa.Result, error)
+	ZoneFind(ctx context.Context, term string, limit int) (ipa.Found[ipa.Zone], error)
 }
 
 // FreeIPA keeps records in FreeIPA's own DNS. It needs the permissions "System: Read DNS Entries", "System: Add DNS Entries", "System:
@@ -48,9 +49,23 @@ func (f *FreeIPA) Add(ctx context.Context, r Record) error {
 	return f.change(ctx, r, ipa.RecordAdd, ipa.EmptyModlist)
 }
 
-// Remove implements Provider.
+// errBlind tells that a missing zone says nothing. FreeIPA has zones of its own, and shows none to whom it shows no DNS.
+var errBlind = errors.New(`FreeIPA shows Muster no DNS zone at all, so nothing counts as gone: give it the permission "System: Read DNS Entries"`)
+
+// Remove implements Provider. That there is no zone is believed only of a FreeIPA that shows others.
 func (f *FreeIPA) Remove(ctx context.Context, r Record) error {
-	return f.change(ctx, r, ipa.RecordDel, ipa.NotFound, ipa.AttrValueNotFound)
+	err := f.change(ctx, r, ipa.RecordDel, ipa.NotFound, ipa.AttrValueNotFound)
+	if _, missing := errors.AsType[*NoZoneError](err); !missing {
+		return err
+	}
+	shown, findErr := f.directory.ZoneFind(ctx, "", 1)
+	switch {
+	case errors.Is(findErr, ipa.NotFound), findErr == nil && len(shown.Entries) == 0:
+		return errBlind
+	case findErr != nil:
+		return findErr
+	}
+	return err
 }
 
 // change runs a command on the record. The codes tell that it is as wanted already.

@@ -43,7 +43,7 @@ type Records interface {
 	EnrolmentsOf(ctx context.Context, instanceIDs []string) ([]store.Enrolment, error)
 	BeginEnrolment(ctx context.Context, e store.Enrolment, change store.EnrolmentChange) (stored store.Enrolment, created bool, err error)
 	SaveEnrolment(ctx context.Context, e store.Enrolment, change store.EnrolmentChange) (store.Enrolment, error)
-	DueEnrolments(ctx context.Context, limit int) ([]store.Enrolment, error)
+	DueEnrolments(ctx context.Context, longest time.Duration, limit int) ([]store.Enrolment, error)
 	CountEnrolments(ctx context.Context) (map[store.EnrolmentState]int, error)
 	Owners(ctx context.Context, names []string) (map[string]store.Enrolment, error)
 	Objects(ctx context.Context, instanceID string) ([]store.Object, error)

@@ -43,7 +43,7 @@ func (s *Service) Rebuild(ctx context.Context, by Actor, instanceID string, at t
 			return false, nil
 		case e.OTPState == store.OTPNew || e.OTPState == store.OTPRebuild:
 			return false, nil // nobody got it yet
-		case !e.RebuiltAt.Before(at) || e.OTPReadAt.After(at):
+		case !e.RebuiltAt.Before(at) || e.OTPReadAt.After(at) && s.believed(e.OTPReadAt):
 			return false, nil
 		}
 		e.OTPSealed, e.OTPReadAt, e.RebuiltAt = s.newOTP(e.InstanceID), time.Time{}, at

@@ -88,7 +88,7 @@ const reportEvery = 10 * time.Second
 // nothing, nor does another one a moment later.
 func (s *Service) recordFailure(ctx context.Context, by Actor, e store.Enrolment, report Report) (store.Enrolment, error) {
 	text := reported + oneLine(report.Reason)
-	if e.State == store.EnrolmentFailed && (e.LastError == text || s.cfg.Now().Sub(e.UpdatedAt) < reportEvery) {
+	if e.State == store.EnrolmentFailed && (e.LastError == text || !s.elapsed(e.UpdatedAt, reportEvery)) {
 		return e, nil
 	}
 	entry := s.audit(by, "enrolment.report", e.ProjectID, e.InstanceID)

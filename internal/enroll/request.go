@@ -155,7 +155,7 @@ func (s *Service) again(ctx context.Context, by Actor, req Request, e store.Enro
 			return s.cfg.Store.Enrolment(ctx, e.InstanceID)
 		}
 		return saved, err
-	case s.waits(e) && s.cfg.Now().Sub(e.UpdatedAt) >= s.cfg.BackoffMin:
+	case s.waits(e) && s.elapsed(e.UpdatedAt, s.cfg.BackoffMin):
 		return s.hasten(ctx, e, all)
 	}
 	return e, nil
@@ -302,7 +302,7 @@ func (s *Service) underWay(e store.Enrolment) bool {
 func (s *Service) look(ctx context.Context, e store.Enrolment) store.Enrolment {
 	now := s.cfg.Now()
 	last, known := s.looked.Get(e.InstanceID)
-	if known && now.Sub(last) < lookEvery || now.Sub(e.UpdatedAt) < lookEvery {
+	if known && !s.elapsed(last, lookEvery) || !s.elapsed(e.UpdatedAt, lookEvery) {
 		return e
 	}
 	select {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/ipa"
+	"github.com/muster-cloud/muster/internal/outage"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
@@ -47,11 +48,10 @@ func (s *Service) Run(ctx context.Context) error {
 
 // findDue hands what is due in the database to the workers, as they become free.
 func (s *Service) findDue(ctx context.Context) {
+	var away outage.Outage
 	for {
-		due, err := s.cfg.Store.DueEnrolments(ctx, duePage)
-		if err != nil && ctx.Err() == nil {
-			s.cfg.Logger.WarnContext(ctx, "Cannot look for enrolments that are due; will try again", "error", err)
-		}
+		due, err := s.cfg.Store.DueEnrolments(ctx, s.longest(), duePage)
+		away.Note(ctx, s.cfg.Logger, "look for enrolments that are due", err)
 		for _, e := range due {
 			select {
 			case s.queue.due <- e.InstanceID:
@@ -84,14 +84,16 @@ func (s *Service) count(ctx context.Context) {
 
 // peek looks up, for all who wait at once, what became of enrolments that other replicas work on.
 func (s *Service) peek(ctx context.Context) {
-	for pause(ctx, peekTime) {
+	var away outage.Outage
+	for wait := peekTime; pause(ctx, wait); {
 		instances := s.board.asked()
 		if len(instances) == 0 {
 			continue
 		}
 		enrolments, err := s.cfg.Store.EnrolmentsOf(ctx, instances)
-		if err != nil && ctx.Err() == nil {
-			s.cfg.Logger.WarnContext(ctx, "Cannot see what became of enrolments that other replicas work on; will look again", "error", err)
+		away.Note(ctx, s.cfg.Logger, "see what became of enrolments that other replicas work on", err)
+		if wait = peekTime; err != nil {
+			wait = max(peekTime, s.cfg.PollEvery)
 		}
 		for _, e := range enrolments {
 			if !s.underWay(e) {
@@ -114,7 +116,27 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // claimed tells whether a replica works on the enrolment.
-func (s *Service) claimed(e store.Enrolment) bool { return s.cfg.Now().Before(e.ClaimedTill) }
+func (s *Service) claimed(e store.Enrolment) bool { return s.toCome(e.ClaimedTill) }
+
+// toCome tells whether a time for which an enrolment is put off or claimed is yet to come. One that is too far off was set by a clock that
+// was far ahead, and is not believed: see store.DueEnrolments.
+func (s *Service) toCome(at time.Time) bool {
+	now := s.cfg.Now()
+	return at.After(now) && !at.After(now.Add(s.longest()+store.MaxClockError))
+}
+
+// longest is the longest time for which an enrolment is put off or claimed.
+func (s *Service) longest() time.Duration {
+	return max(s.cfg.BackoffMax, s.cfg.AttemptTime+maxServices*perService+claimMargin)
+}
+
+// believed tells whether something may have been recorded at this time, by a clock that is right within the hour.
+func (s *Service) believed(at time.Time) bool { return !at.After(s.cfg.Now().Add(store.MaxClockError)) }
+
+// elapsed tells whether so much time has passed since something was recorded. When that was is not known if the time is not believed.
+func (s *Service) elapsed(since time.Time, d time.Duration) bool {
+	return s.cfg.Now().Sub(since) >= d || !s.believed(since)
+}
 
 // claim makes this replica the one that works on the enrolment, for as long as one attempt may take.
 func (s *Service) claim(e store.Enrolment, w want) store.Enrolment {
@@ -157,8 +179,7 @@ func (s *Service) take(ctx context.Context, instanceID string) (store.Enrolment,
 		}
 		return e, want{}, false
 	}
-	now := s.cfg.Now()
-	if e.NextAt.IsZero() || e.NextAt.After(now) || s.claimed(e) && e.ClaimedBy != s.replica {
+	if e.NextAt.IsZero() || s.toCome(e.NextAt) || s.claimed(e) && e.ClaimedBy != s.replica {
 		return e, want{}, false
 	}
 	w, err := decodeWant(e.Want)
@@ -166,7 +187,7 @@ func (s *Service) take(ctx context.Context, instanceID string) (store.Enrolment,
 		s.cfg.Logger.ErrorContext(ctx, "An enrolment cannot be read", "instance", instanceID, "error", err)
 		return e, want{}, false
 	}
-	if e.ClaimedBy == s.replica && e.ClaimedTill.Sub(now) >= s.attemptTime(w) {
+	if e.ClaimedBy == s.replica && s.claimed(e) && e.ClaimedTill.Sub(s.cfg.Now()) >= s.attemptTime(w) {
 		return e, w, true
 	}
 	e, err = s.cfg.Store.SaveEnrolment(ctx, s.claim(e, w), store.EnrolmentChange{})

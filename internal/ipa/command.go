@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"strings"
 )
 
@@ -216,14 +215,6 @@ const (
 	RecordAAAA RecordKind = "aaaarecord"
 	RecordPTR  RecordKind = "ptrrecord"
 )
-
-// AddressKind returns the kind of record that holds the address.
-func AddressKind(address netip.Addr) RecordKind {
-	if address.Unmap().Is4() {
-		return RecordA
-	}
-	return RecordAAAA
-}
 
 // RecordAdd adds one value to a record. EmptyModlist: it is there. The answer is a Record.
 func RecordAdd(zone, name string, kind RecordKind, value string) Command {

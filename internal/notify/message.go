@@ -88,9 +88,6 @@ func Parse(body []byte) (Message, error) {
 	if err != nil {
 		return m, err
 	}
-	for i := range hints {
-		hints[i].At = m.At
-	}
 	m.hints = hints
 	return m, nil
 }

@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-cloud/muster/internal/converge"
+	"github.com/muster-cloud/muster/internal/outage"
 )
 
 // Config is what a Listener is made of.
@@ -90,6 +91,7 @@ type Listener struct {
 	queues    []string
 	metrics   *metrics
 	journal   journal
+	handing   outage.Outage
 }
 
 // New checks the configuration. It connects to nothing.
@@ -235,6 +237,7 @@ func (l *Listener) handOver(ctx context.Context, d delivery, event *Event, hints
 		case <-ctx.Done():
 			return
 		}
+		l.handing.Note(ctx, l.cfg.Logger, "have notifications worked on or recorded", err)
 		if err == nil {
 			l.acknowledge(d, event)
 			l.metrics.seconds.Observe(l.cfg.Now().Sub(event.At).Seconds())
@@ -242,8 +245,6 @@ func (l *Listener) handOver(ctx context.Context, d delivery, event *Event, hints
 		}
 		l.journal.update(func() { event.Problem = "not taken over yet; the log has more" })
 		l.metrics.refused.Inc()
-		l.cfg.Logger.WarnContext(ctx, "A notification is neither worked on nor recorded; will try again",
-			"event", event.Type, "message", event.MessageID, "error", err)
 		if !wait(ctx, pause.NextBackOff()) {
 			return
 		}

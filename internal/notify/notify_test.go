@@ -4,9 +4,12 @@
 package notify
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -129,7 +132,8 @@ func TestOfferFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue()
 		q.fail = errors.New("the database is gone")
-		l, memory, _ := memoryListener(t, q, nil)
+		var said bytes.Buffer
+		l, memory, _ := memoryListener(t, q, func(cfg *Config) { cfg.Logger = slog.New(slog.NewTextHandler(&said, nil)) })
 		publish(t, memory, userDeleted(1))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -149,6 +153,9 @@ func TestOfferFails(t *testing.T) {
 		}
 		if q.count() != tries+1 {
 			t.Errorf("%d tries after it went well", q.count()-tries)
+		}
+		if text := said.String(); strings.Count(text, "Cannot have notifications") != 1 || strings.Count(text, "Can have notifications") != 1 {
+			t.Errorf("not said once that it began and once that it ended:\n%s", text)
 		}
 		cancel()
 		if err := <-done; err != nil {

@@ -86,7 +86,9 @@ func (l *Listener) runRabbit(ctx context.Context) error {
 		next, tried = next+1, tried+1
 		if connected {
 			l.metrics.disconnects.Inc()
-			if tried = 1; l.cfg.Now().Sub(began) >= settled {
+			if l.cfg.Now().Sub(began) >= settled {
+				// It was good: the others are tried at once, and all before a pause.
+				tried = 1
 				pauses.Reset()
 			}
 			l.cfg.Logger.Warn("The connection to RabbitMQ is lost; will connect again", "host", host.Address(), "error", err)

@@ -257,14 +257,15 @@ func (s *Store) EnrolmentsOf(ctx context.Context, instanceIDs []string) ([]Enrol
 	return all, nil
 }
 
-// DueEnrolments returns enrolments whose time has come and that no replica works on, at most limit, the most overdue first.
-func (s *Store) DueEnrolments(ctx context.Context, limit int) ([]Enrolment, error) {
+// DueEnrolments returns enrolments whose time has come and that no replica works on, at most limit, the most overdue first. None is put off,
+// or worked on, for longer than longest: later times were set by a clock that was far ahead, and are not believed.
+func (s *Store) DueEnrolments(ctx context.Context, longest time.Duration, limit int) ([]Enrolment, error) {
 	if limit < 1 || limit > MaxPageLimit {
 		return nil, fmt.Errorf("due enrolments: %w: the limit is from 1 to %d", ErrInvalid, MaxPageLimit)
 	}
-	now := micros(s.now())
+	now, wrong := micros(s.now()), micros(s.now().Add(longest+MaxClockError))
 	all, err := list(ctx, s, scanEnrolment, selectEnrolment+
-		" WHERE next_at > 0 AND next_at <= ? AND claimed_till <= ? ORDER BY next_at LIMIT ?", now, now, limit)
+		" WHERE next_at > 0 AND (next_at <= ? OR next_at > ?) AND (claimed_till <= ? OR claimed_till > ?) ORDER BY next_at LIMIT ?", now, wrong, now, wrong, limit)
 	if err != nil {
 		return nil, fmt.Errorf("due enrolments: %w", err)
 	}

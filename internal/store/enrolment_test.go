@@ -205,7 +205,7 @@ func TestDueEnrolments(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		ctx := t.Context()
 		due := func() (ids []string) {
-			for _, e := range must(f.store().DueEnrolments(ctx, 10))(t) {
+			for _, e := range must(f.store().DueEnrolments(ctx, time.Hour, 10))(t) {
 				ids = append(ids, e.InstanceID)
 			}
 			return ids
@@ -225,9 +225,18 @@ func TestDueEnrolments(t *testing.T) {
 		equal(t, due(), []string{id(102), id(100)})
 		f.clock.step(time.Minute)
 		equal(t, due(), []string{id(102), id(100), id(103)})
-		equal(t, len(must(f.store().DueEnrolments(ctx, 1))(t)), 1)
-		_, err := f.store().DueEnrolments(ctx, 0)
+		equal(t, len(must(f.store().DueEnrolments(ctx, time.Hour, 1))(t)), 1)
+		_, err := f.store().DueEnrolments(ctx, time.Hour, 0)
 		isError(t, err, ErrInvalid)
+		// Put off, and claimed, by a clock that is farther ahead than any that is right within the hour.
+		wrong := f.clock.Now().Add(2*time.Hour + time.Second)
+		putOff, claimed := f.enrolment(1, 105, "h5.test"), f.enrolment(1, 106, "h6.test")
+		putOff.NextAt, claimed.ClaimedBy, claimed.ClaimedTill = wrong, "other", wrong
+		f.begun(t, putOff)
+		f.begun(t, claimed)
+		equal(t, due(), []string{id(102), id(100), id(103), id(106), id(105)})
+		f.clock.step(time.Second) // now they could be right
+		equal(t, due(), []string{id(102), id(100), id(103)})
 	})
 }
 

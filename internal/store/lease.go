@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// maxClockError is how far ahead the clock of another replica may be before its leases are not believed.
-const maxClockError = time.Hour
+// MaxClockError is how far ahead the clock of another replica may be before the times that it set are not believed.
+const MaxClockError = time.Hour
 
 // Lease takes or renews a lease for a holder, for ttl from now. held = false: another holder has it. A lease that was not renewed for its ttl
 // is free, so it survives its holder's death. The replicas' clocks are compared: keep ttl well above their differences. A lease that ends later
@@ -37,7 +37,7 @@ func (s *Store) lease(ctx context.Context, table, name, holder string, ttl time.
 		now := s.now()
 		expires := micros(now.Add(ttl))
 		n, err := t.exec("UPDATE "+table+" SET holder = ?, expires_at = ? WHERE name = ? AND (holder = ? OR expires_at <= ? OR expires_at > ?)",
-			holder, expires, name, holder, micros(now), micros(now.Add(ttl+maxClockError)))
+			holder, expires, name, holder, micros(now), micros(now.Add(ttl+MaxClockError)))
 		if held = n > 0; err != nil || held {
 			return err
 		}

@@ -87,7 +87,7 @@ func (s *Store) beginChange(t *tx, o Object, late time.Duration) (ObjectChange, 
 	}
 	now := s.now()
 	c.alone = !latest.After(now)
-	if latest.After(now.Add(late + maxClockError)) {
+	if latest.After(now.Add(late + MaxClockError)) {
 		latest = now.Add(late) // by a clock that was far ahead
 	}
 	// No two changes that are under way have the same time: it tells whose is the last.

@@ -107,7 +107,7 @@ func (s *Store) DueKeys(ctx context.Context, longest time.Duration, limit int) (
 	}
 	now := s.now()
 	all, err := list(ctx, s, scanPendingKey, selectPendingKey+" WHERE next_at <= ? OR next_at > ? ORDER BY next_at LIMIT ?",
-		micros(now), micros(now.Add(longest+maxClockError)), limit)
+		micros(now), micros(now.Add(longest+MaxClockError)), limit)
 	if err != nil {
 		return nil, fmt.Errorf("due keys: %w", err)
 	}

@@ -452,6 +452,20 @@ func TestRightsGoAnyway(t *testing.T) {
 	}
 }
 
+// TestAskedAnyway: sudo is to ask for a certificate from now on, but the new
+// rules cannot be judged: nobody keeps the old ones, which ask nothing.
+func TestAskedAnyway(t *testing.T) {
+	h := newHost(t)
+	h.apply(false, "member+")
+	if err := os.Remove(filepath.Join(h.root, "usr/sbin/visudo")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Apply(t.Context(), []agentapi.Account{{Name: "member", Sudo: true}}, true); !errors.Is(err, ErrSudoers) {
+		t.Fatal(err)
+	}
+	h.expectSudo("member", "")
+}
+
 // busybox is a machine without shadow's programs. It records what is run.
 type busybox struct {
 	root string

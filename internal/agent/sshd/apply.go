@@ -63,7 +63,13 @@ func (c *SSHD) Apply(ctx context.Context, want Want) (changed bool, err error) {
 	}
 	c.openPort(ctx, p.port)
 	c.warn(append(p.limits, c.forwardingLimits(ctx, want.ForwardAgent)...))
-	return changed || trust, c.reloadIfDue(ctx)
+	err = c.reloadIfDue(ctx, p.port)
+	if errors.Is(err, errSocket) && p.port != "" {
+		// Better without the second port than without any.
+		c.refused = p.port
+		return c.Apply(ctx, want)
+	}
+	return changed || trust, err
 }
 
 // Warnings are what the last Apply found in the image's part of the
@@ -306,5 +312,5 @@ func (c *SSHD) Remove(ctx context.Context) error {
 		}
 	}
 	c.openPort(ctx, "")
-	return c.reloadIfDue(ctx)
+	return c.reloadIfDue(ctx, "")
 }

@@ -176,7 +176,7 @@ func TestSocket(t *testing.T) {
 		if err := h.tree.Close(); err != nil {
 			t.Fatal(err)
 		}
-		h.open(nil)
+		h.open()
 		h.runner = s
 	}
 	start()

@@ -116,6 +116,10 @@ func TestRevocationArrivesAtOnce(t *testing.T) {
 		if l.host.version(t) != 7 {
 			t.Errorf("sshd has version %d", l.host.version(t))
 		}
+		if l.cloud.called("state") != states {
+			t.Error("the state was asked for before all replicas know the list")
+		}
+		settle(2 * allKnow)
 		if l.cloud.called("state") != states+1 {
 			t.Errorf("the state was asked for %d times, want once", l.cloud.called("state")-states)
 		}

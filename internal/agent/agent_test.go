@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -710,6 +711,49 @@ func TestOnce(t *testing.T) {
 		err := l.agent().Once(ctx)
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer from Muster") {
 			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// held is a log that tells whether an agent's lock is held while it is written.
+type held struct {
+	slog.Handler
+	agent func() *Agent
+	times int
+}
+
+func (h *held) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *held) Handle(context.Context, slog.Record) error {
+	h.look()
+	return nil
+}
+
+func (h *held) look() {
+	if a := h.agent(); a != nil && !a.mu.TryLock() {
+		h.times++
+	} else if a != nil {
+		a.mu.Unlock()
+	}
+}
+
+// TestNothingIsHeld: what needs the agent's lock, as a revocation does, waits
+// neither for the machine nor for the log.
+func TestNothingIsHeld(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		var a *Agent
+		watch := &held{Handler: slog.DiscardHandler, agent: func() *Agent { return a }}
+		a = l.agent()
+		a.log = slog.New(watch)
+		l.host.asked = watch.look
+		l.cloud.away = true
+		time.AfterFunc(time.Minute, func() { l.cloud.do(func(c *cloud) { c.away = false }) })
+		// Once is one goroutine: who holds the lock is the one that looks.
+		if err := a.Once(t.Context()); err != nil || l.host.times() != 1 {
+			t.Error(err, l.host.times())
+		}
+		if watch.times > 0 {
+			t.Errorf("the lock was held %d times", watch.times)
 		}
 	})
 }

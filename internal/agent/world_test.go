@@ -248,7 +248,8 @@ type host struct {
 	lists      int // times that the list was replaced
 	want       Want
 	configured int
-	fail       error // of Configure and SetRevoked
+	asked      func() // called when the machine is asked for its warnings
+	fail       error  // of Configure and SetRevoked
 	joined     bool
 	joins      []string
 	joinErr    error
@@ -315,7 +316,12 @@ func (h *host) Configure(_ context.Context, want Want) (bool, error) {
 	return true, nil
 }
 
-func (h *host) Warnings() []string { return []string{"the image has its own mind"} }
+func (h *host) Warnings() []string {
+	if h.asked != nil {
+		h.asked()
+	}
+	return []string{"the image has its own mind"}
+}
 
 func (h *host) Revoked() ([]byte, error) {
 	h.mu.Lock()

@@ -280,37 +280,47 @@ func (c *SSHD) inForce(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// Remove gives sshd's configuration back as it was before Muster.
+// Remove gives sshd's configuration back as it was before Muster. The lists go
+// once sshd has read that: it would refuse everybody without them.
 func (c *SSHD) Remove(ctx context.Context) error {
+	if err := c.removeSettings(ctx); err != nil {
+		return err
+	}
+	c.openPort(ctx, "")
+	if err := c.reloadIfDue(ctx, ""); err != nil {
+		return err
+	}
+	change := c.tree.Begin()
+	names, err := c.tree.List(Folder)
+	staged := []error{err}
+	for _, name := range names {
+		staged = append(staged, change.Restore(path.Join(Folder, name)))
+	}
+	if err := errors.Join(append(staged, change.Restore(Folder))...); err != nil {
+		return err
+	}
+	_, err = change.Do(ctx)
+	return err
+}
+
+func (c *SSHD) removeSettings(ctx context.Context) error {
 	broken := c.test(ctx, "")
 	change := c.tree.Begin()
 	staged := []error{change.Restore(mainFile)}
 	for _, name := range dropNames {
 		staged = append(staged, change.Restore(path.Join(dropFolder, name)))
 	}
-	names, err := c.tree.List(Folder)
-	staged = append(staged, err)
-	for _, name := range names {
-		staged = append(staged, change.Restore(path.Join(Folder, name)))
-	}
-	staged = append(staged, change.Restore(Folder))
 	if err := errors.Join(staged...); err != nil {
 		return err
 	}
 	if err := c.tree.SaveState(reloadMark, nil); err != nil {
 		return err
 	}
-	if changed, err := change.Apply(ctx); err != nil {
+	if changed, err := change.Apply(ctx); err != nil || !changed {
 		return err
-	} else if changed {
-		err := c.test(ctx, "")
-		if err != nil && broken == nil && !errors.Is(err, ErrMissing) {
-			return errors.Join(fmt.Errorf("%w: %w", ErrBroken, err), change.Rollback())
-		}
-		if err := change.Commit(); err != nil {
-			return err
-		}
 	}
-	c.openPort(ctx, "")
-	return c.reloadIfDue(ctx, "")
+	if err := c.test(ctx, ""); err != nil && broken == nil && !errors.Is(err, ErrMissing) {
+		return errors.Join(fmt.Errorf("%w: %w", ErrBroken, err), change.Rollback())
+	}
+	return change.Commit()
 }

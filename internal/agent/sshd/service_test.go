@@ -231,6 +231,36 @@ func TestSocket(t *testing.T) {
 	expect([]string{"22"}, restart...)
 }
 
+// noting is a Runner that looks at a file before it reloads sshd.
+type noting struct {
+	files.Runner
+	file string
+	seen []bool
+}
+
+func (n *noting) Run(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
+	if name == "rc-service" {
+		_, err := os.Stat(n.file)
+		n.seen = append(n.seen, err == nil)
+	}
+	return n.Runner.Run(ctx, stdin, name, args...)
+}
+
+// TestListsGoLast: sshd, which refuses everybody without its revocation list,
+// forgets it before it goes.
+func TestListsGoLast(t *testing.T) {
+	h, _ := managedHost(t, map[string]string{"rc-service": ""}, "run/openrc/started/sshd")
+	h.apply(h.want())
+	watch := &noting{Runner: h.runner, file: filepath.Join(h.root, RevokedFile)}
+	h.runner = watch
+	if err := h.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(watch.seen, []bool{true}) || h.tree.Exists(Folder) {
+		t.Errorf("the list was there at the reload: %v", watch.seen)
+	}
+}
+
 // TestReloadIsRepeated: a failed reload is an error, and tried again, though
 // nothing else is to be done.
 func TestReloadIsRepeated(t *testing.T) {

@@ -192,7 +192,7 @@ func (c *SSHD) stage(p *plan) (*files.Change, error) {
 // from where they were.
 func (c *SSHD) stageSettings(p *plan, change *files.Change) error {
 	if p.drop != "" {
-		err := change.Write(p.drop, p.dropContent(), files.Public)
+		err := errors.Join(change.Folder(dropFolder, files.Folder), change.Write(p.drop, p.dropContent(), files.Public))
 		return errors.Join(err, change.Restore(mainFile), c.stageDropsGone(change, p.drop))
 	}
 	main, err := c.tree.Read(mainFile)
@@ -310,6 +310,7 @@ func (c *SSHD) removeSettings(ctx context.Context) error {
 	for _, name := range dropNames {
 		staged = append(staged, change.Restore(path.Join(dropFolder, name)))
 	}
+	staged = append(staged, change.Restore(dropFolder))
 	if err := errors.Join(staged...); err != nil {
 		return err
 	}

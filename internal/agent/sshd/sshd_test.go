@@ -266,6 +266,23 @@ func TestApply(t *testing.T) {
 	}
 }
 
+// TestWithoutFolder: sshd's configuration includes a folder that is not there.
+func TestWithoutFolder(t *testing.T) {
+	h := newHost(t, debian)
+	if err := os.Remove(filepath.Join(h.root, dropFolder)); err != nil {
+		t.Fatal(err)
+	}
+	before := h.snapshot()
+	h.apply(h.want())
+	h.expect(h.effective(), always...)
+	if err := h.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, h.snapshot()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestApplyFollowsChanges(t *testing.T) {
 	h := newHost(t, debian)
 	w := h.want()

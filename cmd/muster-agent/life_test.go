@@ -295,7 +295,10 @@ func TestLife(t *testing.T) {
 	i.revoke()
 	begin := time.Now()
 	i.await("the revocation", func(s *agent.Status) bool { return s.List.Version > list })
-	if took := time.Since(begin); took > 2*time.Second {
+	took := time.Since(begin)
+	t.Logf("the revocation took %v", took)
+	// 2 s are wanted; the limit is for machines that are busy, and less than a poll takes.
+	if took > 10*time.Second {
 		t.Errorf("the revocation took %v", took)
 	}
 	stop()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -351,6 +352,40 @@ func TestNewHostKey(t *testing.T) {
 		l.end()
 		if len(l.host.wanted().HostCerts) != 3 || l.cloud.called("hostcerts") != 1 {
 			t.Errorf("%d certificates, calls %v", len(l.host.wanted().HostCerts), l.cloud.all())
+		}
+	})
+}
+
+// TestOldHostKeys: those that Muster never certifies are left out, so that it
+// does not refuse the others for their sake.
+func TestOldHostKeys(t *testing.T) {
+	number := func(bits uint) *big.Int {
+		n := new(big.Int).Lsh(big.NewInt(1), bits-1)
+		return n.Add(n, big.NewInt(1))
+	}
+	line := func(blob []byte) string {
+		key, err := ssh.ParsePublicKey(blob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return agenttest.Line(key)
+	}
+	live(t, func(t *testing.T, l *life) {
+		l.host.old = []HostKey{
+			{Path: "/etc/ssh/ssh_host_dsa_key", Public: line(ssh.Marshal(struct {
+				Type       string
+				P, Q, G, Y *big.Int
+			}{"ssh-dss", number(1024), number(160), big.NewInt(2), big.NewInt(4)}))},
+			{Path: "/etc/ssh/ssh_host_rsa_key", Public: line(ssh.Marshal(struct {
+				Type string
+				E, N *big.Int
+			}{"ssh-rsa", big.NewInt(65537), number(1024)}))},
+		}
+		l.start()
+		settle(time.Second)
+		l.end()
+		if len(l.host.wanted().HostCerts) != 2 {
+			t.Errorf("%d certificates", len(l.host.wanted().HostCerts))
 		}
 	})
 }

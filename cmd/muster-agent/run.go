@@ -45,8 +45,11 @@ ends at once if another agent runs on this machine already.`,
 		return func(ctx context.Context) error {
 			debug.SetMemoryLimit(memoryLimit)
 			log := p.newLog(true)
-			log.Info("Starting", "version", version)
-			if err := p.keep(ctx, place, log); err != nil && !errors.Is(err, context.Canceled) {
+			err := p.keep(ctx, place, log)
+			switch {
+			case errors.Is(err, files.ErrBusy):
+				return err // cron starts a second one again and again, which nobody wants to read
+			case err != nil && !errors.Is(err, context.Canceled):
 				log.Error("Cannot run", "reason", err)
 				return err
 			}
@@ -113,6 +116,7 @@ func (p *program) keep(ctx context.Context, at *place, log *slog.Logger) error {
 		work, err := p.open(ctx, at, log)
 		if err == nil {
 			defer work.close()
+			log.Info("Starting", "version", version)
 			return work.agent.Run(ctx)
 		}
 		if ctx.Err() != nil || errors.Is(err, files.ErrBusy) || errors.Is(err, os.ErrPermission) {

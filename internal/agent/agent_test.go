@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -116,6 +118,10 @@ func TestRevocationArrivesAtOnce(t *testing.T) {
 		if l.host.version(t) != 7 {
 			t.Errorf("sshd has version %d", l.host.version(t))
 		}
+		if l.cloud.called("state") != states {
+			t.Error("the state was asked for before all replicas know the list")
+		}
+		settle(2 * allKnow)
 		if l.cloud.called("state") != states+1 {
 			t.Errorf("the state was asked for %d times, want once", l.cloud.called("state")-states)
 		}
@@ -346,6 +352,40 @@ func TestNewHostKey(t *testing.T) {
 		l.end()
 		if len(l.host.wanted().HostCerts) != 3 || l.cloud.called("hostcerts") != 1 {
 			t.Errorf("%d certificates, calls %v", len(l.host.wanted().HostCerts), l.cloud.all())
+		}
+	})
+}
+
+// TestOldHostKeys: those that Muster never certifies are left out, so that it
+// does not refuse the others for their sake.
+func TestOldHostKeys(t *testing.T) {
+	number := func(bits uint) *big.Int {
+		n := new(big.Int).Lsh(big.NewInt(1), bits-1)
+		return n.Add(n, big.NewInt(1))
+	}
+	line := func(blob []byte) string {
+		key, err := ssh.ParsePublicKey(blob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return agenttest.Line(key)
+	}
+	live(t, func(t *testing.T, l *life) {
+		l.host.old = []HostKey{
+			{Path: "/etc/ssh/ssh_host_dsa_key", Public: line(ssh.Marshal(struct {
+				Type       string
+				P, Q, G, Y *big.Int
+			}{"ssh-dss", number(1024), number(160), big.NewInt(2), big.NewInt(4)}))},
+			{Path: "/etc/ssh/ssh_host_rsa_key", Public: line(ssh.Marshal(struct {
+				Type string
+				E, N *big.Int
+			}{"ssh-rsa", big.NewInt(65537), number(1024)}))},
+		}
+		l.start()
+		settle(time.Second)
+		l.end()
+		if len(l.host.wanted().HostCerts) != 2 {
+			t.Errorf("%d certificates", len(l.host.wanted().HostCerts))
 		}
 	})
 }
@@ -706,6 +746,49 @@ func TestOnce(t *testing.T) {
 		err := l.agent().Once(ctx)
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer from Muster") {
 			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// held is a log that tells whether an agent's lock is held while it is written.
+type held struct {
+	slog.Handler
+	agent func() *Agent
+	times int
+}
+
+func (h *held) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h *held) Handle(context.Context, slog.Record) error {
+	h.look()
+	return nil
+}
+
+func (h *held) look() {
+	if a := h.agent(); a != nil && !a.mu.TryLock() {
+		h.times++
+	} else if a != nil {
+		a.mu.Unlock()
+	}
+}
+
+// TestNothingIsHeld: what needs the agent's lock, as a revocation does, waits
+// neither for the machine nor for the log.
+func TestNothingIsHeld(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		var a *Agent
+		watch := &held{Handler: slog.DiscardHandler, agent: func() *Agent { return a }}
+		a = l.agent()
+		a.log = slog.New(watch)
+		l.host.asked = watch.look
+		l.cloud.away = true
+		time.AfterFunc(time.Minute, func() { l.cloud.do(func(c *cloud) { c.away = false }) })
+		// Once is one goroutine: who holds the lock is the one that looks.
+		if err := a.Once(t.Context()); err != nil || l.host.times() != 1 {
+			t.Error(err, l.host.times())
+		}
+		if watch.times > 0 {
+			t.Errorf("the lock was held %d times", watch.times)
 		}
 	})
 }

@@ -41,14 +41,19 @@ func (a *Agent) ensureCerts(ctx context.Context) error {
 	return a.certify(ctx, keys)
 }
 
-// hostKeys are sshd's host keys, as many as Muster takes.
+// hostKeys are those of sshd's host keys that Muster certifies, as many as it
+// takes.
 func (a *Agent) hostKeys(ctx context.Context) ([]HostKey, error) {
 	keys, err := a.machine.HostKeys(ctx)
 	if err != nil {
 		return nil, err
 	}
+	keys = slices.DeleteFunc(keys, func(key HostKey) bool {
+		public, _, _, _, err := ssh.ParseAuthorizedKey([]byte(key.Public))
+		return err != nil || !agentapi.Certifies(public)
+	})
 	if len(keys) == 0 {
-		return nil, errors.New("sshd has no host key; ssh-keygen -A makes them")
+		return nil, errors.New("sshd has no host key that can be certified (Ed25519, ECDSA, or RSA of 2048 bits); ssh-keygen -A makes them")
 	}
 	return keys[:min(len(keys), agentapi.MaxKeys)], nil
 }

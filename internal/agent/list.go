@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/muster-cloud/muster/internal/agent/muster"
@@ -18,6 +19,10 @@ import (
 // first found nothing new: a server that does not wait must not be asked
 // without end.
 const shortestWait = 2 * time.Second
+
+// allKnow is how soon all of Muster's replicas know of a new list. One that does
+// not would name the accounts of before it.
+const allKnow = 500 * time.Millisecond
 
 // ensureList makes an empty list if there is none: without the file, sshd
 // refuses every login.
@@ -77,7 +82,8 @@ func (a *Agent) keepList(ctx context.Context) {
 			_ = sleep(ctx, least-a.cfg.Now().Sub(begin))
 		default:
 			if etag != "" || failures > 0 {
-				wake(a.askState) // whoever was taken away may have lost an account, too
+				// Whoever was taken away may have lost an account, too.
+				time.AfterFunc(allKnow+rand.N(allKnow), func() { wake(a.askState) })
 			}
 			etag, failures, failed = fresh, 0, false
 		}

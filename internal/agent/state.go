@@ -175,8 +175,9 @@ func (a *Agent) configure(ctx context.Context) error {
 		return err
 	}
 	a.configured = a.cfg.Now()
+	warnings := slices.Clone(a.machine.Warnings()) // which may wait for another use of the machine
 	a.mu.Lock()
-	a.status.ConfiguredAt, a.status.Warnings = a.configured.UTC(), append([]string{}, a.machine.Warnings()...)
+	a.status.ConfiguredAt, a.status.Warnings = a.configured.UTC(), warnings
 	a.mu.Unlock()
 	a.publish()
 	if changed {

@@ -111,32 +111,40 @@ func (a *Agent) note(about string, err error) {
 	if about != aboutMuster && errors.Is(err, muster.ErrAway) {
 		return
 	}
+	if say := a.keepProblem(about, err); say != nil {
+		say()
+		a.publish()
+	}
+}
+
+// keepProblem is note without the log, which nobody who needs the lock should
+// wait for. It returns what there is to be logged, nil if nothing is new.
+func (a *Agent) keepProblem(about string, err error) (say func()) {
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	now := a.cfg.Now().UTC()
 	before := a.status.problem(about)
-	if err == nil && before == nil {
-		a.mu.Unlock()
-		return
-	}
-	defer a.publish()
-	defer a.mu.Unlock()
 	switch {
+	case err == nil && before == nil:
+		return nil
 	case err == nil:
-		a.log.Info(troubles[about].over, "after", now.Sub(before.Since).Round(time.Second))
+		since := before.Since
 		a.status.forget(about)
+		return func() { a.log.Info(troubles[about].over, "after", now.Sub(since).Round(time.Second)) }
 	case before == nil:
-		a.log.Warn(troubles[about].begins, "reason", err)
 		a.status.Problems = append(a.status.Problems, Problem{about, err.Error(), now, now})
-	default:
-		again := logAgain
-		if before.Text != err.Error() {
-			before.Text, again = err.Error(), logOther
-		}
-		if now.Sub(before.logged) >= again {
-			a.log.Warn("Still: "+troubles[about].begins, "reason", err, "since", before.Since)
-			before.logged = now
-		}
+		return func() { a.log.Warn(troubles[about].begins, "reason", err) }
 	}
+	again := logAgain
+	if before.Text != err.Error() {
+		before.Text, again = err.Error(), logOther
+	}
+	if now.Sub(before.logged) < again {
+		return func() {}
+	}
+	before.logged = now
+	since := before.Since
+	return func() { a.log.Warn("Still: "+troubles[about].begins, "reason", err, "since", since) }
 }
 
 // How soon a problem that stays is logged again.

@@ -168,6 +168,9 @@ func (c *cloud) issue(keys []string) []agentapi.HostCert {
 		if err != nil {
 			c.t.Fatal(err)
 		}
+		if strings.HasPrefix(key, "ssh-dss ") || strings.HasPrefix(key, "ssh-rsa ") {
+			c.t.Errorf("certified: %.20s", key)
+		}
 		c.serial++
 		cert := &ssh.Certificate{
 			Key: public, Serial: c.serial, CertType: ssh.HostCert, KeyId: "web", ValidPrincipals: slices.Clone(c.state.Names),
@@ -244,11 +247,13 @@ func (c *cloud) ReportEnrolment(_ context.Context, signer ssh.Signer, outcome, r
 type host struct {
 	mu         sync.Mutex
 	signers    []ssh.Signer
+	old        []HostKey // that nobody certifies
 	revoked    []byte
 	lists      int // times that the list was replaced
 	want       Want
 	configured int
-	fail       error // of Configure and SetRevoked
+	asked      func() // called when the machine is asked for its warnings
+	fail       error  // of Configure and SetRevoked
 	joined     bool
 	joins      []string
 	joinErr    error
@@ -286,7 +291,7 @@ func (h *host) tried() []string {
 func (h *host) HostKeys(context.Context) ([]HostKey, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var keys []HostKey
+	keys := slices.Clone(h.old)
 	for i, signer := range h.signers {
 		keys = append(keys, HostKey{Path: fmt.Sprintf("/etc/ssh/ssh_host_%d_key", i), Public: agenttest.Line(signer.PublicKey())})
 	}
@@ -315,7 +320,12 @@ func (h *host) Configure(_ context.Context, want Want) (bool, error) {
 	return true, nil
 }
 
-func (h *host) Warnings() []string { return []string{"the image has its own mind"} }
+func (h *host) Warnings() []string {
+	if h.asked != nil {
+		h.asked()
+	}
+	return []string{"the image has its own mind"}
+}
 
 func (h *host) Revoked() ([]byte, error) {
 	h.mu.Lock()

@@ -5,6 +5,7 @@ package agentapi
 
 import (
 	"bytes"
+	"crypto/rsa"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -108,6 +109,21 @@ func ParseSignature(header string) (Signature, error) {
 // keyTypes are those of host keys and authorities. Certificates and security
 // keys are not among them.
 var keyTypes = []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSA}
+
+// leastRSA is the least size of an RSA modulus that Muster may be set to take.
+const leastRSA = 2048
+
+// Certifies tells whether a host key is of a kind that Muster may certify. DSA
+// keys, say, which old images have, it never does; one of them in a request
+// makes it refuse all.
+func Certifies(key ssh.PublicKey) bool {
+	if wrapped, ok := key.(ssh.CryptoPublicKey); ok {
+		if modulus, ok := wrapped.CryptoPublicKey().(*rsa.PublicKey); ok && modulus.N.BitLen() < leastRSA {
+			return false
+		}
+	}
+	return slices.Contains(keyTypes, key.Type())
+}
 
 // algorithm is how a key signs.
 func algorithm(key ssh.PublicKey) string {

@@ -58,7 +58,13 @@ with urllib.request.urlopen(sys.argv[1], timeout=30, context=context) as answer,
 
 # value KEY: a string of the vendordata. Keys are unique, and their values hold no quotes.
 value() { sed -n 's/.*"'"$1"'": *"\([^"\\]*\)".*/\1/p' "$work/vendordata" | head -n 1; }
-named() { [ -s "$work/vendordata" ] && [ -n "$(value "agent_$arch")" ] && [ -n "$(value "agent_${arch}_sha256")" ]; }
+
+# named tells whether the vendordata names an agent for this machine, and takes its address and checksum.
+named() {
+    [ -s "$work/vendordata" ] && [ -n "$(value "agent_$arch")" ] && [ -n "$(value "agent_${arch}_sha256")" ] || return 1
+    url=$(value "agent_$arch")
+    expected=$(value "agent_${arch}_sha256")
+}
 
 # from_drive reads the vendordata from a config drive, which has the label config-2.
 from_drive() {
@@ -117,13 +123,12 @@ until from_drive || from_service; do
     [ "$count" -gt 1 ] || say "no vendordata with an agent yet; trying again, up to $tries times"
     again
 done
-url=$(value "agent_$arch")
-expected=$(value "agent_${arch}_sha256")
-
 until fetch "$url" "$work/agent" 2>"$work/error"; do
     [ "$count" -lt "$tries" ] || stop "cannot fetch $url: $(head -n 1 "$work/error")"
     [ "$count" -gt 1 ] || say "cannot fetch $url yet: $(head -n 1 "$work/error")"
     again
+    # Muster may offer another agent since; then Nova says so, but a config drive stays as it was made.
+    from_service || true
 done
 actual=$(sha256sum "$work/agent" | sed 's/ .*//')
 if [ "$actual" != "$expected" ]; then

@@ -324,6 +324,32 @@ func TestBootFallsBack(t *testing.T) {
 	})
 }
 
+// TestBootOfferedAnother: Muster offers another agent than the vendordata named
+// that was read first, on the config drive.
+func TestBootOfferedAnother(t *testing.T) {
+	eachShell(t, func(t *testing.T, m *machine, shell []string) {
+		former := strings.ReplaceAll(m.vendordata("another program"), "/agent\"", "/former\"")
+		m.give("blkid", "#!/bin/sh\necho "+m.dir+"\n")
+		if err := os.WriteFile(filepath.Join(m.dir, "former"), []byte(former), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		m.give("mount", "#!/bin/sh\nmkdir -p \"$4/openstack/latest\"\ncp "+m.dir+"/former \"$4/openstack/latest/vendor_data2.json\"\n")
+		m.give("umount", "#!/bin/sh\nrm -r \"$1/openstack\"\n")
+		m.metadata = func(w http.ResponseWriter, _ *http.Request) {
+			if m.asked.Load() == 1 { // Nova keeps its answer for some seconds
+				fmt.Fprint(w, former)
+				return
+			}
+			fmt.Fprint(w, m.vendordata(program))
+		}
+		code, stderr, console := m.boot(shell)
+		m.checkInstalled(code, stderr)
+		if !strings.Contains(console, "cannot fetch "+m.service.URL+"/former yet") {
+			t.Errorf("the console says nothing of it: %s", console)
+		}
+	})
+}
+
 func TestBootWrongProgram(t *testing.T) {
 	eachShell(t, func(t *testing.T, m *machine, shell []string) {
 		m.agent = func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, program+"# and more\n") }

@@ -78,7 +78,7 @@ func New(cfg Config) (*Client, error) {
 	held := func(h heldRoles) subject { return h.subject }
 	c.tokens = newMemo(cfg.TokenCacheSize, c.now, budget, c.ledger,
 		func(t *Token) subject {
-			return subject{t.UserID, t.ProjectID, cmp.Or(t.ApplicationCredentialID, t.TrustID)}
+			return subject{user: t.UserID, project: t.ProjectID, credential: cmp.Or(t.ApplicationCredentialID, t.TrustID)}
 		})
 	c.users = newMemo(directorySize, c.now, budget, c.ledger, func(e entry) subject { return subject{user: e.ID} })
 	c.projects = newMemo(directorySize, c.now, budget, c.ledger, func(e entry) subject { return subject{project: e.ID} })
@@ -121,6 +121,10 @@ func (c *Client) ForgetUser(id string) { c.ledger.forget(subject{user: id}) }
 // ForgetProject makes all that is cached about the project, and the tokens
 // scoped to it, invalid at once, results of calls under way included.
 func (c *Client) ForgetProject(id string) { c.ledger.forget(subject{project: id}) }
+
+// ForgetProjectRoles makes what ProjectRoles has cached about the project
+// invalid at once, results of calls under way included.
+func (c *Client) ForgetProjectRoles(id string) { c.ledger.forget(subject{held: id}) }
 
 // ForgetCredential makes tokens that were made with an application credential
 // or a trust invalid at once, results of calls under way included.

@@ -509,6 +509,32 @@ func TestProjectRolesThatTheListLacks(t *testing.T) {
 	}
 }
 
+// TestProjectRolesAreForgotten: alone, with nothing else of the project.
+func TestProjectRolesAreForgotten(t *testing.T) {
+	r := newRig(t, nil)
+	user, project := r.identity.UserID("demo"), r.identity.ProjectID("demo")
+	token := r.token(t)
+	want := func(roles ...string) {
+		t.Helper()
+		if got, err := r.ProjectRoles(t.Context(), project); err != nil || !slices.Equal(got, roles) {
+			t.Errorf("got %v, %v, want %v", got, err, roles)
+		}
+		if _, err := r.Validate(t.Context(), token); err != nil {
+			t.Error(err)
+		}
+	}
+	want("member", "reader")
+	if err := r.identity.Grant(user, project, "manager"); err != nil {
+		t.Fatal(err)
+	}
+	want("member", "reader")
+	r.ForgetProjectRoles(project)
+	want("manager", "member", "reader")
+	if n := r.count(validation); n != 1 {
+		t.Errorf("the token was validated %d times", n)
+	}
+}
+
 func TestBadIDsNeverReachAPath(t *testing.T) {
 	r := newRig(t, nil)
 	for _, id := range []string{"", "../users", "a/b", "a?b", "%2e", strings.Repeat("a", 65), "é"} {

@@ -96,8 +96,8 @@ func (c *Client) domainEnabled(ctx context.Context, id string) (bool, error) {
 }
 
 // ProjectRoles returns the sorted names of the roles that anyone has in the
-// project. The answer may be 30 s old, and the name of a role that was renamed
-// another 30 s.
+// project. The answer may be 30 s old, unless ForgetProjectRoles was called
+// since, and the name of a role that was renamed another 30 s.
 // Errors: ErrUnavailable, ErrForbidden, or that of ctx.
 //
 // Keystone is asked for the assignments without names, because it looks up the
@@ -116,7 +116,7 @@ func (c *Client) ProjectRoles(ctx context.Context, projectID string) ([]string, 
 			return heldRoles{}, time.Time{}, err
 		}
 		names, err := c.namesOf(ctx, body)
-		return heldRoles{subject{project: projectID}, names}, until, err
+		return heldRoles{subject{project: projectID, held: projectID}, names}, until, err
 	})
 	return slices.Clone(held.names), err
 }

@@ -12,6 +12,7 @@ const maxForgotten = 4096
 type subject struct {
 	user, project string
 	credential    string // the application credential or trust that a token was made with
+	held          string // the project whose roles anybody holds
 }
 
 // ledger numbers the forgettings. An answer that was asked for before its
@@ -25,10 +26,12 @@ type ledger struct {
 	projects map[string]uint64
 	// credentials are the application credentials and trusts.
 	credentials map[string]uint64
+	// held are the projects of which all roles were forgotten, and nothing else.
+	held map[string]uint64
 }
 
 func newLedger() *ledger {
-	return &ledger{users: map[string]uint64{}, projects: map[string]uint64{}, credentials: map[string]uint64{}}
+	return &ledger{users: map[string]uint64{}, projects: map[string]uint64{}, credentials: map[string]uint64{}, held: map[string]uint64{}}
 }
 
 func (l *ledger) current() uint64 {
@@ -41,7 +44,7 @@ func (l *ledger) forget(s subject) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.count++
-	if len(l.users)+len(l.projects)+len(l.credentials) >= maxForgotten {
+	if len(l.users)+len(l.projects)+len(l.credentials)+len(l.held) >= maxForgotten {
 		l.clear()
 	}
 	if s.user != "" {
@@ -52,6 +55,9 @@ func (l *ledger) forget(s subject) {
 	}
 	if s.credential != "" {
 		l.credentials[s.credential] = l.count
+	}
+	if s.held != "" {
+		l.held[s.held] = l.count
 	}
 }
 
@@ -67,6 +73,7 @@ func (l *ledger) clear() {
 	clear(l.users)
 	clear(l.projects)
 	clear(l.credentials)
+	clear(l.held)
 	l.floor = l.count
 }
 
@@ -74,5 +81,5 @@ func (l *ledger) clear() {
 func (l *ledger) stale(s subject, seen uint64) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	return seen < l.floor || seen < l.users[s.user] || seen < l.projects[s.project] || seen < l.credentials[s.credential]
+	return seen < l.floor || seen < l.users[s.user] || seen < l.projects[s.project] || seen < l.credentials[s.credential] || seen < l.held[s.held]
 }

@@ -144,8 +144,9 @@ func (s *site) roleGone(t *testing.T, i *instance, alice, bob *person) {
 	}
 	alice.enter(t, i.Machine, "member")
 	// The account goes with the role's last holder, and comes back.
-	s.ungrant(t, bob, "webadmin")
 	s.ungrant(t, dave, "webadmin")
+	begin := time.Now()
+	s.ungrant(t, bob, "webadmin")
 	i.await(t, func() error { return i.has("webadmin", false) })
 	i.await(t, func() error {
 		if output, _ := i.Run(t.Context(), "sh", "-c", "chage -l webadmin | grep 'Account expires'"); strings.Contains(output, "never") {
@@ -153,6 +154,7 @@ func (s *site) roleGone(t *testing.T, i *instance, alice, bob *person) {
 		}
 		return nil
 	})
+	t.Logf("role gone → account locked: %v", time.Since(begin))
 	s.grant(t, bob, "webadmin")
 	i.await(t, func() error { return i.has("webadmin", true) })
 	s.recertify(t, i, bob, "webadmin")

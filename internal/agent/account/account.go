@@ -59,6 +59,10 @@ type made struct {
 	HomeWasThere bool `json:"home_was_there,omitempty"`
 }
 
+// owns tells whether an account is the one that Muster made. After a kill its
+// number may not be known; then its mark says that.
+func (m made) owns(u user) bool { return u.uid == m.UID || m.UID < 0 && u.comment == comment }
+
 // Skipped is an account that was not made, or is no longer Muster's.
 type Skipped struct {
 	Name, Reason string
@@ -69,7 +73,8 @@ type Result struct {
 	Changed bool
 	// Active are the accounts that are there and not locked, sorted.
 	Active []string
-	// Made are all accounts that Muster has made here, locked ones too, sorted.
+	// Made are all accounts that Muster has made here and that are still there
+	// and its own, locked ones too, sorted.
 	Made    []string
 	Skipped []Skipped
 }
@@ -138,8 +143,20 @@ func (a *Accounts) Apply(ctx context.Context, wanted []agentapi.Account, pamSudo
 			failed = append(failed, fmt.Errorf("locking account %s: %w", name, err))
 		}
 	}
-	result.Made = a.names()
-	return result, errors.Join(failed...)
+	result.Made, err = a.present()
+	return result, errors.Join(append(failed, err)...)
+}
+
+// present are the accounts that are there and Muster's, sorted.
+func (a *Accounts) present() ([]string, error) {
+	users, err := a.readUsers()
+	if err != nil {
+		return a.names(), err
+	}
+	return slices.DeleteFunc(a.names(), func(name string) bool {
+		user, exists := users[name]
+		return !exists || !a.made[name].owns(user)
+	}), nil
 }
 
 // warn logs each reason once, not at every round.
@@ -180,16 +197,7 @@ func (a *Accounts) ensure(ctx context.Context, name string) (changed bool, err e
 	case exists && !ours:
 		return false, clashError("an account of this name is there already, and Muster did not make it")
 	case exists && known.UID < 0:
-		// Killed while making it: the mark says whether that got done.
-		if user.comment != comment {
-			return false, a.forget(name, "an account of this name is there already, and Muster did not make it")
-		}
-		known.UID = user.uid
-		a.made[name] = known
-		if err := a.save(); err != nil {
-			return false, err
-		}
-		return true, a.unlock(ctx, name)
+		return true, a.finish(ctx, name, user)
 	case exists && user.uid != known.UID:
 		return false, clashError(fmt.Sprintf("it had number %d when Muster made it and now has %d: somebody else made it anew",
 			known.UID, user.uid))
@@ -203,13 +211,38 @@ func (a *Accounts) ensure(ctx context.Context, name string) (changed bool, err e
 	return true, a.create(ctx, name, users)
 }
 
-// forget drops an account that turned out not to be Muster's.
-func (a *Accounts) forget(name, reason string) error {
-	delete(a.made, name)
+// finish goes on where the making of an account was cut short, by a kill or
+// since the program for it failed. What is only half there is made anew.
+func (a *Accounts) finish(ctx context.Context, name string, user user) error {
+	known := a.made[name]
+	if !known.owns(user) {
+		delete(a.made, name)
+		if err := a.save(); err != nil {
+			return err
+		}
+		return clashError("an account of this name is there already, and Muster did not make it")
+	}
+	_, unknown := a.locked(name)
+	grouped, err := a.hasGroup(name)
+	if err != nil {
+		return err
+	}
+	if unknown != nil || !grouped || !a.tree.Exists(known.Home) {
+		if err := errors.Join(a.removeUser(ctx, name), a.removeGroup(ctx, name)); err != nil {
+			return err
+		}
+		users, err := a.readUsers()
+		if err != nil {
+			return err
+		}
+		return a.create(ctx, name, users)
+	}
+	known.UID = user.uid
+	a.made[name] = known
 	if err := a.save(); err != nil {
 		return err
 	}
-	return clashError(reason)
+	return a.unlock(ctx, name)
 }
 
 // lock makes an account unusable that is Muster's.
@@ -218,7 +251,7 @@ func (a *Accounts) lock(ctx context.Context, name string) (changed bool, err err
 	if err != nil {
 		return false, err
 	}
-	if user, exists := users[name]; !exists || user.uid != a.made[name].UID {
+	if user, exists := users[name]; !exists || !a.made[name].owns(user) {
 		return false, nil
 	}
 	if locked, err := a.locked(name); err != nil || locked {

@@ -255,7 +255,7 @@ func TestMadeAnew(t *testing.T) {
 	agenttest.Run(t, h.root, "userdel", "-r", "member")
 	agenttest.Run(t, h.root, "useradd", "-u", "4321", "member")
 	result := h.apply(false, "member+")
-	if len(result.Skipped) != 1 {
+	if len(result.Skipped) != 1 || len(result.Made) != 0 {
 		t.Fatal(result)
 	}
 	h.expectSudo("member", "")
@@ -315,10 +315,107 @@ func TestKilledWhileMaking(t *testing.T) {
 			agenttest.Run(t, h.root, "usermod", "-c", "Alice", "member")
 		}
 		h.restart()
+		// Its role is gone when the agent is back.
+		h.apply(false)
+		if locked := strings.Split(h.line("etc/shadow", "member"), ":")[7] != ""; locked == others {
+			t.Fatal(others, h.line("etc/shadow", "member"))
+		}
 		result := h.apply(false, "member")
 		if len(result.Active) != map[bool]int{false: 1, true: 0}[others] {
 			t.Fatal(others, result)
 		}
+	}
+}
+
+// failing is a Runner that spoils what useradd does, once.
+type failing struct {
+	files.Runner
+	spoil func() error
+}
+
+func (f *failing) Run(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
+	output, err := f.Runner.Run(ctx, stdin, name, args...)
+	if spoil := f.spoil; name == "useradd" && err == nil && spoil != nil {
+		f.spoil = nil
+		return output, spoil()
+	}
+	return output, err
+}
+
+// TestMakingFails: useradd fails when the account is there in part. It is
+// Muster's, and whole the next time; and uninstall leaves nothing.
+func TestMakingFails(t *testing.T) {
+	for name, breaks := range map[string][]string{
+		"at its end":     {"true"},
+		"without home":   {"rm", "-r", "/home/member"},
+		"without shadow": {"sed", "-i", "/^member:/d", "/etc/shadow"},
+		"without group":  {"sed", "-i", "/^member:/d", "/etc/group", "/etc/gshadow"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			before := h.databases()
+			h.Accounts.runner = &failing{h.Accounts.runner, func() error {
+				agenttest.Run(t, h.root, breaks[0], breaks[1:]...)
+				return errors.New("it was killed")
+			}}
+			if _, err := h.Apply(t.Context(), []agentapi.Account{{Name: "member"}}, false); err == nil {
+				t.Fatal("the failure was not told")
+			}
+			if name != "without home" {
+				h.restart()
+			}
+			if result := h.apply(false, "member"); !cmp.Equal(result.Active, []string{"member"}) {
+				t.Fatal(result)
+			}
+			if groups := agenttest.Run(t, h.root, "id", "-nG", "member"); groups != "member\n" || !h.tree.Exists("/home/member/.bashrc") {
+				t.Fatal("it is not whole: ", groups)
+			}
+			if kept, err := h.Remove(t.Context()); err != nil || len(kept) > 0 {
+				t.Fatal(kept, err)
+			}
+			if diff := cmp.Diff(before, h.databases()); diff != "" {
+				t.Fatal(diff)
+			}
+		})
+	}
+}
+
+// TestEndedWhileMaking: an agent that is told to end lets useradd end first.
+func TestEndedWhileMaking(t *testing.T) {
+	h := newHost(t)
+	ctx, end := context.WithCancel(t.Context())
+	h.Accounts.runner = ending{h.Accounts.runner, end}
+	if _, err := h.Apply(ctx, []agentapi.Account{{Name: "member"}}, false); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if h.line("etc/passwd", "member") == "" || h.made["member"].UID < firstUID {
+		t.Error(h.made)
+	}
+}
+
+// ending is a Runner whose agent is told to end when useradd begins.
+type ending struct {
+	files.Runner
+	end func()
+}
+
+func (e ending) Run(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
+	if name == "useradd" {
+		e.end()
+	}
+	return e.Runner.Run(ctx, stdin, name, args...)
+}
+
+// TestDirectoryAway: while it cannot be known whether a name is free, no
+// account is made, and nobody is blamed for it.
+func TestDirectoryAway(t *testing.T) {
+	h := newHost(t)
+	if err := os.WriteFile(filepath.Join(h.root, "usr/bin/getent"), []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	result, err := h.Apply(t.Context(), []agentapi.Account{{Name: "member"}}, false)
+	if err == nil || len(result.Skipped) > 0 || h.line("etc/passwd", "member") != "" {
+		t.Fatal(result, err)
 	}
 }
 
@@ -353,6 +450,20 @@ func TestRightsGoAnyway(t *testing.T) {
 	if _, err := h.Apply(t.Context(), one, false); !errors.Is(err, ErrSudoers) {
 		t.Fatal("a visudo that refuses: ", err)
 	}
+}
+
+// TestAskedAnyway: sudo is to ask for a certificate from now on, but the new
+// rules cannot be judged: nobody keeps the old ones, which ask nothing.
+func TestAskedAnyway(t *testing.T) {
+	h := newHost(t)
+	h.apply(false, "member+")
+	if err := os.Remove(filepath.Join(h.root, "usr/sbin/visudo")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Apply(t.Context(), []agentapi.Account{{Name: "member", Sudo: true}}, true); !errors.Is(err, ErrSudoers) {
+		t.Fatal(err)
+	}
+	h.expectSudo("member", "")
 }
 
 // busybox is a machine without shadow's programs. It records what is run.

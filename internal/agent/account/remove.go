@@ -60,7 +60,7 @@ func (a *Accounts) removeOne(ctx context.Context, name string, users map[string]
 	known := a.made[name]
 	user, exists := users[name]
 	switch {
-	case exists && (user.uid == known.UID || known.UID < 0 && user.comment == comment):
+	case exists && known.owns(user):
 		known.UID = user.uid
 		if err := a.removeUser(ctx, name); err != nil {
 			return false, err
@@ -99,15 +99,20 @@ func (a *Accounts) removeUser(ctx context.Context, name string) error {
 // removeGroup removes the account's own group, which userdel leaves where the
 // distribution has no groups per user.
 func (a *Accounts) removeGroup(ctx context.Context, name string) error {
-	groups, err := a.tree.Read("/etc/group")
-	if err != nil || !bytes.Contains(append([]byte("\n"), groups...), []byte("\n"+name+":")) {
+	if there, err := a.hasGroup(name); err != nil || !there {
 		return err
 	}
-	err = a.program(ctx, "", "groupdel", name)
+	err := a.program(ctx, "", "groupdel", name)
 	if files.Missing(err) {
 		err = a.program(ctx, "", "delgroup", name)
 	}
 	return err
+}
+
+// hasGroup tells whether there is a group of the account's name.
+func (a *Accounts) hasGroup(name string) (bool, error) {
+	groups, err := a.tree.Read("/etc/group")
+	return bytes.Contains(append([]byte("\n"), groups...), []byte("\n"+name+":")), err
 }
 
 // removeHome removes a home folder, and an empty mail box, that hold nothing

@@ -52,7 +52,7 @@ func (a *Accounts) writeSudoers(ctx context.Context, want map[string]agentapi.Ac
 		return change.Do(ctx)
 	}
 	changed, err = a.replaceSudoers(ctx, able, pamSudo)
-	if err != nil && a.grantsTooMuch(able) {
+	if err != nil && a.grantsTooMuch(able, pamSudo) {
 		// Better nobody than somebody who must not.
 		if err := change.Remove(SudoersFile); err != nil {
 			return false, err
@@ -94,10 +94,13 @@ func (a *Accounts) replaceSudoers(ctx context.Context, able []string, pamSudo bo
 }
 
 // grantsTooMuch tells whether the rules in place name an account that must not
-// use sudo any more.
-func (a *Accounts) grantsTooMuch(able []string) bool {
+// use sudo any more, or ask nothing although PAM should be asked.
+func (a *Accounts) grantsTooMuch(able []string, pamSudo bool) bool {
 	present, err := a.tree.Read(SudoersFile)
-	return err == nil && slices.ContainsFunc(a.names(), func(name string) bool {
+	if err != nil {
+		return false
+	}
+	return pamSudo && bytes.Contains(present, []byte(" NOPASSWD: ")) || slices.ContainsFunc(a.names(), func(name string) bool {
 		return !slices.Contains(able, name) && bytes.Contains(present, []byte("\n# "+name+"\n"))
 	})
 }

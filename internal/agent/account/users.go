@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os/exec"
 	"path"
 	"slices"
 	"strconv"
@@ -27,6 +28,8 @@ const (
 	maxName = 32
 	// firstUID: numbers below belong to the system. It is UID_MIN of common distributions.
 	firstUID = 1000
+	// getentNone is how getent(1) says that there is nothing of the name.
+	getentNone = 2
 	// expired is a day in the past; day 0 is read as "never" by some programs.
 	expired = "1970-01-02"
 )
@@ -37,8 +40,13 @@ var traces = []string{
 	"/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-", "/etc/.pwd.lock",
 }
 
-// program runs a program that changes accounts.
+// program runs a program that changes accounts. Once begun it comes to its end
+// although the agent is told to end: half an account is of no use to anybody.
 func (a *Accounts) program(ctx context.Context, stdin string, name string, args ...string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
 	a.tree.Step("run " + name)
 	return a.tree.Watch(traces, func() error {
 		_, err := a.runner.Run(ctx, []byte(stdin), name, args...)
@@ -104,14 +112,14 @@ func (a *Accounts) create(ctx context.Context, name string, users map[string]use
 	if err != nil {
 		return err
 	}
-	a.made[name] = made{UID: -1, Home: home, HomeWasThere: uid >= 0}
+	before, ours := a.made[name]
+	a.made[name] = made{UID: -1, Home: home, HomeWasThere: uid >= 0 && (!ours || before.HomeWasThere)}
 	if err := a.save(); err != nil {
 		delete(a.made, name)
 		return err
 	}
 	if err := a.add(ctx, name, home, uid); err != nil {
-		delete(a.made, name)
-		return errors.Join(err, a.save())
+		return err // what it left is known to be Muster's
 	}
 	users, err = a.readUsers()
 	if err != nil {
@@ -135,10 +143,14 @@ func (a *Accounts) free(ctx context.Context, name string) error {
 		"group":  "a group of this name is there already",
 	} {
 		_, err := a.runner.Run(ctx, nil, "getent", database, name)
-		if err == nil {
+		exit := new(exec.ExitError)
+		switch {
+		case err == nil:
 			return clashError(reason)
-		}
-		if files.Missing(err) {
+		case errors.As(err, &exit) && exit.ExitCode() == getentNone:
+		case !files.Missing(err):
+			return fmt.Errorf("cannot find out whether the name is free: %w", err)
+		default:
 			content, err := a.tree.Read("/etc/" + database)
 			if err != nil {
 				return err

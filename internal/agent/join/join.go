@@ -256,6 +256,16 @@ func aptGet(args ...string) []string {
 	return append([]string{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"}, args...)
 }
 
+// mend ends what a kill of apt-get left half done, such as the machine's own in
+// the midst of it. Without that no package can be installed any more.
+func (c *Client) mend(ctx context.Context, failure error) error {
+	if !strings.Contains(failure.Error(), "dpkg --configure -a") { // apt-get's advice
+		return nil
+	}
+	_, err := c.runner.Run(ctx, nil, "env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--configure", "-a")
+	return err
+}
+
 // install installs the client by the first tool that is there.
 func (c *Client) install(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, installTimeout)
@@ -266,7 +276,7 @@ func (c *Client) install(ctx context.Context) error {
 		}
 		for _, command := range p.commands {
 			if _, err := c.runner.Run(ctx, nil, command[0], command[1:]...); err != nil {
-				return fmt.Errorf("%w: %w", ErrInstall, err)
+				return errors.Join(fmt.Errorf("%w: %w", ErrInstall, err), c.mend(ctx, err))
 			}
 		}
 		if !c.tree.Exists(installer) {

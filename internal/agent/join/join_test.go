@@ -233,9 +233,16 @@ func TestInstall(t *testing.T) {
 			t.Error(tool, err)
 		}
 	}
-	s := &shop{root: t.TempDir(), tool: "none of them"}
+	// A kill has interrupted dpkg before; what it left is mended for the next try.
+	s := &shop{root: t.TempDir(), tool: "-", fails: &files.ProgramError{Name: "env", Err: errors.New("exit status 100"),
+		Stderr: "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem."}}
 	wanting := request
 	wanting.InstallClient = true
+	if _, err := newClient(t, s.root, s).Join(t.Context(), wanting); !errors.Is(err, ErrInstall) || len(s.ran) != 2 ||
+		s.ran[1] != "env DEBIAN_FRONTEND=noninteractive dpkg --configure -a" {
+		t.Error(s.ran, err)
+	}
+	s = &shop{root: t.TempDir(), tool: "none of them"}
 	if _, err := newClient(t, s.root, s).Join(t.Context(), wanting); !errors.Is(err, ErrInstall) {
 		t.Error(err)
 	}

@@ -135,7 +135,7 @@ func newTransport(authority string) (http.RoundTripper, error) {
 	}
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: keepAlive}).DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxIdleConnsPerHost:    2,
@@ -145,6 +145,10 @@ func newTransport(authority string) (http.RoundTripper, error) {
 		DisableCompression: true,
 	}, nil
 }
+
+// keepAlive tells in half a minute that a server is gone without a word. A long
+// poll hears of that in no other way, and no revocation meanwhile.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 // keepMethod lets a request be led on only to the same host: a token must not
 // be handed to whoever an answer names.

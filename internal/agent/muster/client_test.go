@@ -12,9 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -293,6 +296,35 @@ func TestRevokedKeys(t *testing.T) {
 	cancel()
 	if _, err := client.RevokedKeys(ctx, "", 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestSilentServer asks the kernel how soon it tells that a server, on which a
+// long poll waits, is gone.
+func TestSilentServer(t *testing.T) {
+	client := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotModified) })
+	var idle, interval, count int
+	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) {
+		raw, err := info.Conn.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		var failed [3]error
+		err = raw.Control(func(fd uintptr) {
+			idle, failed[0] = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE)
+			interval, failed[1] = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL)
+			count, failed[2] = syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPCNT)
+		})
+		if err := errors.Join(err, errors.Join(failed[:]...)); err != nil {
+			t.Error(err)
+		}
+	}})
+	if _, err := client.RevokedKeys(ctx, "", 0); err != nil {
+		t.Fatal(err)
+	}
+	if seconds := idle + interval*count; seconds < 10 || seconds > 30 {
+		t.Errorf("it takes %d s: %d, and %d times %d", seconds, idle, count, interval)
 	}
 }
 

@@ -90,26 +90,49 @@ const (
 	busyboxTable = "/etc/crontabs/root" // busybox's crond knows neither cron.d nor @reboot
 )
 
-// Write writes the service's file, for the agent at the path program.
+// Write writes the service's file, for the agent at the path program. Files for
+// other managers go: an image is often made where nothing of the instance runs,
+// so that it seemed to have cron alone.
 func (s *Service) Write(ctx context.Context, tree *files.Tree, program string) error {
-	fill := func(text string) []byte { return []byte(strings.ReplaceAll(text, "@PROGRAM@", program)) }
-	var err error
+	file, text, attr := s.file(tree)
+	change := tree.Begin()
+	for _, other := range []string{unitFile, scriptFile, cronFile, busyboxTable} {
+		if other == file {
+			continue
+		}
+		if err := change.Restore(other); err != nil {
+			return err
+		}
+	}
+	content := []byte(strings.ReplaceAll(text, "@PROGRAM@", program))
+	stage := func() error { return change.Write(file, content, attr) }
+	if file == busyboxTable {
+		stage = func() error { return addToTable(tree, change, content) }
+	}
+	if err := stage(); err != nil {
+		return err
+	}
+	_, err := change.Do(ctx)
+	return err
+}
+
+// file is what the manager reads, and what is to be in it.
+func (s *Service) file(tree *files.Tree) (file, text string, attr files.Attr) {
 	switch {
 	case s.manager == Systemd:
-		_, err = tree.Write(ctx, unitFile, fill(systemdUnit), files.Public)
+		return unitFile, systemdUnit, files.Public
 	case s.manager == OpenRC:
-		_, err = tree.Write(ctx, scriptFile, fill(openRCScript), files.Folder)
+		return scriptFile, openRCScript, files.Folder
 	case tree.Exists(filepath.Dir(cronFile)):
-		_, err = tree.Write(ctx, cronFile, fill(cronLines), files.Public)
+		return cronFile, cronLines, files.Public
 	default:
-		err = addToTable(ctx, tree, program)
+		return busyboxTable, "*/5 * * * * @PROGRAM@ run >/dev/null 2>&1", files.Attr{}
 	}
-	return err
 }
 
 // addToTable adds a line to the table of busybox's crond, which has no column
 // for the user.
-func addToTable(ctx context.Context, tree *files.Tree, program string) error {
+func addToTable(tree *files.Tree, change *files.Change, line []byte) error {
 	table, err := tree.Read(busyboxTable)
 	if err != nil {
 		return err
@@ -118,12 +141,7 @@ func addToTable(ctx context.Context, tree *files.Tree, program string) error {
 	if len(table) > 0 && table[len(table)-1] != '\n' {
 		table = append(table, '\n')
 	}
-	change := tree.Begin()
-	if err := change.Edit(busyboxTable, append(table, files.Block("*/5 * * * * "+program+" run >/dev/null 2>&1")...)); err != nil {
-		return err
-	}
-	_, err = change.Do(ctx)
-	return err
+	return change.Edit(busyboxTable, append(table, files.Block(string(line))...))
 }
 
 // Start makes the manager start the agent, now and with the machine. An agent

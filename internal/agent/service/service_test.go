@@ -107,6 +107,40 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// TestImageMadeElsewhere: while an image was made there was cron at most. Its
+// instances have systemd, and then that alone.
+func TestImageMadeElsewhere(t *testing.T) {
+	for _, folder := range []string{"etc/cron.d", "etc/crontabs"} {
+		root, tree := machine(t, folder, "etc/systemd/system")
+		if folder == "etc/crontabs" {
+			if err := os.WriteFile(filepath.Join(root, busyboxTable), []byte("0 2 * * * true\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write := func(want Manager) {
+			t.Helper()
+			s, err := Find(tree.Exists, &recorder{})
+			if err == nil {
+				err = s.Write(t.Context(), tree, program)
+			}
+			if err != nil || s.Manager() != want {
+				t.Fatal(s, err)
+			}
+		}
+		write(Cron)
+		if err := os.MkdirAll(filepath.Join(root, "run/systemd/system"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(Systemd)
+		if text, err := os.ReadFile(filepath.Join(root, busyboxTable)); tree.Exists(cronFile) || !tree.Exists(unitFile) || strings.Contains(string(text), program) {
+			t.Errorf("cron starts it, too: %s, %v", text, err)
+		}
+		if err := tree.Undo(t.Context(), ""); err != nil || tree.Exists(unitFile) {
+			t.Error(err)
+		}
+	}
+}
+
 func TestBusyboxTable(t *testing.T) {
 	root, tree := machine(t, "etc/crontabs")
 	before := "0 2 * * * run-parts /etc/periodic/daily"

@@ -63,7 +63,13 @@ func (c *SSHD) Apply(ctx context.Context, want Want) (changed bool, err error) {
 	}
 	c.openPort(ctx, p.port)
 	c.warn(append(p.limits, c.forwardingLimits(ctx, want.ForwardAgent)...))
-	return changed || trust, c.reloadIfDue(ctx)
+	err = c.reloadIfDue(ctx, p.port)
+	if errors.Is(err, errSocket) && p.port != "" {
+		// Better without the second port than without any.
+		c.refused = p.port
+		return c.Apply(ctx, want)
+	}
+	return changed || trust, err
 }
 
 // Warnings are what the last Apply found in the image's part of the
@@ -186,7 +192,7 @@ func (c *SSHD) stage(p *plan) (*files.Change, error) {
 // from where they were.
 func (c *SSHD) stageSettings(p *plan, change *files.Change) error {
 	if p.drop != "" {
-		err := change.Write(p.drop, p.dropContent(), files.Public)
+		err := errors.Join(change.Folder(dropFolder, files.Folder), change.Write(p.drop, p.dropContent(), files.Public))
 		return errors.Join(err, change.Restore(mainFile), c.stageDropsGone(change, p.drop))
 	}
 	main, err := c.tree.Read(mainFile)
@@ -274,37 +280,48 @@ func (c *SSHD) inForce(ctx context.Context, p *plan) error {
 	return nil
 }
 
-// Remove gives sshd's configuration back as it was before Muster.
+// Remove gives sshd's configuration back as it was before Muster. The lists go
+// once sshd has read that: it would refuse everybody without them.
 func (c *SSHD) Remove(ctx context.Context) error {
+	if err := c.removeSettings(ctx); err != nil {
+		return err
+	}
+	c.openPort(ctx, "")
+	if err := c.reloadIfDue(ctx, ""); err != nil {
+		return err
+	}
+	change := c.tree.Begin()
+	names, err := c.tree.List(Folder)
+	staged := []error{err}
+	for _, name := range names {
+		staged = append(staged, change.Restore(path.Join(Folder, name)))
+	}
+	if err := errors.Join(append(staged, change.Restore(Folder))...); err != nil {
+		return err
+	}
+	_, err = change.Do(ctx)
+	return err
+}
+
+func (c *SSHD) removeSettings(ctx context.Context) error {
 	broken := c.test(ctx, "")
 	change := c.tree.Begin()
 	staged := []error{change.Restore(mainFile)}
 	for _, name := range dropNames {
 		staged = append(staged, change.Restore(path.Join(dropFolder, name)))
 	}
-	names, err := c.tree.List(Folder)
-	staged = append(staged, err)
-	for _, name := range names {
-		staged = append(staged, change.Restore(path.Join(Folder, name)))
-	}
-	staged = append(staged, change.Restore(Folder))
+	staged = append(staged, change.Restore(dropFolder))
 	if err := errors.Join(staged...); err != nil {
 		return err
 	}
 	if err := c.tree.SaveState(reloadMark, nil); err != nil {
 		return err
 	}
-	if changed, err := change.Apply(ctx); err != nil {
+	if changed, err := change.Apply(ctx); err != nil || !changed {
 		return err
-	} else if changed {
-		err := c.test(ctx, "")
-		if err != nil && broken == nil && !errors.Is(err, ErrMissing) {
-			return errors.Join(fmt.Errorf("%w: %w", ErrBroken, err), change.Rollback())
-		}
-		if err := change.Commit(); err != nil {
-			return err
-		}
 	}
-	c.openPort(ctx, "")
-	return c.reloadIfDue(ctx)
+	if err := c.test(ctx, ""); err != nil && broken == nil && !errors.Is(err, ErrMissing) {
+		return errors.Join(fmt.Errorf("%w: %w", ErrBroken, err), change.Rollback())
+	}
+	return change.Commit()
 }

@@ -4,10 +4,8 @@
 package sshd
 
 import (
-	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -18,25 +16,11 @@ import (
 	"github.com/muster-cloud/muster/internal/agent/files"
 )
 
-// crashVariable makes the test program an agent that is killed at a point.
-const crashVariable = "SSHD_TEST_CRASH"
-
-// doom is what such an agent does, and when it dies.
-type doom struct {
-	Root string
-	Want *Want // nil: Remove
-	At   int   // 0: never
-}
-
 // TestCrash kills the agent at each write. Whenever that is, sshd would start,
 // and the next agent finishes.
 func TestCrash(t *testing.T) {
-	if text := os.Getenv(crashVariable); text != "" {
-		meetDoom(t, text)
-		return
-	}
 	if testing.Short() {
-		t.Skip("it starts some hundred processes")
+		t.Skip("it runs sshd some hundred times")
 	}
 	for name, config := range map[string]string{
 		"its own file": debian, "a block": "UsePAM yes\nMatch User x\nX11Forwarding no\n",
@@ -61,7 +45,7 @@ func TestCrash(t *testing.T) {
 			if diff := cmp.Diff(pristine, h.snapshot()); diff != "" {
 				t.Fatal(diff)
 			}
-			h.open(nil)
+			h.open()
 		})
 	}
 }
@@ -71,7 +55,7 @@ func TestCrash(t *testing.T) {
 func (h *host) killEverywhere(what string, want *Want) {
 	h.Helper()
 	for point := 1; ; point++ {
-		ended := h.killed(doom{Root: h.root, Want: want, At: point})
+		ended := h.killed(want, point)
 		if _, err := (files.Programs{Root: h.root}).Run(h.Context(), nil, "sshd", "-t"); err != nil {
 			h.Fatalf("%s, killed at %d: %v", what, point, err)
 		}
@@ -90,48 +74,51 @@ func (h *host) killEverywhere(what string, want *Want) {
 	}
 }
 
-// killed runs an agent and tells whether it came to its end.
-func (h *host) killed(d doom) bool {
+// killed runs an agent up to a point and tells whether it came to its end
+// before. As after a kill, nothing of it runs any more from there on, nothing
+// deferred either, and its lock is nobody's.
+func (h *host) killed(want *Want, at int) bool {
 	h.Helper()
-	text, err := json.Marshal(d)
-	if err != nil {
-		h.Fatal(err)
-	}
-	command := exec.Command(os.Args[0], "-test.run=^TestCrash$")
-	command.Env = append(os.Environ(), crashVariable+"="+string(text))
-	output, err := command.CombinedOutput()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL {
+	died, ended := make(chan struct{}), make(chan error, 1)
+	points := 0
+	go func() {
+		ended <- h.live(want, func(string) {
+			if points++; points == at {
+				close(died)
+				select {}
+			}
+		})
+	}()
+	select {
+	case <-died:
+		if err := os.Remove(filepath.Join(h.root, stateFolder, "lock")); err != nil {
+			h.Fatal(err)
+		}
 		return false
+	case err := <-ended:
+		if err != nil {
+			h.Fatal(err)
+		}
+		return true
 	}
-	if err != nil {
-		h.Fatalf("%v\n%s", err, output)
-	}
-	return true
 }
 
-func meetDoom(t *testing.T, text string) {
-	var d doom
-	if err := json.Unmarshal([]byte(text), &d); err != nil {
-		t.Fatal(err)
-	}
-	h := &host{TB: t, root: d.Root}
-	points := 0
-	h.open(func(string) {
-		if points++; points == d.At {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
-	})
-	var err error
-	if d.Want == nil {
-		err = h.Remove(t.Context())
-	} else {
-		_, err = h.Apply(t.Context(), *d.Want)
-	}
+// live is an agent's life: it makes the host as wanted, or takes everything back.
+func (h *host) live(want *Want, crash func(string)) error {
+	programs := files.Programs{Root: h.root}
+	tree, err := files.OpenTree(h.Context(), files.Config{Root: h.root, State: stateFolder, Runner: programs, Crash: crash})
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
+	agent, err := New(Config{Tree: tree, Runner: programs})
+	switch {
+	case err != nil:
+	case want == nil:
+		err = agent.Remove(h.Context())
+	default:
+		_, err = agent.Apply(h.Context(), *want)
+	}
+	return errors.Join(err, tree.Close())
 }
 
 // TestDiskFaults: without room, or without leave to write, everything stays as

@@ -43,7 +43,7 @@ func TestFirewalld(t *testing.T) {
 	h.apply(w) // before firewalld starts
 	agenttest.Start(t, h.root, "dbus-daemon", "--nofork", "--config-file=/etc/test-bus.conf")
 	agenttest.Start(t, h.root, "firewalld", "--nofork", "--nopid")
-	for deadline := time.Now().Add(30 * time.Second); !h.firewallRuns(t.Context()); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !h.firewallRuns(t.Context()); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("firewalld does not start")
 		}
@@ -73,6 +73,23 @@ func TestFirewalld(t *testing.T) {
 	}
 	if got := strings.TrimSpace(ports()); got != "| 2223/tcp" {
 		t.Errorf("afterwards: %s", got)
+	}
+}
+
+// TestFirewalldIsOff: what is open for good ends with the port, too, while
+// firewalld does not run.
+func TestFirewalldIsOff(t *testing.T) {
+	h := newHost(t, debian)
+	agenttest.Guards(t, h.root, "firewall-cmd", "firewall-offline-cmd")
+	for _, port := range []string{"2222", "2223"} { // the latter is the operator's
+		agenttest.Run(t, h.root, "firewall-offline-cmd", "--add-port="+port+"/tcp")
+	}
+	if err := h.tree.SaveState(portState, []byte(`{"port": "2222", "firewall": true, "permanent": true}`)); err != nil {
+		t.Fatal(err)
+	}
+	h.apply(h.want())
+	if got := strings.TrimSpace(agenttest.Run(t, h.root, "firewall-offline-cmd", "--list-ports")); got != "2223/tcp" {
+		t.Errorf("open for good: %s", got)
 	}
 }
 

@@ -40,6 +40,11 @@ var firstWins = []string{
 // others change them too.
 func (c *SSHD) plan(want Want) (*plan, error) {
 	p := &plan{certs: map[string]string{}, inForce: map[string]string{}, port: want.portOf(), cas: lines(want.UserCAs)}
+	if p.port != "" && p.port == c.refused {
+		p.limits = append(p.limits, "sshd does without its second port, "+p.port+": systemd's socket for sshd does not start with it, "+
+			"perhaps since another program has that port (ss -ltnp); free it and restart muster-agent")
+		p.port = ""
+	}
 	others, err := c.choosePlace(p)
 	if err != nil {
 		return nil, err

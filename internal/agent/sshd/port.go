@@ -151,11 +151,18 @@ func (c *SSHD) closePort(ctx context.Context, done opened) {
 			c.log.Warn("the SELinux label of sshd's former second port stays", "port", done.Port, "error", err)
 		}
 	}
+	running := (done.Firewall || done.Permanent) && c.firewallRuns(ctx)
 	for permanently, was := range map[bool]bool{false: done.Firewall, true: done.Permanent} {
-		if !was {
-			continue
+		remove := "--remove-port=" + done.Port + "/tcp"
+		var err error
+		switch {
+		case !was:
+		case running:
+			err = c.firewall(ctx, permanently, remove)
+		case permanently: // what was open until it ended is closed already
+			_, err = c.runner.Run(ctx, nil, "firewall-offline-cmd", remove)
 		}
-		if err := c.firewall(ctx, permanently, "--remove-port="+done.Port+"/tcp"); err != nil {
+		if err != nil {
 			c.log.Warn("the former second port of sshd stays open in firewalld", "port", done.Port, "error", err)
 		}
 	}

@@ -79,6 +79,9 @@ type SSHD struct {
 	warnings []string
 	// portDone is the second port that this process has opened; "-" before the first.
 	portDone string
+	// refused is a second port with which systemd's socket does not start, so
+	// that this process does without.
+	refused string
 }
 
 // New returns the machine's OpenSSH server.

@@ -41,15 +41,15 @@ func newHost(t testing.TB, config string) *host {
 	h := &host{TB: t, root: agenttest.Machine(t, "sshd", "ssh-keygen"), ca: agenttest.NewSigner(t)}
 	agenttest.Write(t, h.root, mainFile, config)
 	agenttest.Run(t, h.root, "ssh-keygen", "-A")
-	h.open(nil)
+	h.open()
 	t.Cleanup(func() { _ = h.tree.Close() })
 	return h
 }
 
-func (h *host) open(crash func(string)) {
+func (h *host) open() {
 	h.Helper()
 	programs := files.Programs{Root: h.root}
-	tree, err := files.OpenTree(h.Context(), files.Config{Root: h.root, State: stateFolder, Runner: programs, Crash: crash})
+	tree, err := files.OpenTree(h.Context(), files.Config{Root: h.root, State: stateFolder, Runner: programs})
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -263,6 +263,23 @@ func TestApply(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestWithoutFolder: sshd's configuration includes a folder that is not there.
+func TestWithoutFolder(t *testing.T) {
+	h := newHost(t, debian)
+	if err := os.Remove(filepath.Join(h.root, dropFolder)); err != nil {
+		t.Fatal(err)
+	}
+	before := h.snapshot()
+	h.apply(h.want())
+	h.expect(h.effective(), always...)
+	if err := h.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, h.snapshot()); diff != "" {
+		t.Error(diff)
 	}
 }
 

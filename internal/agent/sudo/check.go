@@ -225,23 +225,19 @@ func challenge(keys agent.ExtendedAgent, cert *ssh.Certificate) error {
 	if signature.Format == ssh.KeyAlgoRSA {
 		return errors.New("the agent signs with SHA-1")
 	}
+	if untouched(cert, signature) {
+		return errors.New("nobody touched the security key")
+	}
 	if err := cert.Key.Verify(data, signature); err != nil {
 		return errors.New("the agent's signature is wrong")
 	}
-	return touched(cert, signature)
+	return nil
 }
 
-// touched tells whether somebody touched a security key, unless its
-// certificate says that this need not be. The flags follow the signature
+// untouched tells whether a security key signed without anybody touching it,
+// which no certificate excuses here. The flags follow the signature
 // (PROTOCOL.u2f).
-func touched(cert *ssh.Certificate, signature *ssh.Signature) error {
+func untouched(cert *ssh.Certificate, signature *ssh.Signature) bool {
 	const present = 1
-	_, excused := cert.Extensions["no-touch-required"]
-	if !strings.HasPrefix(cert.Key.Type(), "sk-") || excused {
-		return nil
-	}
-	if len(signature.Rest) == 0 || signature.Rest[0]&present == 0 {
-		return errors.New("nobody touched the security key")
-	}
-	return nil
+	return strings.HasPrefix(cert.Key.Type(), "sk-") && (len(signature.Rest) == 0 || signature.Rest[0]&present == 0)
 }

@@ -5,14 +5,17 @@ package sudo
 
 import (
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -118,6 +121,9 @@ func TestNoProof(t *testing.T) {
 		"a command": {
 			change: func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"force-command": "true"} }, want: "restricted",
 		},
+		"something unknown": {
+			change: func(c *ssh.Certificate) { c.CriticalOptions = map[string]string{"verify-required": ""} }, want: "restricted",
+		},
 		"revoked": {change: func(c *ssh.Certificate) { c.Serial = 6 }, want: "revoked"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -194,6 +200,65 @@ func TestAgentMustHoldTheKey(t *testing.T) {
 	b.keys = honest
 	if _, err := b.ask(); !errors.Is(err, ErrNoProof) {
 		t.Error("a locked agent: ", err)
+	}
+}
+
+// token is an agent with a security key, which is touched or not (PROTOCOL.u2f).
+type token struct {
+	agent.ExtendedAgent
+	cert  *ssh.Certificate
+	key   ed25519.PrivateKey
+	flags byte
+}
+
+const application = "ssh:"
+
+// newToken returns the agent with a certificate for its key.
+func (b *bench) newToken(flags byte, extensions map[string]string) token {
+	b.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	key, err := ssh.ParsePublicKey(ssh.Marshal(struct{ Type, Key, Application string }{
+		ssh.KeyAlgoSKED25519, string(public), application,
+	}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	cert := b.certificate(key)
+	cert.Extensions = extensions
+	if err := cert.SignCert(rand.Reader, b.ca); err != nil {
+		b.Fatal(err)
+	}
+	return token{cert: cert, key: private, flags: flags}
+}
+
+func (k token) List() ([]*agent.Key, error) { return []*agent.Key{{Blob: k.cert.Marshal()}}, nil }
+
+func (k token) SignWithFlags(_ ssh.PublicKey, data []byte, _ agent.SignatureFlags) (*ssh.Signature, error) {
+	where, what := sha256.Sum256([]byte(application)), sha256.Sum256(data)
+	rest := []byte{k.flags, 0, 0, 0, 1}
+	signed := slices.Concat(where[:], rest, what[:])
+	return &ssh.Signature{Format: ssh.KeyAlgoSKED25519, Blob: ed25519.Sign(k.key, signed), Rest: rest}, nil
+}
+
+// TestSecurityKey: somebody must touch it, even if that is excused for logins.
+func TestSecurityKey(t *testing.T) {
+	excused := map[string]string{"no-touch-required": ""}
+	for name, test := range map[string]struct {
+		flags      byte
+		extensions map[string]string
+		want       string
+	}{
+		"touched": {flags: 1}, "not touched": {want: "nobody touched"}, "excused": {extensions: excused, want: "nobody touched"},
+	} {
+		b := newBench(t)
+		b.keys = b.newToken(test.flags, test.extensions)
+		_, err := b.ask()
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Error(name, err)
+		}
 	}
 }
 

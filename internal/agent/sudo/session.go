@@ -166,8 +166,9 @@ func asPerson(who person, do func() error) (err error) {
 }
 
 // checkListener makes sure that the one who listens is a process of the same
-// person and the same login as sudo. Several people share an account; this
-// keeps one from using the agent of another.
+// account and the same login as sudo. Several people share an account, and one
+// must not get through with the other's agent by naming its socket alone. It is
+// no wall between them: a process of one's own may pass on what the other's says.
 func checkListener(connection net.Conn, sudo int, who person) error {
 	unix, ok := connection.(*net.UnixConn)
 	if !ok {

@@ -18,9 +18,12 @@ import (
 
 // keystone has the accounts of every project.
 type keystone struct {
-	asked atomic.Int32
-	down  atomic.Bool
+	asked     atomic.Int32
+	forgotten atomic.Int32
+	down      atomic.Bool
 }
+
+func (k *keystone) Forget(string) { k.forgotten.Add(1) }
 
 func (k *keystone) Of(_ context.Context, projectID string) ([]agentapi.Account, error) {
 	k.asked.Add(1)
@@ -42,7 +45,7 @@ func TestAccountsAreRemembered(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 100 {
 				wg.Go(func() {
-					accounts, err := memory.of(t.Context(), "blue")
+					accounts, err := memory.of(t.Context(), "blue", 1)
 					if (err == nil) != good || good && accounts[0].Name != "blue" {
 						t.Errorf("%v %v", accounts, err)
 					}
@@ -71,13 +74,51 @@ func TestAccountsAreRemembered(t *testing.T) {
 	})
 }
 
+// After each revocation they are looked up anew, once, whatever else is
+// remembered of them: the last one with a role may have lost it. While Keystone
+// is away it is not asked by every instance for that.
+func TestAccountsAreNoOlderThanTheList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &keystone{}
+		memory := newAccountMemory(source, 3600, time.Now, slog.New(slog.DiscardHandler))
+		ask := func(list uint64, asked, forgotten int32) {
+			t.Helper()
+			var wg sync.WaitGroup
+			for range 100 {
+				wg.Go(func() {
+					if _, err := memory.of(t.Context(), "blue", list); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			if source.asked.Load() != asked || source.forgotten.Load() != forgotten {
+				t.Errorf("list %d: asked %d times after forgetting %d times, want %d and %d",
+					list, source.asked.Load(), source.forgotten.Load(), asked, forgotten)
+			}
+		}
+		ask(7, 1, 1)
+		ask(8, 2, 2)
+		ask(7, 2, 2) // another replica's instance, which is behind
+		ask(8, 2, 2)
+		time.Sleep(accountsFresh)
+		ask(8, 3, 2)
+		source.down.Store(true)
+		ask(9, 4, 3)
+		ask(9, 4, 3)
+		source.down.Store(false)
+		time.Sleep(accountsRetry)
+		ask(9, 5, 3)
+	})
+}
+
 // Where instances ask more often, they are answered with what is newer.
 func TestAccountsAreAsFreshAsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &keystone{}
 		memory := newAccountMemory(source, 10, time.Now, slog.New(slog.DiscardHandler))
 		for range 3 {
-			if _, err := memory.of(t.Context(), "blue"); err != nil {
+			if _, err := memory.of(t.Context(), "blue", 1); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(10 * time.Second)

@@ -49,9 +49,11 @@ type Authenticator interface {
 	CheckMAC(message, code []byte, purpose string) bool
 }
 
-// Accounts are those that the instances of a project have.
+// Accounts are those that the instances of a project have. What Of returns may
+// be older than the call, but not than the last Forget.
 type Accounts interface {
 	Of(ctx context.Context, projectID string) ([]agentapi.Account, error)
+	Forget(projectID string)
 }
 
 // Enrolments are those of instances in FreeIPA.

@@ -39,7 +39,11 @@ func (f *Face) state(ctx context.Context, instance store.Instance) (agentapi.Sta
 	if state.Names, err = f.cfg.Hosts.HostNames(ctx, instance); err != nil {
 		return state, err
 	}
-	if state.Accounts, err = f.accounts.of(ctx, instance.ProjectID); err != nil {
+	list, err := f.cfg.Lists.Current(ctx, instance.ProjectID)
+	if err != nil {
+		return state, err
+	}
+	if state.Accounts, err = f.accounts.of(ctx, instance.ProjectID, list.Version); err != nil {
 		return state, err
 	}
 	if state.IPA, err = f.ipa(ctx, instance); err != nil {

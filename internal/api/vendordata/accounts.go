@@ -12,9 +12,11 @@ import (
 	"github.com/muster-cloud/muster/internal/sshca"
 )
 
-// Directory tells which roles anyone holds in a project.
+// Directory tells which roles anyone holds in a project, as it remembers them
+// until they are forgotten.
 type Directory interface {
 	ProjectRoles(ctx context.Context, projectID string) ([]string, error)
+	ForgetProjectRoles(projectID string)
 }
 
 // AccountNames turns roles into the names of accounts.
@@ -50,6 +52,9 @@ func (a *Accounts) Of(ctx context.Context, projectID string) ([]agentapi.Account
 	}
 	return accounts, nil
 }
+
+// Forget makes the next answer one that was looked up after it.
+func (a *Accounts) Forget(projectID string) { a.Directory.ForgetProjectRoles(projectID) }
 
 func (a *Accounts) maySudo(role string) bool {
 	if len(a.SudoRoles) > 0 {

@@ -100,6 +100,8 @@ func (w *world) HostToken(context.Context, sshca.Actor, sshca.InstanceRequest) (
 
 func (w *world) Accounts(roles []string) ([]string, []sshca.LeftOut) { return roles, nil }
 
+func (w *world) ForgetProjectRoles(string) {}
+
 func (w *world) ProjectRoles(context.Context, string) ([]string, error) {
 	return []string{"admin", "member"}, nil
 }

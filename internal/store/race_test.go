@@ -72,3 +72,30 @@ func TestSpendingWaitsForSpending(t *testing.T) {
 		isError(t, err, ErrConflict)
 	})
 }
+
+// TestDeletionSeesWhatItWaitedFor: a host certificate that another replica records while the deletion of its instance waits is revoked with
+// the others.
+func TestDeletionSeesWhatItWaitedFor(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.authority(t, 1)
+		i := f.instance(t, 1, 100)
+		c := f.hostCert(t, 1, 100, 1)
+		row := must(c.row())(t)
+		err := during(t, f, func(tx *tx) error {
+			lock := "SELECT project_id FROM authority WHERE project_id = ?" + f.store().location.engine.shareLock()
+			if _, err := listTx(tx, scanString, lock, id(1)); err != nil {
+				return err
+			}
+			return tx.insert(hostCertTable, [][]any{row})
+		}, func(s *Store) error { return s.DeleteInstance(t.Context(), i.ID, f.clock.Now(), RevocationOrder{}, Audit{}) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored := must(f.store().HostCert(t.Context(), i.ID, c.Fingerprint))(t)
+		equal(t, stored.RevokedAt, f.clock.Now())
+		entries := must(f.store().Revocations(t.Context(), id(1), 0, 0))(t)
+		if len(entries) != 1 || entries[0].Serial != c.Serial {
+			t.Fatal(entries)
+		}
+	})
+}

@@ -273,17 +273,17 @@ func (s *Store) ObjectsOf(ctx context.Context, kind ObjectKind, instanceIDs []st
 // records are left out: see BeginChange.
 func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released []Object, err error) {
 	err = s.transact(ctx, func(t *tx) error {
-		if released, err = listTx(t, scanObject, selectObject+" WHERE instance_id = ? AND kind <> ? ORDER BY kind, name", instanceID, string(ObjectRecord)); err != nil {
-			return err
-		}
-		if err := handOn(t, released); err != nil {
-			return err
-		}
-		for i := range released {
-			released[i].Leaving = true
-		}
+		// Locks the rows: that Muster made an object is read after whoever is about to record it.
 		_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE instance_id = ? AND kind <> ?", instanceID, string(ObjectRecord))
-		return err
+		if err != nil {
+			return err
+		}
+		released, err = listTx(t, scanObject, selectObject+" WHERE instance_id = ? AND kind <> ? ORDER BY kind, name",
+			instanceID, string(ObjectRecord))
+		if err != nil {
+			return err
+		}
+		return handOn(t, released)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("objects of instance %s: %w", shorten(instanceID), err)

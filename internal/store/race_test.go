@@ -99,3 +99,26 @@ func TestDeletionSeesWhatItWaitedFor(t *testing.T) {
 		}
 	})
 }
+
+// TestReleaseSeesWhatItWaitedFor: whoever leaves knows that Muster made an object, if another instance is about to record it.
+func TestReleaseSeesWhatItWaitedFor(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		o := Object{Kind: ObjectService, Name: "HTTP/web.test", InstanceID: id(1)}
+		if _, err := f.store().BeginChange(t.Context(), o, false, late); err != nil {
+			t.Fatal(err)
+		}
+		var released []Object
+		err := during(t, f, func(tx *tx) error {
+			_, err := tx.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name)
+			return err
+		}, func(s *Store) (err error) {
+			released, err = s.ReleaseObjects(t.Context(), o.InstanceID)
+			return err
+		})
+		if err != nil || len(released) != 1 {
+			t.Fatal(released, err)
+		}
+		equal(t, released[0].State, ObjectMade)
+		equal(t, released[0].Leaving, true)
+	})
+}

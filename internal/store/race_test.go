@@ -4,6 +4,7 @@
 package store
 
 import (
+	"context"
 	"testing"
 	"time"
 )
@@ -87,7 +88,9 @@ func TestDeletionSeesWhatItWaitedFor(t *testing.T) {
 				return err
 			}
 			return tx.insert(hostCertTable, [][]any{row})
-		}, func(s *Store) error { return s.DeleteInstance(t.Context(), i.ID, f.clock.Now(), RevocationOrder{}, Audit{}) })
+		}, func(s *Store) error {
+			return s.DeleteInstance(t.Context(), i.ID, f.clock.Now(), RevocationOrder{}, Audit{})
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,5 +123,46 @@ func TestReleaseSeesWhatItWaitedFor(t *testing.T) {
 		}
 		equal(t, released[0].State, ObjectMade)
 		equal(t, released[0].Leaving, true)
+	})
+}
+
+// TestPruneWaitsForNobody: what is old is removed beside a transaction that writes what is new. MariaDB locks each row that it looks at.
+func TestPruneWaitsForNobody(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		if f.store().location.engine == engineSQLite {
+			t.Skip("SQLite has one writer")
+		}
+		ctx := t.Context()
+		f.authority(t, 1)
+		f.instance(t, 1, 100)
+		live := f.instance(t, 1, 101)
+		isError(t, f.store().DeleteInstance(ctx, id(100), f.clock.Now(), RevocationOrder{}, Audit{}), nil)
+		f.clock.step(23 * time.Hour)
+		isError(t, f.store().AppendAudit(ctx, f.entry("kept", id(1))), nil)
+		f.clock.step(time.Hour)
+		entry := must(f.store().auditRow(f.entry("new", id(1))))(t)
+		other := newReplica(t, f)
+		err := f.store().transact(ctx, func(tx *tx) error {
+			if _, err := tx.exec("UPDATE instance SET hostname = 'db' WHERE id = ?", live.ID); err != nil {
+				return err
+			}
+			if err := tx.insert(auditTable, [][]any{entry}); err != nil {
+				return err
+			}
+			bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			if _, err := other.PruneAudit(bounded, f.clock.Now().Add(-2*time.Hour), 100); err != nil {
+				t.Error(err)
+			}
+			bounded, cancel = context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			if _, err := other.PruneExpired(bounded, f.clock.Now(), 100); err != nil {
+				t.Error(err)
+			}
+			return nil
+		})
+		isError(t, err, nil)
+		equal(t, len(must(f.store().Audits(ctx, AuditFilter{}, Page{}))(t)), 2)
+		equal(t, must(f.store().Instances(ctx, Filter{}, Page{}))(t)[0].Hostname, "db")
 	})
 }

@@ -188,8 +188,9 @@ func (f fallback) Connect(ctx context.Context) (driver.Conn, error) {
 // Driver is driver.Connector's.
 func (f fallback) Driver() driver.Driver { return f.first.Driver() }
 
-// connectMariaDB makes affected rows mean matched rows, and refuses values that don't fit instead of cutting them. The driver heeds no context
-// while it commits or rolls back, so that only silence ends its wait for a server that is cut off; 0: nothing does.
+// connectMariaDB makes affected rows mean matched rows, and refuses values that don't fit instead of cutting them. The
+// driver heeds no context while it commits or rolls back, so that only silence ends its wait for a server that is cut
+// off; 0: nothing does.
 func (l location) connectMariaDB(silence time.Duration) (*sql.DB, error) {
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Passwd, cfg.DBName = l.user, l.password, l.database

@@ -17,9 +17,9 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// Each kind of database has its own migrations, with the same numbers and the same outcome. A migration must leave the previous version of the
-// program running: add, fill, and remove only what no supported version uses. It must also bear being repeated from its middle, for MariaDB
-// commits every change of the schema by itself.
+// Each kind of database has its own migrations, with the same numbers and the same outcome. A migration must leave the
+// previous version of the program running: add, fill, and remove only what no supported version uses. It must also bear
+// being repeated from its middle, for MariaDB commits every change of the schema by itself.
 //
 //go:embed migrations
 var migrations embed.FS
@@ -73,8 +73,8 @@ func (s *Store) CheckSchema(ctx context.Context) error {
 	return nil
 }
 
-// Upgrade brings the schema up to date and returns the names of the migrations that it applied. Several may run at once: one does the work, the
-// others wait. ErrSchemaNew if there is nothing that this program could do.
+// Upgrade brings the schema up to date and returns the names of the migrations that it applied. Several may run at
+// once: one does the work, the others wait. ErrSchemaNew if there is nothing that this program could do.
 func (s *Store) Upgrade(ctx context.Context) (applied []string, err error) {
 	if err := s.CheckSchema(ctx); errors.Is(err, ErrSchemaNew) {
 		return nil, err

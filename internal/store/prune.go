@@ -61,8 +61,8 @@ func (s *Store) NewestAudit(ctx context.Context) (time.Time, error) {
 	return fromMicros(int64(newest[0])), nil
 }
 
-// PruneAudit removes about limit audit entries, at most 10,000, made before a time, and returns how many. It goes by the ID, which the store
-// makes of the time.
+// PruneAudit removes about limit audit entries, at most 10,000, made before a time, and returns how many. It goes by
+// the ID, which the store makes of the time.
 func (s *Store) PruneAudit(ctx context.Context, before time.Time, limit int) (int, error) {
 	n, err := prune(ctx, s, pruning[string]{table: "audit", column: "id", before: firstAuditID(before)}, limit)
 	if err != nil {
@@ -71,16 +71,16 @@ func (s *Store) PruneAudit(ctx context.Context, before time.Time, limit int) (in
 	return n, nil
 }
 
-// pruning says which rows go: those whose column is set and below, and that meet the further condition. The column has an index: MariaDB locks
-// each row that a removal looks at, and whoever writes one of those waits.
+// pruning says which rows go: those whose column is set and below, and that meet the further condition. The column has
+// an index: MariaDB locks each row that a removal looks at, and whoever writes one of those waits.
 type pruning[T int64 | string] struct {
 	table, column string
 	before        T
 	further       string
 }
 
-// prune removes the lowest rows, some at a time: finds the value up to which that many go, and removes up to there. Rows of the very same value
-// go together.
+// prune removes the lowest rows, some at a time: finds the value up to which that many go, and removes up to there.
+// Rows of the very same value go together.
 func prune[T int64 | string](ctx context.Context, s *Store, p pruning[T], limit int) (int, error) {
 	if limit < 1 || limit > pruneLimit {
 		return 0, fmt.Errorf("%w: the limit is from 1 to %d", ErrInvalid, pruneLimit)

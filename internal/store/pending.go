@@ -104,7 +104,7 @@ func (s *Store) FailingKeys(ctx context.Context) (map[string]FailingKeys, error)
 }
 
 // DueKeys returns keys whose time has come, at most limit, the most overdue first; and then those whose time is further
-// ahead than nobody puts a key off, by a clock that was wrong.
+// ahead than anybody puts a key off, by a clock that was wrong.
 func (s *Store) DueKeys(ctx context.Context, longest time.Duration, limit int) ([]PendingKey, error) {
 	if limit < 1 || limit > MaxPageLimit {
 		return nil, fmt.Errorf("due keys: %w: the limit is from 1 to %d", ErrInvalid, MaxPageLimit)

@@ -62,7 +62,8 @@ func listenOptions() []option {
 			help: "A PEM file with the authorities that clients must have a certificate of. Empty: none is asked for. " +
 				"Read again on SIGHUP."},
 		{name: "rate_limit", initial: "50", min: "0", max: "1000000", field: at(func(l *Listener) any { return &l.RateLimit }),
-			help: "Requests without a token (/noauth) per second and client address. 0: no limit."},
+			help: "Requests without a token (/noauth) per second and client address. 0: no limit. Who comes by a unix socket " +
+				"counts as one address."},
 		{name: "rate_burst", initial: "200", min: "1", max: "1000000", field: at(func(l *Listener) any { return &l.RateBurst }),
 			help: "How many such requests may come at once."},
 	}

@@ -258,7 +258,10 @@ func TestLogsKeepSecrets(t *testing.T) {
 	r.Header.Set("X-Auth-Token", "tokensecret")
 	recorder := httptest.NewRecorder()
 	router.ServeHTTP(recorder, r)
-	for _, secret := range []string{"querysecret", "bodysecret", "tokensecret"} {
+	// The Location that a new token comes with.
+	ask(router, "GET", "/hosttokens/locationsecret", "")
+	ask(router, "GET", "/v1/hosttokens/locationsecret/", "")
+	for _, secret := range []string{"querysecret", "bodysecret", "tokensecret", "locationsecret"} {
 		if strings.Contains(log.String()+recorder.Body.String(), secret) {
 			t.Errorf("%s leaks: %s %s", secret, &log, recorder.Body)
 		}

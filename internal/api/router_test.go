@@ -268,6 +268,21 @@ func TestLogsKeepSecrets(t *testing.T) {
 	}
 }
 
+// TestCausesAreLogged: why something was refused, beyond what its caller may know, is in the log alone.
+func TestCausesAreLogged(t *testing.T) {
+	var log bytes.Buffer
+	router := newRouter(&log, face{"GET /x": func(*Request) (Response, error) {
+		return Response{}, &problem.Problem{Kind: problem.Unavailable, Reason: "try again later", Cause: errors.New("the peer hung up")}
+	}})
+	answer := ask(router, "GET", "/x", "")
+	if text := log.String(); !strings.Contains(text, "try again later: the peer hung up") {
+		t.Errorf("the log lacks the cause: %s", text)
+	}
+	if text := answer.Body.String(); !strings.Contains(text, "try again later") || strings.Contains(text, "the peer hung up") {
+		t.Errorf("the caller was told %s", text)
+	}
+}
+
 func FuzzEncode(f *testing.F) {
 	f.Add("plain", "a:b,c")
 	f.Add(`"`, `\"`)

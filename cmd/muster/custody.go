@@ -26,7 +26,9 @@ for the systemd credential custody.master_key. All replicas need the same. Keep
 a copy in a safe place: without it, no authority can sign again.
 
 To replace a key, put the new one above it and keep the old: the first line
-seals, and every line opens what it sealed.`,
+seals, and every line opens what it sealed. Where there are several replicas,
+put it below first, so that each can open what the others seal:
+docs/operations.md has the steps.`,
 		Example: `  (umask 077; muster custody new-key > /etc/muster/master.key)
   muster custody new-key | systemd-creds encrypt --name=custody.master_key - /etc/credstore.encrypted/custody.master_key`,
 		RunE: func(*cobra.Command, []string) error {

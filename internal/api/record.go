@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,7 +37,7 @@ func (rec *record) write(logger *slog.Logger, request *Request, a *answer, elaps
 	attributes = append(attributes,
 		slog.String("request_id", request.ID),
 		slog.String("method", request.Method),
-		slog.String("path", request.URL.Path),
+		slog.String("path", loggedPath(request.URL.Path)),
 		slog.Int("status", a.status),
 		slog.Int("bytes", a.bytes),
 		slog.Duration("elapsed", elapsed),
@@ -52,6 +53,18 @@ func (rec *record) write(logger *slog.Logger, request *Request, a *answer, elaps
 		attributes = append(attributes, slog.Any("error", rec.err))
 	}
 	logger.LogAttrs(context.Background(), level, "request", attributes...)
+}
+
+// hostTokens begins the Location of a one-time token. There is nothing to fetch,
+// but whoever follows it has the token in the path.
+const hostTokens = "/hosttokens/"
+
+// loggedPath is a path without a token.
+func loggedPath(path string) string {
+	if before, _, found := strings.Cut(path, hostTokens); found {
+		return before + hostTokens + "..."
+	}
+	return path
 }
 
 // Metrics count requests. Their names are explained in docs/metrics.md.

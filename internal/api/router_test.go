@@ -258,10 +258,28 @@ func TestLogsKeepSecrets(t *testing.T) {
 	r.Header.Set("X-Auth-Token", "tokensecret")
 	recorder := httptest.NewRecorder()
 	router.ServeHTTP(recorder, r)
-	for _, secret := range []string{"querysecret", "bodysecret", "tokensecret"} {
+	// The Location that a new token comes with.
+	ask(router, "GET", "/hosttokens/locationsecret", "")
+	ask(router, "GET", "/v1/hosttokens/locationsecret/", "")
+	for _, secret := range []string{"querysecret", "bodysecret", "tokensecret", "locationsecret"} {
 		if strings.Contains(log.String()+recorder.Body.String(), secret) {
 			t.Errorf("%s leaks: %s %s", secret, &log, recorder.Body)
 		}
+	}
+}
+
+// TestCausesAreLogged: why something was refused, beyond what its caller may know, is in the log alone.
+func TestCausesAreLogged(t *testing.T) {
+	var log bytes.Buffer
+	router := newRouter(&log, face{"GET /x": func(*Request) (Response, error) {
+		return Response{}, &problem.Problem{Kind: problem.Unavailable, Reason: "try again later", Cause: errors.New("the peer hung up")}
+	}})
+	answer := ask(router, "GET", "/x", "")
+	if text := log.String(); !strings.Contains(text, "try again later: the peer hung up") {
+		t.Errorf("the log lacks the cause: %s", text)
+	}
+	if text := answer.Body.String(); !strings.Contains(text, "try again later") || strings.Contains(text, "the peer hung up") {
+		t.Errorf("the caller was told %s", text)
 	}
 }
 

@@ -217,7 +217,7 @@ func databaseOptions() []option {
 			help:       "Connections older than this are replaced. Keep it below the database's own limit."},
 		{name: "pool_timeout", initial: "30", min: "1s", max: "10m",
 			field: at(func(d *Database) any { return &d.PoolTimeout }),
-			help:  "How long to wait for a free connection before the request fails."},
+			help:  "How long one call of the database may take, the wait for a free connection included."},
 		{name: "max_retries", initial: "10", min: "-1", field: at(func(d *Database) any { return &d.MaxRetries }),
 			help: "How often connecting is tried again at start. 0: not at all; -1: without end."},
 		{name: "retry_interval", initial: "10", min: "1s", max: "10m",

@@ -11,7 +11,7 @@ func vendordataOptions() []option {
 			help:       "The port that sshd of the instances listens on, besides 22."},
 		{name: "pam_sudo", initial: "false", field: at(func(v *Vendordata) any { return &v.PAMSudo }),
 			deprecated: []oldName{{"tatu", "pam_sudo"}},
-			help:       "sudo asks for a certificate (pam-ussh) instead of for nothing."},
+			help:       "sudo asks the user's SSH agent for a certificate, instead of for nothing. Tatu's boot script needs pam-ussh for that."},
 		{name: "api_endpoint", field: at(func(v *Vendordata) any { return &v.APIEndpoint }),
 			deprecated: []oldName{{"tatu", "api_endpoint_for_vms"}}, example: "https://muster.example.com:18322",
 			help: "The URL that instances reach Muster at. Needed."},
@@ -41,7 +41,7 @@ func apiOptions() []option {
 			help: "The longest that a request with ?wait= waits. Keep it below the load balancer's limit."},
 		{name: "max_long_polls", initial: "20000", min: "0", max: "1000000",
 			field: at(func(a *API) any { return &a.MaxLongPolls }),
-			help:  "How many requests may wait at once; more are answered at once."},
+			help:  "How many requests may wait at once, on each listener; more are refused with 503. 0: none may wait."},
 	}
 }
 
@@ -62,7 +62,8 @@ func listenOptions() []option {
 			help: "A PEM file with the authorities that clients must have a certificate of. Empty: none is asked for. " +
 				"Read again on SIGHUP."},
 		{name: "rate_limit", initial: "50", min: "0", max: "1000000", field: at(func(l *Listener) any { return &l.RateLimit }),
-			help: "Requests without a token (/noauth) per second and client address. 0: no limit."},
+			help: "Requests without a token (/noauth) per second and client address. 0: no limit. Who comes by a unix socket " +
+				"counts as one address."},
 		{name: "rate_burst", initial: "200", min: "1", max: "1000000", field: at(func(l *Listener) any { return &l.RateBurst }),
 			help: "How many such requests may come at once."},
 	}

@@ -9,7 +9,10 @@
 // Only the API turns kinds into HTTP statuses, and only in one place.
 package problem
 
-import "fmt"
+import (
+	"fmt"
+	"log/slog"
+)
 
 // Kind says what went wrong, in terms that a caller can act on.
 type Kind int
@@ -40,6 +43,14 @@ func (p *Problem) Error() string {
 		return p.Field + ": " + p.Reason
 	}
 	return p.Reason
+}
+
+// LogValue is the problem with its cause, which only the log may hold.
+func (p *Problem) LogValue() slog.Value {
+	if p.Cause == nil {
+		return slog.StringValue(p.Error())
+	}
+	return slog.StringValue(p.Error() + ": " + p.Cause.Error())
 }
 
 // Unwrap returns what the problem was caused by.

@@ -6,6 +6,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -84,30 +85,33 @@ func (c *convergence) run(ctx context.Context, group *errgroup.Group) {
 	group.Go(func() error { return c.comparison.Run(ctx) })
 }
 
-// servers asks Nova in the name of [service_credentials].
+// servers asks Nova.
 func (s *Server) servers() (*openstack.Servers, error) {
-	auth, cfg := s.cfg.ServiceCredentials, s.cfg.Nova
-	transport, err := keystone.NewTransport(auth.CAFile, auth.Insecure)
+	asking, err := s.asking(s.cfg.Nova.Interface, s.cfg.Nova.EndpointOverride, s.registry)
 	if err != nil {
 		return nil, err
 	}
-	return openstack.NewServers(openstack.Config{
-		Auth: logIn(auth), Transport: transport, Region: auth.RegionName, Interface: cfg.Interface,
-		Endpoint: text(cfg.EndpointOverride), Timeout: cfg.Timeout, Registerer: s.registry,
-	})
+	asking.Timeout = s.cfg.Nova.Timeout
+	return openstack.NewServers(asking)
 }
 
-// networks asks Neutron in the name of [service_credentials].
+// networks asks Neutron.
 func (s *Server) networks(registerer prometheus.Registerer) (*openstack.Networks, error) {
-	auth, cfg := s.cfg.ServiceCredentials, s.cfg.Neutron
-	transport, err := keystone.NewTransport(auth.CAFile, auth.Insecure)
+	asking, err := s.asking(s.cfg.Neutron.Interface, s.cfg.Neutron.EndpointOverride, registerer)
 	if err != nil {
 		return nil, err
 	}
-	return openstack.NewNetworks(openstack.Config{
-		Auth: logIn(auth), Transport: transport, Region: auth.RegionName, Interface: cfg.Interface,
-		Endpoint: text(cfg.EndpointOverride), Timeout: cfg.Timeout, Registerer: registerer,
-	})
+	asking.Timeout = s.cfg.Neutron.Timeout
+	return openstack.NewNetworks(asking)
+}
+
+// asking is how a service is asked in the name of [service_credentials], but for the time that it gets.
+func (s *Server) asking(iface string, endpoint *url.URL, registerer prometheus.Registerer) (openstack.Config, error) {
+	auth := s.cfg.ServiceCredentials
+	transport, err := keystone.NewTransport(auth.CAFile, auth.Insecure)
+	return openstack.Config{
+		Auth: logIn(auth), Transport: transport, Region: auth.RegionName, Interface: iface, Endpoint: text(endpoint), Registerer: registerer,
+	}, err
 }
 
 // published reads which networks' addresses go to DNS.

@@ -20,7 +20,6 @@ import (
 	"github.com/muster-cloud/muster/internal/dns"
 	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/ipa"
-	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/uuid"
 )
@@ -142,17 +141,14 @@ func (s *Server) enrolmentRules(known ipa.DefaultConf) enroll.Rules {
 	return rules
 }
 
-// images asks Glance in the name of [service_credentials].
+// images asks Glance.
 func (s *Server) images(registerer prometheus.Registerer) (*openstack.Images, error) {
-	auth, cfg := s.cfg.ServiceCredentials, s.cfg.Glance
-	transport, err := keystone.NewTransport(auth.CAFile, auth.Insecure)
+	asking, err := s.asking(s.cfg.Glance.Interface, s.cfg.Glance.EndpointOverride, registerer)
 	if err != nil {
 		return nil, err
 	}
-	return openstack.NewImages(openstack.Config{
-		Auth: logIn(auth), Transport: transport, Region: auth.RegionName, Interface: cfg.Interface,
-		Endpoint: text(cfg.EndpointOverride), Timeout: s.cfg.Enroll.AnswerWithin, CacheTime: cfg.CacheTime, Registerer: registerer,
-	})
+	asking.Timeout, asking.CacheTime = s.cfg.Enroll.AnswerWithin, s.cfg.Glance.CacheTime
+	return openstack.NewImages(asking)
 }
 
 // logIn is a log-in as gophercloud wants it: IDs win over names.

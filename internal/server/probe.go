@@ -24,9 +24,9 @@ import (
 	"github.com/muster-cloud/muster/internal/store"
 )
 
-// Probes try all that New and the first requests will need: the database and
-// its schema, the master key, the policy, Keystone's login, FreeIPA and Glance if
-// instances are enrolled, Neutron if their addresses are followed, and each listener's address and TLS files. They change nothing, and may run beside a server.
+// Probes try all that New and the first requests will need: the database and its schema, the master key, the policy,
+// Keystone's login, FreeIPA and Glance if instances are enrolled, Neutron if their addresses are followed, and each
+// listener's address and TLS files. They change nothing, and may run beside a server.
 func Probes(cfg *config.Config) []config.Probe {
 	s := &Server{cfg: cfg, logger: slog.New(slog.DiscardHandler)}
 	probes := []config.Probe{

@@ -461,8 +461,9 @@ const pruneBatch = 1000
 // maxIdle is how long nothing may have been recorded before a process began.
 const maxIdle = 24 * time.Hour
 
-// believable is the latest that it can be after a process has run for so long, by a clock that nobody sets, and its records were this new when
-// it began. A clock that was set far ahead would make everything old at once. After a longer rest, what is old goes so much later.
+// believable is the latest that it can be after a process has run for so long, by a clock that nobody sets, and its
+// records were this new when it began. A clock that was set far ahead would make everything old at once. After a longer
+// rest, what is old goes so much later.
 func believable(newest time.Time, elapsed time.Duration) time.Time {
 	if newest.IsZero() {
 		return newest

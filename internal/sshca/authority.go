@@ -196,6 +196,19 @@ func (a *authority) signingKey(role store.Role) signingKey {
 	return a.user
 }
 
+// signs returns the generation that signs in the role, or why none does.
+func (a *authority) signs(role store.Role) (signingKey, error) {
+	key := a.signingKey(role)
+	switch {
+	case !a.record.RetiredAt.IsZero():
+		return key, problem.New(problem.Conflict, "the project's authority was retired with the project")
+	case key.signer == nil:
+		return key, problem.New(problem.Conflict, "the project's %s CA was revoked and has no successor; ask the cloud's operator", role)
+	default:
+		return key, nil
+	}
+}
+
 // activeKey returns the newest generation that signs.
 func activeKey(record store.Authority, role store.Role) (active store.AuthorityKey, ok bool) {
 	for _, key := range record.Keys {

@@ -4,6 +4,7 @@
 package sshca
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -126,4 +127,37 @@ func TestClockGoesBack(t *testing.T) {
 	if third := w.issueFor(t, key); third.Serial == second.Serial {
 		t.Error("an expired certificate was given out")
 	}
+}
+
+// TestListsWithoutDatabase: while the database is away, the lists that were asked
+// for before go on, also when entries have to leave them; but not without those
+// that left because the clock was wrong, and were to be read again.
+func TestListsWithoutDatabase(t *testing.T) {
+	w := newWorld(t)
+	w.directory.grant(alice, blue, "member")
+	cert := w.issueFor(t, newKey(t))
+	if _, err := w.Revoke(t.Context(), Actor{}, store.RevocationOrder{ProjectID: blue, Serial: cert.Serial}); err != nil {
+		t.Fatal(err)
+	}
+	if !w.revokedNow(t, cert) {
+		t.Fatal("not in the list from the beginning")
+	}
+	if err := w.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const ahead = 30 * 24 * time.Hour
+	w.clock.advance(ahead)
+	if w.revokedNow(t, cert) {
+		t.Error("an expired certificate is in the list")
+	}
+	refused := func(why string) {
+		t.Helper()
+		if _, err := w.Feed().Current(t.Context(), blue); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("%s: %v, want ErrUnavailable", why, err)
+		}
+	}
+	w.clock.advance(-ahead)
+	refused("the clock is right again")
+	w.clock.advance(ahead + listStep)
+	refused("entries are to be read again")
 }

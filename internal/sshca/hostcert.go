@@ -224,12 +224,13 @@ func (s *Service) newHostCerts(ctx context.Context, by Actor, instance store.Ins
 	if err != nil {
 		return nil, err
 	}
-	if a.host.signer == nil {
-		return nil, problem.New(problem.Conflict, "the project's host CA was revoked and has no successor; ask the cloud's operator")
+	ca, err := a.signs(store.RoleHost)
+	if err != nil {
+		return nil, err
 	}
 	certs := make([]store.HostCert, len(keys))
 	for i, key := range keys {
-		if certs[i], err = s.newHostCert(ctx, instance, key, a.host, principals); err != nil {
+		if certs[i], err = s.newHostCert(ctx, instance, key, ca, principals); err != nil {
 			return nil, err
 		}
 	}

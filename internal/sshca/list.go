@@ -92,6 +92,7 @@ type list struct {
 	signing  singleflight.Group // by ETag
 	building singleflight.Group // one at a time, which owns what follows
 	loaded   uint64             // the version up to which entries were read
+	forgot   bool               // entries, which are to be read again
 	newest   time.Time          // when the newest entry was made
 	revoked  map[string]*revokedByKey
 	keys     map[krl.Fingerprint]int64 // key and when the entry leaves
@@ -147,8 +148,11 @@ func (l *list) rebuild(ctx context.Context, now time.Time) (*Snapshot, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
 	defer cancel()
 	commits := l.commits.Load() // before reading: what is committed later is not among them
-	if err := l.load(ctx); err != nil {
-		return nil, err
+	// Where only entries have to leave, all that is needed is here, also while the database is away.
+	if l.forgot || !l.complete(snapshot) {
+		if err := l.load(ctx); err != nil {
+			return nil, err
+		}
 	}
 	built, err := l.build(ctx, now)
 	if err != nil {
@@ -160,8 +164,12 @@ func (l *list) rebuild(ctx context.Context, now time.Time) (*Snapshot, error) {
 }
 
 func (l *list) fresh(snapshot *Snapshot, now time.Time) bool {
-	return snapshot != nil && snapshot.commits == l.commits.Load() && snapshot.Version >= l.wanted.Load() &&
-		!snapshot.cutoff.Before(cutoff(now)) && !ahead(snapshot, now)
+	return l.complete(snapshot) && !snapshot.cutoff.Before(cutoff(now)) && !ahead(snapshot, now)
+}
+
+// complete tells whether a list holds all that is known to be committed.
+func (l *list) complete(snapshot *Snapshot) bool {
+	return snapshot != nil && snapshot.commits == l.commits.Load() && snapshot.Version >= l.wanted.Load()
 }
 
 // ahead tells that the clock ran ahead when the list was built: entries may
@@ -174,7 +182,7 @@ func cutoff(now time.Time) time.Time { return now.Add(-listGrace).Truncate(listS
 
 // forget makes the next load read all entries.
 func (l *list) forget() {
-	l.loaded = 0
+	l.loaded, l.forgot = 0, true
 	l.revoked, l.keys = make(map[string]*revokedByKey), make(map[krl.Fingerprint]int64)
 }
 
@@ -186,6 +194,7 @@ func (l *list) load(ctx context.Context) error {
 			return err
 		}
 		if len(rows) == 0 {
+			l.forgot = false
 			return nil
 		}
 		serials := make(map[string][]krl.Entry)

@@ -791,3 +791,42 @@ func TestKeyIDIsOneCleanLine(t *testing.T) {
 		}
 	}
 }
+
+// TestRetiredAuthority: it issues nothing, and says so, until the project is back.
+func TestRetiredAuthority(t *testing.T) {
+	w := newWorld(t)
+	w.directory.grant(alice, blue, "member")
+	w.issueFor(t, newKey(t))
+	boot, err := w.HostToken(t.Context(), Actor{}, InstanceRequest{InstanceID: web1, ProjectID: blue, Hostname: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.ProjectGone(t.Context(), Actor{}, blue, "the project was deleted", 0); err != nil {
+		t.Fatal(err)
+	}
+	issue := map[string]func() error{
+		"user": func() error {
+			_, err := w.IssueUser(t.Context(), Actor{}, UserRequest{ProjectID: blue, UserID: alice, UserName: "alice", PublicKey: newKey(t)})
+			return err
+		},
+		"host": func() error {
+			_, err := w.IssueHost(t.Context(), Actor{}, HostRequest{Token: boot.Token, InstanceID: web1, PublicKey: newKey(t)})
+			return err
+		},
+	}
+	for kind, try := range issue {
+		err := try()
+		wantKind(t, err, problem.Conflict)
+		if err != nil && !strings.Contains(err.Error(), "retired") {
+			t.Errorf("%s: %v, want that the authority was retired", kind, err)
+		}
+	}
+	if err := w.ProjectBack(t.Context(), Actor{}, blue); err != nil {
+		t.Fatal(err)
+	}
+	for kind, try := range issue {
+		if err := try(); err != nil {
+			t.Errorf("%s, after the project is back: %v", kind, err)
+		}
+	}
+}

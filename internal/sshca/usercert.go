@@ -83,8 +83,9 @@ func (s *Service) tryIssueUser(ctx context.Context, by Actor, req UserRequest, k
 	if err != nil {
 		return store.UserCert{}, err
 	}
-	if a.user.signer == nil {
-		return store.UserCert{}, problem.New(problem.Conflict, "the project's user CA was revoked and has no successor; ask the cloud's operator")
+	ca, err := a.signs(store.RoleUser)
+	if err != nil {
+		return store.UserCert{}, err
 	}
 	now := s.cfg.Now()
 	latest, found, revoked, err := s.cfg.Store.LatestUserCert(ctx, req.ProjectID, req.UserID, key.SHA256)
@@ -93,11 +94,11 @@ func (s *Service) tryIssueUser(ctx context.Context, by Actor, req UserRequest, k
 		return store.UserCert{}, err
 	case revoked:
 		return store.UserCert{}, problem.New(problem.Forbidden, "this public key was revoked; make another key pair")
-	case found && serves(latest, wanted, a.user.id, now):
+	case found && serves(latest, wanted, ca.id, now):
 		s.metrics.reused.Inc()
 		return latest, nil
 	}
-	cert, err := s.newUserCert(ctx, req, key, wanted, a.user, now)
+	cert, err := s.newUserCert(ctx, req, key, wanted, ca, now)
 	if err != nil {
 		return store.UserCert{}, err
 	}

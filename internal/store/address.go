@@ -123,7 +123,8 @@ func (s *Store) AllAddresses(ctx context.Context, after Address, limit int) ([]A
 	if after.IP.IsValid() {
 		ip = after.IP.String()
 	}
-	all, err := list(ctx, s, scanAddress, selectAddress+" WHERE instance_id >= ? AND (instance_id > ? OR source_id > ? OR source_id = ? AND address > ?) "+
+	all, err := list(ctx, s, scanAddress, selectAddress+
+		" WHERE instance_id >= ? AND (instance_id > ? OR source_id > ? OR source_id = ? AND address > ?) "+
 		"ORDER BY instance_id, source_id, address LIMIT ?", after.InstanceID, after.InstanceID, after.SourceID, after.SourceID, ip, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
@@ -133,7 +134,8 @@ func (s *Store) AllAddresses(ctx context.Context, after Address, limit int) ([]A
 
 // AddressHolders returns the IDs of the instances that are recorded with the addresses of a port or floating IP.
 func (s *Store) AddressHolders(ctx context.Context, sourceID string) ([]string, error) {
-	all, err := list(ctx, s, scanString, "SELECT DISTINCT instance_id FROM instance_address WHERE source_id = ? ORDER BY instance_id", sourceID)
+	all, err := list(ctx, s, scanString,
+		"SELECT DISTINCT instance_id FROM instance_address WHERE source_id = ? ORDER BY instance_id", sourceID)
 	if err != nil {
 		return nil, fmt.Errorf("instances with address %s: %w", shorten(sourceID), err)
 	}

@@ -70,7 +70,8 @@ func (a Authority) check() error {
 }
 
 func (k AuthorityKey) row() []any {
-	return []any{k.ID, k.ProjectID, string(k.Role), k.Generation, k.Algorithm, k.PublicKey, bytes(k.Handle), micros(k.CreatedAt), string(k.State)}
+	return []any{k.ID, k.ProjectID, string(k.Role), k.Generation, k.Algorithm, k.PublicKey, bytes(k.Handle), micros(k.CreatedAt),
+		string(k.State)}
 }
 
 // CreateAuthority records an authority with its first keys, and the audit entry. ErrExists if the project has one.

@@ -22,9 +22,9 @@ const (
 	committers = 2    // at the same time; SQLite allows one. More make smaller batches, which cost the database more
 )
 
-// write is an operation that shares a transaction with others. A batch goes in three steps, so that the number of round trips does not depend on
-// the number of writes: each says what it must know (need), all of that is read, each decides in its turn (decide), and all that is to be
-// written is written.
+// write is an operation that shares a transaction with others. A batch goes in three steps, so that the number of round
+// trips does not depend on the number of writes: each says what it must know (need), all of that is read, each decides
+// in its turn (decide), and all that is to be written is written.
 type write struct {
 	project string
 	patient bool // it comes in crowds, and waits for slower things than its turn: see lanes
@@ -161,8 +161,8 @@ func (s *Store) commitAll(ctx context.Context, l lanes) {
 // yields is how often a batch lets others run while nothing queues.
 const yields = 3
 
-// collect adds what has queued. Who is about to queue, because the same event woke it, gets the processor first: a commit costs much more than
-// a write in it. Where nobody else wants to run, no time is lost.
+// collect adds what has queued. Who is about to queue, because the same event woke it, gets the processor first: a
+// commit costs much more than a write in it. Where nobody else wants to run, no time is lost.
 func (l lanes) collect(writes []*write) []*write {
 	patient := l.patient
 	var taken int // of the patient ones
@@ -214,10 +214,14 @@ func (s *Store) commit(ctx context.Context, writes []*write) {
 }
 
 func (s *Store) runBatch(t *tx, writes []*write) error {
-	b := &batch{tx: t, now: s.now(), projects: make(map[string]bool), keys: make(map[string]KeyState), revoked: make(map[revokedName]bool),
-		instances: make(map[string]*Instance), tokens: make(map[string]*Instance), newHosts: make(map[hostKey]HostCert), rows: make(map[*table][][]any),
-		enrolments: make(map[string]*Enrolment), owners: make(map[string]string), objects: make(map[string]map[objectKey]bool),
-		made: make(map[ObjectKind][]string)}
+	b := &batch{
+		tx: t, now: s.now(),
+		projects: make(map[string]bool), keys: make(map[string]KeyState), revoked: make(map[revokedName]bool),
+		instances: make(map[string]*Instance), tokens: make(map[string]*Instance), newHosts: make(map[hostKey]HostCert),
+		enrolments: make(map[string]*Enrolment), owners: make(map[string]string),
+		objects: make(map[string]map[objectKey]bool), made: make(map[ObjectKind][]string),
+		rows: make(map[*table][][]any),
+	}
 	for _, w := range writes {
 		if w.need != nil {
 			w.need(b)
@@ -267,13 +271,15 @@ func (b *batch) read() error {
 
 // readEnrolments fetches enrolments, the owners of names, and what instances have.
 func (b *batch) readEnrolments() error {
-	err := readSet(b.enrolments, b.tx, scanEnrolment, func(e Enrolment) { b.enrolments[e.InstanceID] = &e }, selectEnrolment+" WHERE instance_id IN ", "")
+	err := readSet(b.enrolments, b.tx, scanEnrolment, func(e Enrolment) { b.enrolments[e.InstanceID] = &e },
+		selectEnrolment+" WHERE instance_id IN ", "")
 	if err != nil {
 		return err
 	}
 	type owned struct{ name, owner string }
 	scan := func(r scanner) (o owned, err error) { err = r.Scan(&o.name, &o.owner); return }
-	err = readSet(b.owners, b.tx, scan, func(o owned) { b.owners[o.name] = o.owner }, "SELECT fqdn, instance_id FROM fqdn_owner WHERE fqdn IN ", "")
+	err = readSet(b.owners, b.tx, scan, func(o owned) { b.owners[o.name] = o.owner },
+		"SELECT fqdn, instance_id FROM fqdn_owner WHERE fqdn IN ", "")
 	if err != nil {
 		return err
 	}
@@ -361,7 +367,8 @@ func (b *batch) writeMade() error {
 			names = append(names, name)
 		}
 		err := inChunks(names, func(list string, values []any) error {
-			_, err := b.tx.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name IN "+list, append([]any{string(kind)}, values...)...)
+			_, err := b.tx.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name IN "+list,
+				append([]any{string(kind)}, values...)...)
 			return err
 		})
 		if err != nil {

@@ -11,9 +11,9 @@ import (
 // checkpointPause is how often SQLite's log is looked at.
 const checkpointPause = 200 * time.Millisecond
 
-// checkpointAll moves what SQLite's log holds into the database until ctx ends, beside the writes, so that no commit has to wait until
-// it is done. What it can't move, for somebody still reads the old pages, is moved by a commit when the log is long (wal_autocheckpoint). See
-// https://www.sqlite.org/wal.html#ckpt.
+// checkpointAll moves what SQLite's log holds into the database until ctx ends, beside the writes, so that no commit
+// has to wait until it is done. What it can't move, for somebody still reads the old pages, is moved by a commit when
+// the log is long (wal_autocheckpoint). See https://www.sqlite.org/wal.html#ckpt.
 func (s *Store) checkpointAll(ctx context.Context) {
 	tick := time.NewTicker(checkpointPause)
 	defer tick.Stop()

@@ -88,15 +88,16 @@ func (e engine) clock() string {
 	return "SELECT CAST(strftime('%s', 'now') AS INTEGER)"
 }
 
-// connect returns the pools for writing and for reading; the same one but for SQLite.
-func (l location) connect(mustExist bool) (writer, reader *sql.DB, err error) {
+// connect returns the pools for writing and for reading; the same one but for SQLite. A server that says nothing for longer than silence is
+// given up, whatever it was asked.
+func (l location) connect(mustExist bool, silence time.Duration) (writer, reader *sql.DB, err error) {
 	switch l.engine {
 	case engineSQLite:
 		return l.connectSQLite(mustExist)
 	case enginePostgreSQL:
-		writer, err = l.connectPostgreSQL()
+		writer, err = l.connectPostgreSQL() // goes by the context always
 	default:
-		writer, err = l.connectMariaDB()
+		writer, err = l.connectMariaDB(silence)
 	}
 	return writer, writer, err
 }
@@ -187,15 +188,18 @@ func (f fallback) Connect(ctx context.Context) (driver.Conn, error) {
 // Driver is driver.Connector's.
 func (f fallback) Driver() driver.Driver { return f.first.Driver() }
 
-// connectMariaDB makes affected rows mean matched rows, and refuses values that don't fit instead of cutting them.
-func (l location) connectMariaDB() (*sql.DB, error) {
+// connectMariaDB makes affected rows mean matched rows, and refuses values that don't fit instead of cutting them. The
+// driver heeds no context while it commits or rolls back, so that only silence ends its wait for a server that is cut
+// off; 0: nothing does.
+func (l location) connectMariaDB(silence time.Duration) (*sql.DB, error) {
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Passwd, cfg.DBName = l.user, l.password, l.database
 	cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(l.host, l.port)
 	if l.socket != "" {
 		cfg.Net, cfg.Addr = "unix", l.socket
 	}
-	cfg.Timeout, cfg.ClientFoundRows, cfg.RejectReadOnly = connectTimeout, true, true
+	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = connectTimeout, silence, silence
+	cfg.ClientFoundRows, cfg.RejectReadOnly = true, true
 	cfg.Logger = &mysql.NopLogger{}
 	cfg.Params = map[string]string{"sql_mode": "'STRICT_ALL_TABLES'", "innodb_lock_wait_timeout": "10"}
 	if err := cfg.Apply(mysql.Charset("utf8mb4", "")); err != nil {

@@ -57,8 +57,9 @@ type Enrolment struct {
 	Version     int64     // grows with each change
 }
 
-// HasEntry tells whether FreeIPA has taken the host entry that Muster made for the instance: the name is the instance's then, until it leaves.
-// An enrolment that failed may have failed because the name is somebody else's, or later, when the instance could not join.
+// HasEntry tells whether FreeIPA has taken the host entry that Muster made for the instance: the name is the instance's
+// then, until it leaves. An enrolment that failed may have failed because the name is somebody else's, or later, when
+// the instance could not join.
 func (e Enrolment) HasEntry() bool {
 	return (e.OTPState == OTPSet || e.OTPState == OTPUsed) && e.State != EnrolmentLeaving && e.State != EnrolmentGone
 }
@@ -164,9 +165,9 @@ func (s *Store) BeginEnrolment(ctx context.Context, e Enrolment, change Enrolmen
 	return result, made, nil
 }
 
-// SaveEnrolment records a change of an enrolment that was read before, and returns it with its new version. With the state
-// EnrolmentGone its names are free again and its objects, but for DNS records, forgotten. ErrConflict: somebody else has changed it since it was read;
-// *TakenError: a name is another instance's; ErrNotFound.
+// SaveEnrolment records a change of an enrolment that was read before, and returns it with its new version. With the
+// state EnrolmentGone its names are free again and its objects, but for DNS records, forgotten. ErrConflict: somebody
+// else has changed it since it was read; *TakenError: a name is another instance's; ErrNotFound.
 func (s *Store) SaveEnrolment(ctx context.Context, e Enrolment, change EnrolmentChange) (Enrolment, error) {
 	read := e.Version
 	e.Version++

@@ -15,7 +15,8 @@ var (
 	ErrConflict = errors.New("conflicts with what is recorded")
 	// ErrInvalid: the caller's value can't be stored (too long, no selection, a page too large).
 	ErrInvalid = errors.New("invalid value")
-	// ErrUnavailable: the database is away, locked for too long, or full. Nothing can be said about a write that was under way. Try again later.
+	// ErrUnavailable: the database is away, locked for too long, or full. Nothing can be said about a write that was
+	// under way. Try again later.
 	ErrUnavailable = errors.New("database is unavailable")
 	// ErrSchemaOld: the database must be brought up to date first.
 	ErrSchemaOld = errors.New("the database is older than this program: run muster db upgrade")

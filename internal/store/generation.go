@@ -65,7 +65,8 @@ func lockAuthority(t *tx, projectID string) error {
 // mayFollow tells whether the key is the next of its role.
 func mayFollow(t *tx, key AuthorityKey) error {
 	scan := func(r scanner) (k AuthorityKey, err error) { err = r.Scan(&k.Generation, &k.State); return }
-	keys, err := listTx(t, scan, "SELECT generation, state FROM authority_key WHERE project_id = ? AND role = ?", key.ProjectID, string(key.Role))
+	keys, err := listTx(t, scan, "SELECT generation, state FROM authority_key WHERE project_id = ? AND role = ?",
+		key.ProjectID, string(key.Role))
 	if err != nil {
 		return err
 	}

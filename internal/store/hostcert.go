@@ -105,12 +105,15 @@ func (s *Store) hostCertRows(certs []HostCert) (checked []HostCert, rows [][]any
 	return checked, rows, nil
 }
 
-// SpendToken exchanges a host token for certificates of all of an instance's keys, at once: a token that was not used is marked used, and the
-// certificates and audit entry recorded. If it was used for the same set of keys, the certificates that are stored are returned, in the same
-// order, with spent = false, and nothing is written. ErrConflict if the token is another instance's or was used for other keys, a host's key
-// is revoked, or the authority's key is not active; ErrNotFound if the token is unknown or has expired, or the instance is gone. When ctx ends
-// first, the token may be spent: the same call again returns the certificates.
-func (s *Store) SpendToken(ctx context.Context, tokenHash string, certs []HostCert, audit Audit) (stored []HostCert, spent bool, err error) {
+// SpendToken exchanges a host token for certificates of all of an instance's keys, at once: a token that was not used
+// is marked used, and the certificates and audit entry recorded. If it was used for the same set of keys, the
+// certificates that are stored are returned, in the same order, with spent = false, and nothing is written. ErrConflict
+// if the token is another instance's or was used for other keys, a host's key is revoked, or the authority's key is not
+// active; ErrNotFound if the token is unknown or has expired, or the instance is gone. When ctx ends first, the token
+// may be spent: the same call again returns the certificates.
+func (s *Store) SpendToken(ctx context.Context, tokenHash string, certs []HostCert, audit Audit) (
+	stored []HostCert, spent bool, err error,
+) {
 	sp := &spending{hash: tokenHash}
 	if sp.certs, sp.rows, err = s.hostCertRows(certs); err != nil {
 		return nil, false, err
@@ -190,8 +193,9 @@ func (sp *spending) write(b *batch, i *Instance, used bool) {
 	b.insert(auditTable, sp.entry)
 }
 
-// InsertHostCerts records further certificates of an instance's keys, and the audit entry, all or nothing. ErrNotFound if the instance is not
-// live; ErrConflict if it is another project's, a host's key is revoked, the authority retired, or its key not active.
+// InsertHostCerts records further certificates of an instance's keys, and the audit entry, all or nothing. ErrNotFound
+// if the instance is not live; ErrConflict if it is another project's, a host's key is revoked, the authority retired,
+// or its key not active.
 func (s *Store) InsertHostCerts(ctx context.Context, certs []HostCert, audit Audit) error {
 	certs, rows, err := s.hostCertRows(certs)
 	if err != nil {

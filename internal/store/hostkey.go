@@ -10,17 +10,19 @@ import (
 	"time"
 )
 
-// withGeneration is the condition that a host certificate c was revoked with all that its CA generation signed, and neither by its serial, key
-// ID or key. That takes the certificate from those who trust the generation. It says nothing against the host key, also if the generation's
-// private key was lost to somebody: that an instance has the key stands in our records, which nobody can write who merely signs certificates.
+// withGeneration is the condition that a host certificate c was revoked with all that its CA generation signed, and
+// neither by its serial, key ID or key. That takes the certificate from those who trust the generation. It says nothing
+// against the host key, also if the generation's private key was lost to somebody: that an instance has the key stands
+// in our records, which nobody can write who merely signs certificates.
 const withGeneration = `c.revoked_at <> 0
 	AND EXISTS (SELECT 1 FROM authority_key a WHERE a.id = c.authority_key_id AND a.state = 'revoked')
 	AND NOT EXISTS (SELECT 1 FROM revocation r WHERE r.project_id = c.project_id AND r.kind = 'serial' AND r.serial = c.serial)
 	AND NOT EXISTS (SELECT 1 FROM revoked_name n WHERE n.value IN (c.fingerprint, c.key_id) AND n.project_id = c.project_id
 		AND n.kind IN ('key', 'key_id'))`
 
-// HostKeyHolders returns the certificates, not expired, of live instances other than notOf (empty: of all) for this host key (SHA256:...), at
-// most limit (0: DefaultPageLimit), those of other projects than projectID first. They are not revoked, or only with their CA generation: the key still speaks for their instance.
+// HostKeyHolders returns the certificates, not expired, of live instances other than notOf (empty: of all) for this
+// host key (SHA256:...), at most limit (0: DefaultPageLimit), those of other projects than projectID first. They are
+// not revoked, or only with their CA generation: the key still speaks for their instance.
 func (s *Store) HostKeyHolders(ctx context.Context, fingerprint, notOf, projectID string, limit int) ([]HostCert, error) {
 	limit, err := Page{Limit: limit}.limit()
 	if err != nil {
@@ -51,8 +53,8 @@ type HostKey struct {
 // holds is the condition that a key which is not expired speaks for the instance i of its certificate c.
 const holds = "i.state = 'live' AND (c.revoked_at = 0 OR " + withGeneration + ")"
 
-// One that is good comes first. One that was revoked by itself comes before those that were revoked with their generation: those do not take
-// back what was said against the key.
+// One that is good comes first. One that was revoked by itself comes before those that were revoked with their
+// generation: those do not take back what was said against the key.
 var selectHostKey = "SELECT " + instanceTable.list("i") + `, c.expires_at, CASE WHEN ` + withGeneration + ` THEN 0 ELSE c.revoked_at END,
 	CASE WHEN EXISTS (SELECT 1 FROM host_cert c JOIN instance i ON i.id = c.instance_id WHERE c.fingerprint = ? AND c.instance_id <> ?
 		AND c.expires_at > ? AND ` + holds + `) THEN 1 ELSE 0 END

@@ -229,17 +229,12 @@ func (s *Store) DeleteInstance(ctx context.Context, id string, at time.Time, ord
 	if err := order.checkTexts(); err != nil {
 		return err
 	}
-	err = s.transact(ctx, func(t *tx) error {
-		projects, err := listTx(t, scanString, "SELECT project_id FROM instance WHERE id = ?", id)
-		if err != nil {
-			return err
-		}
-		if len(projects) == 0 {
-			return ErrNotFound
-		}
-		order.ProjectID = projects[0]
-		return s.deleteInstance(t, id, order, entry)
-	})
+	// Before the transaction: MariaDB would show it, in all further reads, what was there at its first, so that it
+	// would not see the certificates that are recorded while it waits for the authority.
+	order.ProjectID, err = one(ctx, s, scanString, "SELECT project_id FROM instance WHERE id = ?", id)
+	if err == nil {
+		err = s.transact(ctx, func(t *tx) error { return s.deleteInstance(t, id, order, entry) })
+	}
 	if err != nil {
 		return fmt.Errorf("instance %s: %w", shorten(id), err)
 	}

@@ -13,9 +13,10 @@ import (
 // MaxClockError is how far ahead the clock of another replica may be before the times that it set are not believed.
 const MaxClockError = time.Hour
 
-// Lease takes or renews a lease for a holder, for ttl from now. held = false: another holder has it. A lease that was not renewed for its ttl
-// is free, so it survives its holder's death. The replicas' clocks are compared: keep ttl well above their differences. A lease that ends later
-// than any clock that is right within the hour could have made it end is free too.
+// Lease takes or renews a lease for a holder, for ttl from now. held = false: another holder has it. A lease that was
+// not renewed for its ttl is free, so it survives its holder's death. The replicas' clocks are compared: keep ttl well
+// above their differences. A lease that ends later than any clock that is right within the hour could have made it end
+// is free too.
 func (s *Store) Lease(ctx context.Context, name, holder string, ttl time.Duration) (held bool, err error) {
 	var c check
 	c.id("name", name)

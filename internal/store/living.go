@@ -68,7 +68,8 @@ func (s *Store) AllLiveUserCerts(ctx context.Context, after LiveCert, limit int)
 		return nil, err
 	}
 	from := max(micros(s.now())+1, micros(after.ExpiresAt))
-	all, err := list(ctx, s, scanLiveCert, selectLiveCert+"expires_at >= ? AND (expires_at > ? OR serial > ?) ORDER BY expires_at, serial LIMIT ?",
+	all, err := list(ctx, s, scanLiveCert, selectLiveCert+
+		"expires_at >= ? AND (expires_at > ? OR serial > ?) ORDER BY expires_at, serial LIMIT ?",
 		from, micros(after.ExpiresAt), int64(after.Serial), limit)
 	if err != nil {
 		return nil, fmt.Errorf("list live certificates: %w", err)
@@ -115,8 +116,8 @@ func (s *Store) AuthorityLife(ctx context.Context, projectID string) (AuthorityL
 	return l, nil
 }
 
-// SetAuthorityLife changes a project's authority from what was read. With a time in RetiredAt the authority issues nothing any more; without
-// one it does. ErrConflict: it was changed meanwhile.
+// SetAuthorityLife changes a project's authority from what was read. With a time in RetiredAt the authority issues
+// nothing any more; without one it does. ErrConflict: it was changed meanwhile.
 func (s *Store) SetAuthorityLife(ctx context.Context, was, now AuthorityLife, audit Audit) error {
 	entry, err := s.auditRow(audit)
 	if err != nil {

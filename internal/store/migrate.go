@@ -17,9 +17,9 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// Each kind of database has its own migrations, with the same numbers and the same outcome. A migration must leave the previous version of the
-// program running: add, fill, and remove only what no supported version uses. It must also bear being repeated from its middle, for MariaDB
-// commits every change of the schema by itself.
+// Each kind of database has its own migrations, with the same numbers and the same outcome. A migration must leave the
+// previous version of the program running: add, fill, and remove only what no supported version uses. It must also bear
+// being repeated from its middle, for MariaDB commits every change of the schema by itself.
 //
 //go:embed migrations
 var migrations embed.FS
@@ -29,20 +29,20 @@ const (
 	upgradePause = 100 * time.Millisecond // between looks at another's upgrade
 )
 
-// provider returns the migrations for the database.
-func (s *Store) provider() (*goose.Provider, error) {
+// provider returns the migrations for the database, to be applied through connections.
+func (s *Store) provider(connections *sql.DB) (*goose.Provider, error) {
 	dialect := map[engine]goose.Dialect{engineSQLite: goose.DialectSQLite3, enginePostgreSQL: goose.DialectPostgres,
 		engineMariaDB: goose.DialectMySQL}[s.location.engine]
 	files, err := fs.Sub(migrations, path.Join("migrations", string(s.location.engine)))
 	if err != nil {
 		return nil, err
 	}
-	return goose.NewProvider(dialect, s.writer.db, files, goose.WithDisableGlobalRegistry(true), goose.WithSlog(s.cfg.Logger))
+	return goose.NewProvider(dialect, connections, files, goose.WithDisableGlobalRegistry(true), goose.WithSlog(s.cfg.Logger))
 }
 
 // SchemaVersion returns the version of the database's schema (0: empty) and the one that this program was made for.
 func (s *Store) SchemaVersion(ctx context.Context) (have, want int64, err error) {
-	p, err := s.provider()
+	p, err := s.provider(s.writer.db)
 	if err != nil {
 		return 0, 0, fmt.Errorf("migrations: %w", err)
 	}
@@ -73,8 +73,8 @@ func (s *Store) CheckSchema(ctx context.Context) error {
 	return nil
 }
 
-// Upgrade brings the schema up to date and returns the names of the migrations that it applied. Several may run at once: one does the work, the
-// others wait. ErrSchemaNew if there is nothing that this program could do.
+// Upgrade brings the schema up to date and returns the names of the migrations that it applied. Several may run at
+// once: one does the work, the others wait. ErrSchemaNew if there is nothing that this program could do.
 func (s *Store) Upgrade(ctx context.Context) (applied []string, err error) {
 	if err := s.CheckSchema(ctx); errors.Is(err, ErrSchemaNew) {
 		return nil, err
@@ -84,7 +84,15 @@ func (s *Store) Upgrade(ctx context.Context) (applied []string, err error) {
 		return nil, fmt.Errorf("upgrade: %w", err)
 	}
 	defer release()
-	p, err := s.provider()
+	connections := s.writer.db
+	if s.location.engine == engineMariaDB {
+		// To change a large table may take longer than any call.
+		if connections, err = s.location.connectMariaDB(0); err != nil {
+			return nil, fmt.Errorf("upgrade: %w", err)
+		}
+		defer connections.Close()
+	}
+	p, err := s.provider(connections)
 	if err != nil {
 		return nil, fmt.Errorf("upgrade: %w", err)
 	}

@@ -173,8 +173,8 @@ func (p *prepared) writeObjects(b *batch) {
 		b.made[o.Kind] = append(b.made[o.Kind], o.Name)
 	}
 	for _, o := range p.change.Found {
-		b.updateAny("UPDATE external_object SET state = 'found' WHERE kind = ? AND name = ? AND instance_id = ? AND state IN ('intended', 'absent')",
-			string(o.Kind), o.Name, p.instanceID)
+		b.updateAny("UPDATE external_object SET state = 'found' WHERE kind = ? AND name = ? AND instance_id = ? "+
+			"AND state IN ('intended', 'absent')", string(o.Kind), o.Name, p.instanceID)
 	}
 	for _, o := range p.change.Absent {
 		b.updateAny("UPDATE external_object SET state = 'absent' WHERE kind = ? AND name = ? AND instance_id = ? AND state = 'intended'",
@@ -256,7 +256,8 @@ func (s *Store) ObjectsOf(ctx context.Context, kind ObjectKind, instanceIDs []st
 	}
 	all := make(map[string][]Object)
 	err := inChunks(values, func(chunk string, values []any) error {
-		some, err := list(ctx, s, scanObject, selectObject+" WHERE kind = ? AND instance_id IN "+chunk+" ORDER BY name", append([]any{string(kind)}, values...)...)
+		some, err := list(ctx, s, scanObject, selectObject+" WHERE kind = ? AND instance_id IN "+chunk+" ORDER BY name",
+			append([]any{string(kind)}, values...)...)
 		for _, o := range some {
 			all[o.InstanceID] = append(all[o.InstanceID], o)
 		}
@@ -273,17 +274,17 @@ func (s *Store) ObjectsOf(ctx context.Context, kind ObjectKind, instanceIDs []st
 // records are left out: see BeginChange.
 func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released []Object, err error) {
 	err = s.transact(ctx, func(t *tx) error {
-		if released, err = listTx(t, scanObject, selectObject+" WHERE instance_id = ? AND kind <> ? ORDER BY kind, name", instanceID, string(ObjectRecord)); err != nil {
-			return err
-		}
-		if err := handOn(t, released); err != nil {
-			return err
-		}
-		for i := range released {
-			released[i].Leaving = true
-		}
+		// Locks the rows: that Muster made an object is read after whoever is about to record it.
 		_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE instance_id = ? AND kind <> ?", instanceID, string(ObjectRecord))
-		return err
+		if err != nil {
+			return err
+		}
+		released, err = listTx(t, scanObject, selectObject+" WHERE instance_id = ? AND kind <> ? ORDER BY kind, name",
+			instanceID, string(ObjectRecord))
+		if err != nil {
+			return err
+		}
+		return handOn(t, released)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("objects of instance %s: %w", shorten(instanceID), err)
@@ -291,8 +292,8 @@ func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released
 	return released, nil
 }
 
-// ReleaseSome is ReleaseObjects for some objects of an instance that stays. ErrConflict: its enrolment was changed since it was read, and may
-// want them again.
+// ReleaseSome is ReleaseObjects for some objects of an instance that stays. ErrConflict: its enrolment was changed
+// since it was read, and may want them again.
 func (s *Store) ReleaseSome(ctx context.Context, e Enrolment, objects []Object) error {
 	err := s.transact(ctx, func(t *tx) error {
 		// The row is locked with it: who wants the objects again comes before this, and is seen here, or after it.
@@ -307,7 +308,8 @@ func (s *Store) ReleaseSome(ctx context.Context, e Enrolment, objects []Object) 
 			return err
 		}
 		for _, o := range objects {
-			_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE kind = ? AND name = ? AND instance_id = ?", string(o.Kind), o.Name, e.InstanceID)
+			_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE kind = ? AND name = ? AND instance_id = ?",
+				string(o.Kind), o.Name, e.InstanceID)
 			if err != nil {
 				return err
 			}

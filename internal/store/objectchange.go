@@ -12,11 +12,11 @@ import (
 
 // ObjectChange is a change of an object outside of Muster that was begun: it is made, or taken away, for an instance.
 //
-// Replicas change objects at the same time, and one may die at any instant, with a call on its way that nobody hears of again. So each
-// change is recorded before it begins, in the rows of all instances that have the object, and there is until when it may have an effect.
-// Who ends a change and finds it recorded still, and saw no other one under way when it began, knows how the object is: nobody else can have
-// touched it. For everybody else the rows stay unsure, and say so: what is unsure is done again each time that somebody looks, until it was
-// done by one alone.
+// Replicas change objects at the same time, and one may die at any instant, with a call on its way that nobody hears of
+// again. So each change is recorded before it begins, in the rows of all instances that have the object, and there is
+// until when it may have an effect. Who ends a change and finds it recorded still, and saw no other one under way when
+// it began, knows how the object is: nobody else can have touched it. For everybody else the rows stay unsure, and say
+// so: what is unsure is done again each time that somebody looks, until it was done by one alone.
 type ObjectChange struct {
 	Object Object // as it is recorded now
 	Others bool   // another instance wants the object
@@ -44,7 +44,7 @@ func (s *Store) BeginChange(ctx context.Context, o Object, leaving bool, late ti
 	}
 	var err error
 	for range overtakings {
-		// Another replica may have recorded it between this one's look and its write.
+		// Another replica may have recorded the object's own row between this one's look and its write, or that of another instance.
 		if err = s.transact(ctx, begin); !errors.Is(err, ErrExists) {
 			break
 		}
@@ -58,6 +58,9 @@ func (s *Store) BeginChange(ctx context.Context, o Object, leaving bool, late ti
 // overtakings bounds how often rows may appear just when a change begins. There is one for each instance that has the object.
 const overtakings = 100
 
+// errOvertaken: a row of another instance came that is not locked.
+var errOvertaken = fmt.Errorf("%w: a row of the object that is not locked", ErrExists)
+
 func (s *Store) beginChange(t *tx, o Object, late time.Duration) (ObjectChange, error) {
 	// Locks the rows: who else begins a change waits, and then sees this one.
 	locked, err := t.exec("UPDATE external_object SET leaving = leaving WHERE kind = ? AND name = ?", string(o.Kind), o.Name)
@@ -69,7 +72,7 @@ func (s *Store) beginChange(t *tx, o Object, late time.Duration) (ObjectChange, 
 		return ObjectChange{}, err
 	}
 	if locked != int64(len(rows)) {
-		return ObjectChange{}, fmt.Errorf("%w: a row came that is not locked", ErrExists)
+		return ObjectChange{}, errOvertaken
 	}
 	c := ObjectChange{Object: o, Certain: true}
 	own := false
@@ -113,9 +116,9 @@ func writeChange(t *tx, o Object, own bool) error {
 	return err
 }
 
-// EndChange records that a change was carried out. If it is certain what came of it, what was made is settled, and what was taken away
-// forgotten; else it stays unsure. ErrConflict: another change began meanwhile that is to the contrary, so one of the two is to be repeated by
-// whoever knows which. Who could not carry a change out does not end it.
+// EndChange records that a change was carried out. If it is certain what came of it, what was made is settled, and what
+// was taken away forgotten; else it stays unsure. ErrConflict: another change began meanwhile that is to the contrary,
+// so one of the two is to be repeated by whoever knows which. Who could not carry a change out does not end it.
 func (s *Store) EndChange(ctx context.Context, c ObjectChange) error {
 	err := s.transact(ctx, func(t *tx) error { return endChange(t, c) })
 	if err != nil {

@@ -34,8 +34,9 @@ func (k PendingKey) check() error {
 	return c.err
 }
 
-// DeferKey records that a key is to be worked on at its time. A record that is there already gets the new attempts, time and error; that it was
-// hinted as rebuilt, and since when it waits, stay; that it was hinted as booted stays if it is once more.
+// DeferKey records that a key is to be worked on at its time. A record that is there already gets the new attempts,
+// time and error; that it was hinted as rebuilt, and since when it waits, stay; that it was hinted as booted stays if
+// it is once more.
 func (s *Store) DeferKey(ctx context.Context, k PendingKey) error {
 	if err := k.check(); err != nil {
 		return fmt.Errorf("pending key: %w", err)
@@ -45,12 +46,15 @@ func (s *Store) DeferKey(ctx context.Context, k PendingKey) error {
 	}
 	rebuilt, booted := number(k.Rebuilt), number(k.Booted)
 	write := func(t *tx) error {
-		n, err := t.exec(`UPDATE converge_key SET rebuilt = CASE WHEN rebuilt = 1 THEN 1 ELSE ? END, booted = CASE WHEN booted = 1 THEN ? ELSE 0 END, attempts = ?, next_at = ?, last_error = ?
+		n, err := t.exec(`UPDATE converge_key SET rebuilt = CASE WHEN rebuilt = 1 THEN 1 ELSE ? END,
+			booted = CASE WHEN booted = 1 THEN ? ELSE 0 END, attempts = ?, next_at = ?, last_error = ?
 			WHERE kind = ? AND id = ?`, rebuilt, booted, k.Attempts, micros(k.NextAt), cut(k.LastError, maxText), k.Kind, k.ID)
 		if err != nil || n > 0 {
 			return err
 		}
-		return t.insert(pendingKeyTable, [][]any{{k.Kind, k.ID, rebuilt, k.Attempts, micros(k.NextAt), micros(k.Since), cut(k.LastError, maxText), booted}})
+		return t.insert(pendingKeyTable, [][]any{{
+			k.Kind, k.ID, rebuilt, k.Attempts, micros(k.NextAt), micros(k.Since), cut(k.LastError, maxText), booted,
+		}})
 	}
 	err := s.transact(ctx, write)
 	if errors.Is(err, ErrExists) {
@@ -99,8 +103,8 @@ func (s *Store) FailingKeys(ctx context.Context) (map[string]FailingKeys, error)
 	return failing, nil
 }
 
-// DueKeys returns keys whose time has come, at most limit, the most overdue first; and then those whose time is further ahead than nobody puts a
-// key off, by a clock that was wrong.
+// DueKeys returns keys whose time has come, at most limit, the most overdue first; and then those whose time is further
+// ahead than anybody puts a key off, by a clock that was wrong.
 func (s *Store) DueKeys(ctx context.Context, longest time.Duration, limit int) ([]PendingKey, error) {
 	if limit < 1 || limit > MaxPageLimit {
 		return nil, fmt.Errorf("due keys: %w: the limit is from 1 to %d", ErrInvalid, MaxPageLimit)
@@ -114,10 +118,12 @@ func (s *Store) DueKeys(ctx context.Context, longest time.Duration, limit int) (
 	return all, nil
 }
 
-// ClaimKey takes a due key for one replica until a time, when it is due again unless it was settled. It returns false if another was faster.
+// ClaimKey takes a due key for one replica until a time, when it is due again unless it was settled. It returns false
+// if another was faster.
 func (s *Store) ClaimKey(ctx context.Context, k PendingKey, until time.Time) (claimed bool, err error) {
 	err = s.transact(ctx, func(t *tx) error {
-		n, err := t.exec("UPDATE converge_key SET next_at = ? WHERE kind = ? AND id = ? AND next_at = ?", micros(until), k.Kind, k.ID, micros(k.NextAt))
+		n, err := t.exec("UPDATE converge_key SET next_at = ? WHERE kind = ? AND id = ? AND next_at = ?",
+			micros(until), k.Kind, k.ID, micros(k.NextAt))
 		claimed = n > 0
 		return err
 	})
@@ -149,7 +155,8 @@ func (s *Store) PendingKeys(ctx context.Context, page Page) ([]PendingKey, error
 	if !ok && page.After != "" || len(id) > maxKeyID || asciiOnly(page.After) != page.After {
 		return nil, fmt.Errorf("list keys: %w: the marker is not a kind and an ID", ErrInvalid)
 	}
-	all, err := list(ctx, s, scanPendingKey, selectPendingKey+" WHERE kind > ? OR (kind = ? AND id > ?) ORDER BY kind, id LIMIT ?", kind, kind, id, limit)
+	all, err := list(ctx, s, scanPendingKey, selectPendingKey+" WHERE kind > ? OR (kind = ? AND id > ?) ORDER BY kind, id LIMIT ?",
+		kind, kind, id, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list keys: %w", err)
 	}

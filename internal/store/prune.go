@@ -19,20 +19,25 @@ const (
 // of objects of its instance: whoever looks for what is left over goes by it.
 func (s *Store) PruneExpired(ctx context.Context, before time.Time, limit int) (int, error) {
 	total := 0
-	for _, p := range []pruning{
-		{"user_cert", "expires_at", micros(before), ""},
-		{"host_cert", "expires_at", micros(before), ""},
-		{"revocation", "expires_at", micros(before), ""},
-		{"instance", "deleted_at", micros(before), ""},
-		{"enrolment", "gone_at", micros(before), " AND NOT EXISTS (SELECT 1 FROM external_object o WHERE o.instance_id = enrolment.instance_id)"},
+	for _, p := range []pruning[int64]{
+		{table: "user_cert", column: "expires_at"},
+		{table: "host_cert", column: "expires_at"},
+		{table: "revocation", column: "expires_at"},
+		{table: "enrolment", column: "gone_at",
+			further: " AND NOT EXISTS (SELECT 1 FROM external_object o WHERE o.instance_id = enrolment.instance_id)"},
 	} {
-		n, err := s.prune(ctx, p, limit)
+		p.before = micros(before)
+		n, err := prune(ctx, s, p, limit)
 		total += n
 		if err != nil {
 			return total, fmt.Errorf("prune %s: %w", p.table, err)
 		}
 	}
-	return total, nil
+	n, err := s.pruneInstances(ctx, before, limit)
+	if err != nil {
+		err = fmt.Errorf("prune instances: %w", err)
+	}
+	return total + n, err
 }
 
 // Clock returns what the database server's clock says. For SQLite that is this machine's.
@@ -56,52 +61,82 @@ func (s *Store) NewestAudit(ctx context.Context) (time.Time, error) {
 	return fromMicros(int64(newest[0])), nil
 }
 
-// PruneAudit removes about limit audit entries, at most 10,000, made before a time, and returns how many.
+// PruneAudit removes about limit audit entries, at most 10,000, made before a time, and returns how many. It goes by
+// the ID, which the store makes of the time.
 func (s *Store) PruneAudit(ctx context.Context, before time.Time, limit int) (int, error) {
-	n, err := s.prune(ctx, pruning{"audit", "at", micros(before), ""}, limit)
+	n, err := prune(ctx, s, pruning[string]{table: "audit", column: "id", before: firstAuditID(before)}, limit)
 	if err != nil {
 		return n, fmt.Errorf("prune audit entries: %w", err)
 	}
 	return n, nil
 }
 
-// pruning says which rows go: those whose time is set and before, and that meet the further condition.
-type pruning struct {
+// pruning says which rows go: those whose column is set and below, and that meet the further condition. The column has
+// an index: MariaDB locks each row that a removal looks at, and whoever writes one of those waits.
+type pruning[T int64 | string] struct {
 	table, column string
-	before        int64
+	before        T
 	further       string
 }
 
-// prune removes the oldest rows, some at a time: finds the time up to which that many go, and removes up to there. Rows of the very same time
-// go together.
-func (s *Store) prune(ctx context.Context, p pruning, limit int) (int, error) {
+// prune removes the lowest rows, some at a time: finds the value up to which that many go, and removes up to there.
+// Rows of the very same value go together.
+func prune[T int64 | string](ctx context.Context, s *Store, p pruning[T], limit int) (int, error) {
 	if limit < 1 || limit > pruneLimit {
 		return 0, fmt.Errorf("%w: the limit is from 1 to %d", ErrInvalid, pruneLimit)
 	}
-	rows := " FROM " + p.table + " WHERE " + p.column + " > 0" + p.further + " AND " + p.column
+	var unset T
+	rows := " FROM " + p.table + " WHERE " + p.column + " > ?" + p.further + " AND " + p.column
+	scan := func(r scanner) (v T, err error) { err = r.Scan(&v); return }
 	total := 0
 	for total < limit {
 		step := min(maxPruned, limit-total)
-		cutoff := p.before - 1
-		found, err := list(ctx, s, scanUint, "SELECT "+p.column+rows+" < ? ORDER BY "+p.column+" LIMIT 1 OFFSET ?", p.before, step-1)
+		last, err := list(ctx, s, scan, "SELECT "+p.column+rows+" < ? ORDER BY "+p.column+" LIMIT 1 OFFSET ?", unset, p.before, step-1)
 		if err != nil {
 			return total, err
 		}
-		if len(found) > 0 {
-			cutoff = int64(found[0])
+		until, value := " < ?", p.before
+		if len(last) > 0 {
+			until, value = " <= ?", last[0]
 		}
-		var n int64
-		err = s.transact(ctx, func(t *tx) error {
-			n, err = t.exec("DELETE"+rows+" <= ?", cutoff)
-			return err
-		})
+		n, err := s.remove(ctx, "DELETE"+rows+until, unset, value)
 		if err != nil {
 			return total, err
 		}
-		total += int(n)
-		if len(found) == 0 {
+		total += n
+		if len(last) == 0 {
 			break
 		}
 	}
 	return total, nil
+}
+
+// remove runs a DELETE in a transaction of its own, and returns how many rows went.
+func (s *Store) remove(ctx context.Context, text string, args ...any) (removed int, err error) {
+	err = s.transact(ctx, func(t *tx) error {
+		n, err := t.exec(text, args...)
+		removed = int(n)
+		return err
+	})
+	return removed, err
+}
+
+// pruneInstances removes those that were deleted before a time. There is no index on that: it finds them first, which locks nothing.
+func (s *Store) pruneInstances(ctx context.Context, before time.Time, limit int) (int, error) {
+	found, err := list(ctx, s, scanString, "SELECT id FROM instance WHERE deleted_at > 0 AND deleted_at < ? ORDER BY deleted_at LIMIT ?",
+		micros(before), limit)
+	if err != nil {
+		return 0, err
+	}
+	ids := make([]any, len(found))
+	for i, id := range found {
+		ids[i] = id
+	}
+	total := 0
+	err = inChunks(ids, func(list string, values []any) error {
+		n, err := s.remove(ctx, "DELETE FROM instance WHERE id IN "+list, values...)
+		total += n
+		return err
+	})
+	return total, err
 }

@@ -4,6 +4,7 @@
 package store
 
 import (
+	"context"
 	"testing"
 	"time"
 )
@@ -70,5 +71,98 @@ func TestSpendingWaitsForSpending(t *testing.T) {
 			return err
 		})
 		isError(t, err, ErrConflict)
+	})
+}
+
+// TestDeletionSeesWhatItWaitedFor: a host certificate that another replica records while the deletion of its instance waits is revoked with
+// the others.
+func TestDeletionSeesWhatItWaitedFor(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		f.authority(t, 1)
+		i := f.instance(t, 1, 100)
+		c := f.hostCert(t, 1, 100, 1)
+		row := must(c.row())(t)
+		err := during(t, f, func(tx *tx) error {
+			lock := "SELECT project_id FROM authority WHERE project_id = ?" + f.store().location.engine.shareLock()
+			if _, err := listTx(tx, scanString, lock, id(1)); err != nil {
+				return err
+			}
+			return tx.insert(hostCertTable, [][]any{row})
+		}, func(s *Store) error {
+			return s.DeleteInstance(t.Context(), i.ID, f.clock.Now(), RevocationOrder{}, Audit{})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored := must(f.store().HostCert(t.Context(), i.ID, c.Fingerprint))(t)
+		equal(t, stored.RevokedAt, f.clock.Now())
+		entries := must(f.store().Revocations(t.Context(), id(1), 0, 0))(t)
+		if len(entries) != 1 || entries[0].Serial != c.Serial {
+			t.Fatal(entries)
+		}
+	})
+}
+
+// TestReleaseSeesWhatItWaitedFor: whoever leaves knows that Muster made an object, if another instance is about to record it.
+func TestReleaseSeesWhatItWaitedFor(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		o := Object{Kind: ObjectService, Name: "HTTP/web.test", InstanceID: id(1)}
+		if _, err := f.store().BeginChange(t.Context(), o, false, late); err != nil {
+			t.Fatal(err)
+		}
+		var released []Object
+		err := during(t, f, func(tx *tx) error {
+			_, err := tx.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name)
+			return err
+		}, func(s *Store) (err error) {
+			released, err = s.ReleaseObjects(t.Context(), o.InstanceID)
+			return err
+		})
+		if err != nil || len(released) != 1 {
+			t.Fatal(released, err)
+		}
+		equal(t, released[0].State, ObjectMade)
+		equal(t, released[0].Leaving, true)
+	})
+}
+
+// TestPruneWaitsForNobody: what is old is removed beside a transaction that writes what is new. MariaDB locks each row that it looks at.
+func TestPruneWaitsForNobody(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		if f.store().location.engine == engineSQLite {
+			t.Skip("SQLite has one writer")
+		}
+		ctx := t.Context()
+		f.authority(t, 1)
+		f.instance(t, 1, 100)
+		live := f.instance(t, 1, 101)
+		isError(t, f.store().DeleteInstance(ctx, id(100), f.clock.Now(), RevocationOrder{}, Audit{}), nil)
+		f.clock.step(23 * time.Hour)
+		isError(t, f.store().AppendAudit(ctx, f.entry("kept", id(1))), nil)
+		f.clock.step(time.Hour)
+		entry := must(f.store().auditRow(f.entry("new", id(1))))(t)
+		other := newReplica(t, f)
+		err := f.store().transact(ctx, func(tx *tx) error {
+			if _, err := tx.exec("UPDATE instance SET hostname = 'db' WHERE id = ?", live.ID); err != nil {
+				return err
+			}
+			if err := tx.insert(auditTable, [][]any{entry}); err != nil {
+				return err
+			}
+			bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			if _, err := other.PruneAudit(bounded, f.clock.Now().Add(-2*time.Hour), 100); err != nil {
+				t.Error(err)
+			}
+			bounded, cancel = context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			if _, err := other.PruneExpired(bounded, f.clock.Now(), 100); err != nil {
+				t.Error(err)
+			}
+			return nil
+		})
+		isError(t, err, nil)
+		equal(t, len(must(f.store().Audits(ctx, AuditFilter{}, Page{}))(t)), 2)
+		equal(t, must(f.store().Instances(ctx, Filter{}, Page{}))(t)[0].Hostname, "db")
 	})
 }

@@ -86,7 +86,9 @@ func (o RevocationOrder) check() error {
 	var c check
 	c.id("project ID", o.ProjectID)
 	n := 0
-	for _, set := range []bool{o.Serial != 0, len(o.Serials) > 0, o.UserID != "", o.AllUsers, o.Fingerprint != "", o.KeyID != "", o.AuthorityKeyID != ""} {
+	for _, set := range []bool{
+		o.Serial != 0, len(o.Serials) > 0, o.UserID != "", o.AllUsers, o.Fingerprint != "", o.KeyID != "", o.AuthorityKeyID != "",
+	} {
 		if set {
 			n++
 		}
@@ -146,8 +148,10 @@ func openLog(t *tx, o RevocationOrder) (*revocationLog, error) {
 
 // add appends an entry.
 func (l *revocationLog) add(kind RevocationKind, authorityKeyID string, serial uint64, value string, expires int64) {
-	l.entries = append(l.entries, []any{l.order.ProjectID, int64(l.version), len(l.entries), string(kind), authorityKeyID, int64(serial), value,
-		expires, micros(l.order.At), l.order.Reason, l.order.By})
+	l.entries = append(l.entries, []any{
+		l.order.ProjectID, int64(l.version), len(l.entries), string(kind), authorityKeyID, int64(serial), value,
+		expires, micros(l.order.At), l.order.Reason, l.order.By,
+	})
 }
 
 // close writes the entries. Without any, the version stays what it was.
@@ -184,9 +188,9 @@ func scanMarkedCert(r scanner) (markedCert, error) {
 
 const selectMarked = "SELECT serial, authority_key_id, expires_at, revoked_at FROM "
 
-// find returns at most limit certificates of the project, not revoked yet, that match and have a greater serial. Expired ones are among them:
-// our clock may run ahead, and what is not revoked now would be good again once it is right. Of a whole generation, which may have signed
-// very many and whose own entry covers them, they are left out.
+// find returns at most limit certificates of the project, not revoked yet, that match and have a greater serial.
+// Expired ones are among them: our clock may run ahead, and what is not revoked now would be good again once it is
+// right. Of a whole generation, which may have signed very many and whose own entry covers them, they are left out.
 func (l *revocationLog) find(t *tx, in marking, condition, value string, after uint64, limit int) ([]markedCert, error) {
 	from := int64(0)
 	if l.order.AuthorityKeyID != "" {
@@ -369,8 +373,9 @@ func (l *revocationLog) revokeAll(t *tx, serials []uint64) error {
 	}
 	var good []markedCert
 	err := inChunks(values, func(list string, values []any) error {
-		found, err := listTx(t, scanMarkedCert, selectMarked+string(userSerials)+" WHERE project_id = ? AND revoked_at = 0 AND expires_at > ? AND serial IN "+
-			list+" ORDER BY serial", append([]any{l.order.ProjectID, micros(l.order.At)}, values...)...)
+		found, err := listTx(t, scanMarkedCert, selectMarked+string(userSerials)+
+			" WHERE project_id = ? AND revoked_at = 0 AND expires_at > ? AND serial IN "+list+" ORDER BY serial",
+			append([]any{l.order.ProjectID, micros(l.order.At)}, values...)...)
 		good = append(good, found...)
 		return err
 	})
@@ -414,7 +419,8 @@ func (l *revocationLog) nameSerial(t *tx, in marking, certs []markedCert) error 
 
 // addName adds an entry for a name, if it isn't there.
 func (l *revocationLog) addName(t *tx, kind RevocationKind, value string) error {
-	found, err := listTx(t, scanRevokedName, "SELECT project_id, kind, value FROM revoked_name WHERE value = ? AND project_id = ? AND kind = ?",
+	found, err := listTx(t, scanRevokedName,
+		"SELECT project_id, kind, value FROM revoked_name WHERE value = ? AND project_id = ? AND kind = ?",
 		value, l.order.ProjectID, string(kind))
 	if err != nil || len(found) > 0 {
 		return err
@@ -442,7 +448,8 @@ func (l *revocationLog) revokeAuthorityKey(t *tx, id string) error {
 
 // UserProjects returns the projects in which a user has certificates that are recorded and not revoked, expired or not (see find).
 func (s *Store) UserProjects(ctx context.Context, userID string) ([]string, error) {
-	all, err := list(ctx, s, scanString, "SELECT DISTINCT project_id FROM user_cert WHERE user_id = ? AND revoked_at = 0 ORDER BY project_id", userID)
+	all, err := list(ctx, s, scanString,
+		"SELECT DISTINCT project_id FROM user_cert WHERE user_id = ? AND revoked_at = 0 ORDER BY project_id", userID)
 	if err != nil {
 		return nil, fmt.Errorf("projects of a user: %w", err)
 	}
@@ -475,7 +482,8 @@ func (s *Store) Revocations(ctx context.Context, projectID string, afterVersion 
 	if afterVersion > maxSerial {
 		return nil, nil
 	}
-	all, err := list(ctx, s, scanRevocation, selectRevocation+"version > ? ORDER BY version, seq LIMIT ?", projectID, int64(afterVersion), limit+1)
+	all, err := list(ctx, s, scanRevocation, selectRevocation+"version > ? ORDER BY version, seq LIMIT ?",
+		projectID, int64(afterVersion), limit+1)
 	if err != nil {
 		return nil, fmt.Errorf("revocations: %w", err)
 	}

@@ -68,7 +68,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg, err = cfg.complete(); err != nil {
 		return nil, err
 	}
-	writer, reader, err := loc.connect(cfg.MustExist)
+	writer, reader, err := loc.connect(cfg.MustExist, cfg.PoolTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", loc, err)
 	}

@@ -157,6 +157,9 @@ var errUncertain = errors.New("the connection was lost while committing")
 var errNothing = errors.New("nothing to write")
 
 // transact runs do in a transaction. It runs again when the database rolled it back, so do must set, not add to, what it leaves outside.
+//
+// What rests on a row that stays as it is must lock that row by the transaction's first statement: MariaDB shows all later
+// reads, but for those that lock, what was there at the first of them, and so not what was committed while a lock was waited for.
 func (s *Store) transact(ctx context.Context, do func(*tx) error) error {
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.PoolTimeout)
 	defer cancel()

@@ -92,3 +92,17 @@ func FuzzParseURL(f *testing.F) {
 		}
 	})
 }
+
+// TestPreferredTLS: a server without TLS is talked to in clear, unless the URL asks for more.
+func TestPreferredTLS(t *testing.T) {
+	plain, asked, _ := strings.Cut(databases.PostgreSQL(t), "?")
+	if asked != "sslmode=disable" {
+		t.Fatalf("the server may have TLS: %s", asked)
+	}
+	open(t, Config{URL: plain})
+	open(t, Config{URL: plain + "?sslmode=prefer"})
+	for _, mode := range []string{"require", "verify-ca", "verify-full"} {
+		_, err := Open(t.Context(), Config{URL: plain + "?sslmode=" + mode})
+		isError(t, err, ErrUnavailable)
+	}
+}

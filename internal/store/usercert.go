@@ -109,7 +109,9 @@ func scanLatestUserCert(r scanner) (latestUserCert, error) {
 
 // LatestUserCert returns the newest certificate of a user for a key (SHA256:...) in a project, expired or not, and whether
 // the key is revoked in the project.
-func (s *Store) LatestUserCert(ctx context.Context, projectID, userID, fingerprint string) (cert UserCert, found, keyRevoked bool, err error) {
+func (s *Store) LatestUserCert(ctx context.Context, projectID, userID, fingerprint string) (
+	cert UserCert, found, keyRevoked bool, err error,
+) {
 	l, err := one(ctx, s, scanLatestUserCert, selectLatestUserCert, fingerprint, projectID, fingerprint, userID, projectID)
 	if err != nil {
 		return UserCert{}, false, false, fmt.Errorf("latest user certificate: %w", err)

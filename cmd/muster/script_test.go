@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 }
 
 // patience bounds whatever a script waits for.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // peers are those that a script's programs talk to.
 type peers struct {

@@ -237,7 +237,7 @@ func (r *replica) deliver(d *mortal.Death, hint converge.Hint) (acknowledged boo
 		return err == nil
 	case <-d.Dead:
 		return false
-	case <-time.After(30 * time.Second):
+	case <-time.After(3 * time.Minute):
 		r.w.t.Fatal("the key was not worked on")
 		return false
 	}
@@ -259,7 +259,7 @@ func atEachStep(t *testing.T, minimum int, happen func(w *directoryWorld) conver
 		if !acknowledged && !second.deliver(mortal.None(), hint) {
 			t.Fatal("the redelivered message is not done with")
 		}
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 			err := ended(w, second)
 			if err == nil {
 				break

@@ -221,7 +221,7 @@ func (s *site) expect(groups ...[]string) {
 
 func (s *site) eventually(is func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(3 * time.Minute); !is() && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -329,7 +329,7 @@ func (w *world) offer(hints ...converge.Hint) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(3 * time.Minute):
 		w.t.Fatal("the keys were not worked on")
 	}
 }

@@ -163,7 +163,7 @@ func (r *replica) reach(t testing.TB, n int, state store.EnrolmentState) store.E
 
 func (r *replica) until(t testing.TB, n int, ok func(store.Enrolment) bool) store.Enrolment {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for {
 		e, err := r.store.Enrolment(ctx, id(n))

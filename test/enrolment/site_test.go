@@ -134,8 +134,34 @@ type record struct {
 	FQDN, State, Error string
 }
 
+// awaitPassword makes the call until the answer has a one-time password, where
+// so little time is left for it that one call may come without.
+func (s *site) awaitPassword(t *testing.T, instance, hostname string) (got joining) {
+	t.Helper()
+	err := deployment.Await(t.Context(), func(ctx context.Context) error {
+		answer, err := s.nova.Call(ctx, "POST", "/v1/", body(instance, s.project, hostname))
+		if err != nil {
+			return err
+		}
+		if err := answer.Decode(&got); err != nil || got.OTP == "" {
+			return fmt.Errorf("no password: %d %s", answer.Status, answer.Body)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
 // awaitState returns when an instance's enrolment is in the state.
 func (s *site) awaitState(t *testing.T, instance, state string) record {
+	t.Helper()
+	return s.await(t, instance, func(r record) bool { return r.State == state })
+}
+
+// await returns when an instance's enrolment is as wanted.
+func (s *site) await(t *testing.T, instance string, wanted func(record) bool) record {
 	t.Helper()
 	var found record
 	err := deployment.Await(t.Context(), func(ctx context.Context) error {
@@ -146,8 +172,8 @@ func (s *site) awaitState(t *testing.T, instance, state string) record {
 		if err := answer.Decode(&found); err != nil {
 			return err
 		}
-		if found.State != state {
-			return fmt.Errorf("the enrolment is %q (%s), want %q", found.State, found.Error, state)
+		if !wanted(found) {
+			return fmt.Errorf("the enrolment is %q (%s)", found.State, found.Error)
 		}
 		return nil
 	})

@@ -36,7 +36,7 @@ func TestCrash(t *testing.T) {
 		return
 	}
 	if testing.Short() {
-		t.Skip("it starts some hundred processes")
+		t.Skip("SKIPPED in short mode: it starts some hundred processes")
 	}
 	for name, config := range map[string]string{
 		"its own file": debian, "a block": "UsePAM yes\nMatch User x\nX11Forwarding no\n",

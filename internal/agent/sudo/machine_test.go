@@ -146,7 +146,7 @@ func (h *host) startSSHD(settings string) {
 // until waits for what another process writes.
 func (h *host) until(what string, from *transcript, wanted func(text string) bool) {
 	h.Helper()
-	ctx, cancel := context.WithTimeout(h.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.Context(), 3*time.Minute)
 	defer cancel()
 	if err := from.until(ctx, wanted); err != nil {
 		h.Fatalf("%s: %v\n%s", what, err, h.log)

@@ -148,7 +148,7 @@ func configure(ts *testscript.TestScript, _ bool, args []string) {
 	peersOf(ts).cloud = cloud
 	text := fmt.Sprintf(`[DEFAULT]
 log_file = server.log
-shutdown_timeout = 10s
+shutdown_timeout = 60s
 [database]
 connection = sqlite:///%s
 max_retries = 1

@@ -182,7 +182,7 @@ func (w *directoryWorld) replica(d *mortal.Death) *replica {
 	w.t.Helper()
 	service, err := enroll.New(enroll.Config{Store: w.store, Directory: w.client, Sealer: w.keyring, Realm: "EXAMPLE.TEST",
 		Rules: enroll.Rules{Domain: "example.test", Default: enroll.ProjectRules{AnyServiceHost: true}}, Now: w.clock.Now,
-		AnswerWithin: 20 * time.Second, PollEvery: 5 * time.Millisecond, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond})
+		AnswerWithin: time.Minute, PollEvery: 5 * time.Millisecond, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond})
 	if err != nil {
 		w.t.Fatal(err)
 	}

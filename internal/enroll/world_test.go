@@ -123,7 +123,7 @@ func (w *world) idle(t testing.TB, change ...func(*Config)) *replica {
 	must(t, err)
 	cfg := Config{Store: s, Directory: client, Sealer: keyring, Now: w.now, DNS: records, Rules: rules(), Realm: "EXAMPLE.TEST",
 		Servers:      func() []string { return []string{w.ipa.HostName()} },
-		AnswerWithin: 20 * time.Second, PollEvery: 10 * time.Millisecond, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond}
+		AnswerWithin: time.Minute, PollEvery: 10 * time.Millisecond, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond}
 	for _, f := range change {
 		f(&cfg)
 	}

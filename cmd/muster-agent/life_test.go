@@ -352,7 +352,7 @@ func TestInstall(t *testing.T) {
 // TestOnceWithoutMuster says what is missing when the time is over.
 func TestOnceWithoutMuster(t *testing.T) {
 	i := newInstance(t)
-	out := i.agent(exitFailed, "once", "--wait", "2s", "--metadata", "http://127.0.0.1:1")
+	out := i.agent(exitFailed, "once", "--wait", "5s", "--metadata", "http://127.0.0.1:1")
 	if !strings.Contains(out, "metadata: no OpenStack metadata: ") {
 		t.Errorf("got: %s", out)
 	}

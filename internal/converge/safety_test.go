@@ -368,7 +368,7 @@ func (l *toldLeases) await(t *testing.T) bool {
 	select {
 	case held := <-l.told:
 		return held
-	case <-time.After(3 * time.Minute):
+	case <-time.After(patience):
 		t.Fatal("nobody tries to compare")
 		return false
 	}

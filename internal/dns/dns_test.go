@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -50,7 +51,8 @@ func newWorld(t testing.TB, zones ...string) *world {
 	background(t, func(ctx context.Context) error { return server.Serve(ctx, listener) })
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(server.CA())
-	client, err := ipa.New(ipa.Config{Servers: []string{listener.Addr().String()}, RootCAs: pool, Password: &ipa.Password{User: nova, Password: "secret"}})
+	client, err := ipa.New(ipa.Config{Servers: []string{listener.Addr().String()}, RootCAs: pool, Password: &ipa.Password{User: nova, Password: "secret"},
+		DialTimeout: time.Minute, LoginTimeout: time.Minute})
 	must(t, err)
 	t.Cleanup(client.Close)
 	records, err := store.Open(t.Context(), store.Config{URL: "sqlite:///" + filepath.Join(t.TempDir(), "muster.db")})

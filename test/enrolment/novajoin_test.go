@@ -167,7 +167,7 @@ func TestOneTimePasswordIsNotLost(t *testing.T) {
 			var calls sync.WaitGroup
 			for i := range answers {
 				client := []*deployment.Client{s.nova, second}[i%2]
-				calls.Go(func() { client.Want(t, http.StatusOK, "POST", "/v1", body(instance, s.project, "web1"), &answers[i]) })
+				calls.Go(func() { answers[i] = s.awaitPassword(t, client, body(instance, s.project, "web1")) })
 			}
 			calls.Wait()
 			for _, answer := range answers {
@@ -254,7 +254,7 @@ func testFailuresAreVisible(t *testing.T, s *site) {
 	s.FreeIPA.Open()
 	s.operator.Want(t, http.StatusOK, "POST", "/v1/enrolments/"+instance+"/retry", nil, nil)
 	s.awaitState(t, instance, "created")
-	answer := s.awaitPassword(t, instance, "web1")
+	answer := s.enrol(t, instance, s.project, "web1")
 	if err := s.ipa.Join(answer.Hostname, answer.OTP); err != nil {
 		t.Errorf("%+v: %v", answer, err)
 	}
@@ -272,7 +272,7 @@ func testFailuresCanFailTheBoot(t *testing.T, s *site) {
 	s.nova.Want(t, http.StatusServiceUnavailable, "POST", "/v1/vendordata", body(instance, s.project, "web1"), nil)
 	s.FreeIPA.Open()
 	s.awaitState(t, instance, "created")
-	if answer := s.awaitPassword(t, instance, "web1"); len(answer.OTP) != 32 {
+	if answer := s.awaitPassword(t, s.nova, body(instance, s.project, "web1")); len(answer.OTP) != 32 {
 		t.Errorf("%+v", answer)
 	}
 }

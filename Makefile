@@ -25,7 +25,7 @@ dev: build ## Run Muster on SQLite beside a small cloud in one process, until Ct
 
 .PHONY: test
 test: deps-test ## Run all tests, against real databases, OpenSSH and Keystone (installs what is missing)
-	CGO_ENABLED=1 MUSTER_TEST_REQUIRE=1 $(GO) test -race -timeout 40m ./...
+	CGO_ENABLED=1 MUSTER_TEST_REQUIRE=1 $(GO) test -race -timeout 60m ./...
 
 .PHONY: unit
 unit: ## Run the fast tests, without services and installing nothing
@@ -33,7 +33,7 @@ unit: ## Run the fast tests, without services and installing nothing
 
 .PHONY: e2e
 e2e: deps-e2e ## Play the scenarios of test/e2e in a real OpenStack, put up on loopback for it (installs what is missing)
-	MUSTER_E2E=1 MUSTER_E2E_STORM=$(STORM) MUSTER_TEST_REQUIRE=1 $(GO) test -count=1 -v -timeout 60m -run '/openstack' ./test/e2e
+	MUSTER_E2E=1 MUSTER_E2E_STORM=$(STORM) MUSTER_TEST_REQUIRE=1 $(GO) test -count=1 -v -timeout 120m -run '/openstack' ./test/e2e
 
 .PHONY: openstack
 openstack: deps-e2e ## Put that OpenStack up until Ctrl-C, and write to openstack.json how to reach it

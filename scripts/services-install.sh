@@ -19,6 +19,13 @@ demo | test | e2e) ;;
     ;;
 esac
 
+# One at a time: two that begin together would be in each other's way. Nothing that this starts inherits the lock (-o).
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/muster-test
+if [ -z "${MUSTER_INSTALL_LOCKED:-}" ]; then
+    mkdir -p "$cache"
+    exec env MUSTER_INSTALL_LOCKED=1 flock -o "$cache/install.lock" "$0" "$@"
+fi
+
 # One line for each package: its name, and what it is for.
 packages='
 openssh-server      a real sshd to log in to
@@ -63,10 +70,9 @@ python3-pymysql     the services' way to MariaDB
 # FreeIPA's client has a say in how people log in to the machine that it is installed on. So it is only unpacked, into a
 # folder from where tests copy it into machines of their own.
 unpack_freeipa() {
-    folder=${XDG_CACHE_HOME:-$HOME/.cache}/muster-test/freeipa-client
+    folder=$cache/freeipa-client
     [ ! -e "$folder" ] || return 0
     echo "services-install: unpacking FreeIPA's client into $folder; it is not installed" >&2
-    mkdir -p "$(dirname "$folder")"
     new=$(mktemp -d "$folder.XXXXXX")
     (
         cd "$new"
@@ -82,10 +88,9 @@ unpack_freeipa() {
 # tools. Installed, they would take over this machine's network or its start. So they are unpacked, too, with what they
 # need and is not here yet.
 unpack_guards() {
-    folder=${XDG_CACHE_HOME:-$HOME/.cache}/muster-test/guards
+    folder=$cache/guards
     [ ! -e "$folder" ] || return 0
     echo "services-install: unpacking firewalld, OpenRC and SELinux's tools into $folder; they are not installed" >&2
-    mkdir -p "$(dirname "$folder")"
     new=$(mktemp -d "$folder.XXXXXX")
     mkdir -p "$new/archives/partial"
     apt-get install -y -qq --download-only --no-install-recommends -o Debug::NoLocking=1 -o APT::Sandbox::User=root \
@@ -106,6 +111,9 @@ unpack_guards() {
 }
 
 unpack() {
+    [ ! -e "$cache/freeipa-client" ] || [ ! -e "$cache/guards" ] || return 0
+    # Where all else was there already, nobody may have asked the mirrors yet.
+    apt-cache show freeipa-client firewalld >/dev/null 2>&1 || apt-get update -qq
     unpack_freeipa
     unpack_guards
 }
@@ -147,5 +155,5 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # $missing is a list of words on purpose.
 # shellcheck disable=SC2086
-apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold $missing
+apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confold $missing
 [ "$1" = demo ] || unpack

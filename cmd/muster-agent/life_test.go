@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds whatever a test waits for.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // instance is a machine that boots in a cloud with a Muster.
 type instance struct {
@@ -62,7 +62,7 @@ type instance struct {
 
 func newInstance(t *testing.T) *instance {
 	if testing.Short() {
-		t.Skip("starts a cloud and a machine")
+		t.Skip("SKIPPED in short mode: it starts a cloud and a machine")
 	}
 	i := &instance{t: t, root: agenttest.Machine(t, "sshd", "ssh-keygen", "useradd", "usermod", "userdel", "visudo")}
 	var err error
@@ -296,10 +296,11 @@ func TestLife(t *testing.T) {
 	i.revoke()
 	begin := time.Now()
 	i.await("the revocation", func(s *agent.Status) bool { return s.List.Version > list })
+	// 2 s are wanted; the limit is for machines that are busy, below what an agent
+	// waits that nobody wakes.
 	took := time.Since(begin)
-	t.Logf("the revocation took %v", took)
-	// 2 s are wanted; the limit is for machines that are busy, and less than a poll takes.
-	if took > 10*time.Second {
+	t.Logf("the agent had the revocation after %v", took)
+	if took > 30*time.Second {
 		t.Errorf("the revocation took %v", took)
 	}
 	stop()
@@ -352,7 +353,7 @@ func TestInstall(t *testing.T) {
 // TestOnceWithoutMuster says what is missing when the time is over.
 func TestOnceWithoutMuster(t *testing.T) {
 	i := newInstance(t)
-	out := i.agent(exitFailed, "once", "--wait", "2s", "--metadata", "http://127.0.0.1:1")
+	out := i.agent(exitFailed, "once", "--wait", "5s", "--metadata", "http://127.0.0.1:1")
 	if !strings.Contains(out, "metadata: no OpenStack metadata: ") {
 		t.Errorf("got: %s", out)
 	}

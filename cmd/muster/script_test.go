@@ -79,7 +79,7 @@ func TestScripts(t *testing.T) {
 }
 
 // patience bounds whatever a script waits for.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // peers are those that a script's programs talk to.
 type peers struct {
@@ -148,7 +148,7 @@ func configure(ts *testscript.TestScript, _ bool, args []string) {
 	peersOf(ts).cloud = cloud
 	text := fmt.Sprintf(`[DEFAULT]
 log_file = server.log
-shutdown_timeout = 10s
+shutdown_timeout = 60s
 [database]
 connection = sqlite:///%s
 max_retries = 1

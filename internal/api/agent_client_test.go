@@ -26,7 +26,7 @@ func testAgentsClient(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	certs, err := client.HostCerts(ctx, token, lines(keys))
 	if err != nil || len(certs) != len(keys) {
@@ -48,7 +48,7 @@ func testAgentsClient(t *testing.T, w *world) {
 	cert := certificate(t, issued["cert"].(string))
 	changed := make(chan error, 1)
 	go func() {
-		next, err := client.RevokedKeys(ctx, list.ETag, 30*time.Second)
+		next, err := client.RevokedKeys(ctx, list.ETag, 4*time.Minute)
 		if err == nil && next == nil {
 			err = errors.New("the wait ended without a list")
 		}

@@ -526,7 +526,8 @@ func TestListIsSigned(t *testing.T) {
 
 // A list that was waited for is signed, however long that took.
 func TestListIsSignedAfterALongPoll(t *testing.T) {
-	const timeout = time.Second // the least that can be set
+	t.Parallel()
+	const timeout = 5 * time.Second // enough for a request on a machine that is busy
 	w := newWorld(t, 1, deployment.Options{Settings: deployment.Settings{
 		"api": {"request_timeout": timeout.String()}, "enroll": {"answer_within": "500ms"},
 	}})
@@ -535,10 +536,10 @@ func TestListIsSignedAfterALongPoll(t *testing.T) {
 	first := w.do("none", "GET", path, "").want(200)
 	waited := make(chan reply, 1)
 	go func() {
-		waited <- w.do("none", "GET", path+"?wait=60", "", "Accept: application/octet-stream", "If-None-Match: "+first.Header.Get("ETag"))
+		waited <- w.do("none", "GET", path+"?wait=240", "", "Accept: application/octet-stream", "If-None-Match: "+first.Header.Get("ETag"))
 	}()
 	// Another one, that waits for longer than other requests may take, comes to its end.
-	w.do("none", "GET", path+"?wait=2", "", "Accept: application/octet-stream", "If-None-Match: "+first.Header.Get("ETag")).want(304)
+	w.do("none", "GET", path+"?wait=7", "", "Accept: application/octet-stream", "If-None-Match: "+first.Header.Get("ETag")).want(304)
 	w.do("manager", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", serial)).want(200)
 	if got := (<-waited).want(200); got.Header.Get(agentapi.SignatureHeader) == "" {
 		t.Error("the list has no signature")

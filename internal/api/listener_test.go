@@ -28,7 +28,7 @@ func serve(t *testing.T, cfg ListenerConfig) (l *Listener, stop func() error) {
 	t.Helper()
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	if cfg.RequestTimeout == 0 {
-		cfg.RequestTimeout = 10 * time.Second
+		cfg.RequestTimeout = time.Minute
 	}
 	l, err := Listen(cfg)
 	if err != nil {
@@ -36,7 +36,7 @@ func serve(t *testing.T, cfg ListenerConfig) (l *Listener, stop func() error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- l.Serve(ctx, 5*time.Second) }()
+	go func() { served <- l.Serve(ctx, time.Minute) }()
 	stop = func() error {
 		cancel()
 		err := <-served
@@ -117,8 +117,12 @@ func TestShutdownIgnoresSilentConnections(t *testing.T) {
 	}
 }
 
+// readTime is short for a long poll, and long enough to read a request on a
+// machine that is busy.
+const readTime = 3 * time.Second
+
 func TestLongPollOutlivesTheTimeouts(t *testing.T) {
-	const timeout = 50 * time.Millisecond
+	t.Parallel()
 	release := make(chan bool)
 	router := newRouter(io.Discard, face{"GET /wait": func(r *Request) (Response, error) {
 		ctx, cancel := r.Waiting(time.Minute)
@@ -130,8 +134,8 @@ func TestLongPollOutlivesTheTimeouts(t *testing.T) {
 			return Response{Body: "waited"}, nil
 		}
 	}})
-	l, _ := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router, RequestTimeout: timeout})
-	time.AfterFunc(6*timeout, func() { close(release) })
+	l, _ := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router, RequestTimeout: readTime})
+	time.AfterFunc(2*readTime, func() { close(release) })
 	if got, err := get(http.DefaultClient, l.URL()+"/wait"); err != nil || got != `"waited"` {
 		t.Errorf("got %s, %v", got, err)
 	}
@@ -168,16 +172,17 @@ func TestReloadTakesTheNewCertificate(t *testing.T) {
 
 // TestTLSSpeaksHTTP2, long polls included.
 func TestTLSSpeaksHTTP2(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	writeCertificate(t, cert, key, 1)
 	router := newRouter(io.Discard, face{"GET /wait": func(r *Request) (Response, error) {
-		ctx, cancel := r.Waiting(200 * time.Millisecond)
+		ctx, cancel := r.Waiting(2 * readTime)
 		defer cancel()
 		<-ctx.Done()
 		return Response{Body: r.Proto}, nil
 	}})
-	l, _ := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router, CertFile: cert, KeyFile: key, RequestTimeout: 50 * time.Millisecond})
+	l, _ := serve(t, ListenerConfig{Address: "127.0.0.1:0", Handler: router, CertFile: cert, KeyFile: key, RequestTimeout: readTime})
 	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	defer transport.CloseIdleConnections()
 	for range 2 {

@@ -380,7 +380,7 @@ func testRevokedKeys(t *testing.T, w *world) {
 		t.Errorf("other bytes, but ETags %q and %q", first.Header.Get("ETag"), strong)
 	}
 	waited := make(chan reply, 1)
-	go func() { waited <- w.at(0).do("none", "GET", path+"?wait=60", "", etag) }()
+	go func() { waited <- w.at(0).do("none", "GET", path+"?wait=240", "", etag) }()
 	w.at(1).do("owner", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", serial)).want(200)
 	select {
 	case got := <-waited:
@@ -397,7 +397,7 @@ func testRevokedKeys(t *testing.T, w *world) {
 		if _, err := krl.Parse(data); err != nil || bytes.Equal(data, []byte(raw.Text)) {
 			t.Errorf("the list did not change, or cannot be read: %v", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the long poll did not answer when the list changed")
 	}
 }

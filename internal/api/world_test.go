@@ -4,9 +4,7 @@
 package api_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -20,6 +18,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
+	"github.com/muster-cloud/muster/internal/agent/agenttest"
 	"github.com/muster-cloud/muster/internal/api/apitest"
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/uuid"
@@ -214,18 +213,10 @@ func (w *world) do(caller, method, path, body string, headers ...string) reply {
 
 func newKey(t testing.TB) ssh.PublicKey {
 	t.Helper()
-	public, _, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ssh.NewPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
+	return agenttest.NewSigner(t).PublicKey()
 }
 
-func line(key ssh.PublicKey) string { return string(bytes.TrimSpace(ssh.MarshalAuthorizedKey(key))) }
+func line(key ssh.PublicKey) string { return agenttest.Line(key) }
 
 func newID() string {
 	id := make([]byte, 16)

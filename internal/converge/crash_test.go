@@ -130,7 +130,8 @@ func newDirectoryWorld(t *testing.T) *directoryWorld {
 	pool.AppendCertsFromPEM(w.cloud.FreeIPA.CA())
 	_, port, _ := strings.Cut(w.cloud.FreeIPAAddress(), ":")
 	var err error
-	if w.client, err = ipa.New(ipa.Config{Servers: []string{"localhost:" + port}, RootCAs: pool, Password: &ipa.Password{User: ipaUser, Password: "secret"}}); err != nil {
+	if w.client, err = ipa.New(ipa.Config{Servers: []string{"localhost:" + port}, RootCAs: pool, Password: &ipa.Password{User: ipaUser, Password: "secret"},
+		DialTimeout: patience, LoginTimeout: patience, Timeout: patience}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(w.client.Close)
@@ -182,7 +183,7 @@ func (w *directoryWorld) replica(d *mortal.Death) *replica {
 	w.t.Helper()
 	service, err := enroll.New(enroll.Config{Store: w.store, Directory: w.client, Sealer: w.keyring, Realm: "EXAMPLE.TEST",
 		Rules: enroll.Rules{Domain: "example.test", Default: enroll.ProjectRules{AnyServiceHost: true}}, Now: w.clock.Now,
-		AnswerWithin: 20 * time.Second, PollEvery: 5 * time.Millisecond, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond})
+		AttemptTime: patience, AnswerWithin: patience, PollEvery: 5 * time.Millisecond, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -237,7 +238,7 @@ func (r *replica) deliver(d *mortal.Death, hint converge.Hint) (acknowledged boo
 		return err == nil
 	case <-d.Dead:
 		return false
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		r.w.t.Fatal("the key was not worked on")
 		return false
 	}
@@ -259,7 +260,7 @@ func atEachStep(t *testing.T, minimum int, happen func(w *directoryWorld) conver
 		if !acknowledged && !second.deliver(mortal.None(), hint) {
 			t.Fatal("the redelivered message is not done with")
 		}
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			err := ended(w, second)
 			if err == nil {
 				break

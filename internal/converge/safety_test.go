@@ -447,7 +447,7 @@ func (l *toldLeases) await(t *testing.T) bool {
 	select {
 	case held := <-l.told:
 		return held
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("nobody tries to compare")
 		return false
 	}

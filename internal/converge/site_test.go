@@ -67,7 +67,7 @@ func newSite(t testing.TB, zones ...string) *site {
 	must(t, err)
 	s.enrolment, err = enroll.New(enroll.Config{Store: s.store, Directory: s.directory, Sealer: keyring, DNS: records, Realm: "EXAMPLE.TEST",
 		Rules: enroll.Rules{Domain: zone}, Now: s.clock.Now, PollEvery: 5 * time.Millisecond, BackoffMin: 5 * time.Millisecond,
-		BackoffMax: 20 * time.Millisecond, AnswerWithin: time.Minute})
+		BackoffMax: 20 * time.Millisecond, AttemptTime: patience, AnswerWithin: patience})
 	must(t, err)
 	run(t, s.enrolment.Run)
 	s.cfg.Enrolments, s.cfg.Neutron, s.cfg.DNS = leaving{s.enrolled, s.enrolment}, s.newNeutron("muster", musterPassword), records
@@ -90,7 +90,7 @@ func (s *site) newDirectory() *ipa.Client {
 	pool.AppendCertsFromPEM(s.cloud.FreeIPA.CA())
 	_, port, _ := strings.Cut(s.cloud.FreeIPAAddress(), ":")
 	client, err := ipa.New(ipa.Config{Servers: []string{"localhost:" + port}, RootCAs: pool, BackoffMin: time.Millisecond, BackoffMax: 5 * time.Millisecond,
-		Password: &ipa.Password{User: ipaUser, Password: "secret"}})
+		Password: &ipa.Password{User: ipaUser, Password: "secret"}, DialTimeout: patience, LoginTimeout: patience, Timeout: patience})
 	must(s.t, err)
 	s.t.Cleanup(client.Close)
 	return client
@@ -221,7 +221,7 @@ func (s *site) expect(groups ...[]string) {
 
 func (s *site) eventually(is func() bool) {
 	s.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); !is() && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -102,6 +102,8 @@ func (e *enrolments) Differs(_ store.Enrolment, metadata map[string]string) bool
 const (
 	adminPassword  = "admin-password"
 	musterPassword = "muster-password"
+	// patience is the limit of what always comes, on a machine that is busy, too.
+	patience = 3 * time.Minute
 )
 
 func newWorld(t testing.TB) *world {
@@ -329,7 +331,7 @@ func (w *world) offer(hints ...converge.Hint) {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(patience):
 		w.t.Fatal("the keys were not worked on")
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 const (
 	// requestTimeout bounds each request that does not wait on purpose.
-	requestTimeout = 10 * time.Second
+	requestTimeout = time.Minute
 	// maxAnswer bounds what is read of an answer.
 	maxAnswer = 8 << 20
 )

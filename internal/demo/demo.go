@@ -20,8 +20,9 @@ import (
 	"github.com/muster-cloud/muster/internal/demo/openssh"
 )
 
-// Limit is how long the whole story may take.
-const Limit = 30 * time.Second
+// Limit is how long the whole story may take. It takes seconds, but where the
+// machine has much else to do.
+const Limit = 5 * time.Minute
 
 // Config says how to play.
 type Config struct {

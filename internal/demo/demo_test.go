@@ -345,8 +345,9 @@ func TestEachSceneCanFail(t *testing.T) {
 			for i, scene := range s.scenes()[:test.scene] {
 				last := i == test.scene-1
 				if last {
+					s.ipaDeadline = 10 * time.Second
 					if test.want == noNewList {
-						s.listDeadline, s.ipaDeadline = time.Second, 5*time.Second
+						s.listDeadline = time.Second
 					}
 					test.spoil(t, s)
 				}

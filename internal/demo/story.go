@@ -67,8 +67,8 @@ func newStory(cfg Config, programs openssh.Programs) (*story, error) {
 		cfg: cfg, programs: programs, account: who.Username,
 		// All that is asked is on loopback: no proxy.
 		http:         &http.Client{Transport: &http.Transport{}},
-		listDeadline: 5 * time.Second,
-		ipaDeadline:  10 * time.Second,
+		listDeadline: time.Minute,
+		ipaDeadline:  time.Minute,
 	}, nil
 }
 

@@ -25,7 +25,7 @@ var musterConf = template.Must(template.New("muster.conf").Funcs(template.FuncMa
 
 [DEFAULT]
 host = dev
-shutdown_timeout = 5s
+shutdown_timeout = 30s
 transport_url = memory://
 
 [database]

@@ -38,7 +38,7 @@ func TestNotifications(t *testing.T) {
 	etag := admin.Want(t, http.StatusOK, "GET", list, nil, nil).Header.Get("Etag")
 	changed := make(chan int, 1)
 	go func() {
-		answer, err := admin.Call(context.WithoutCancel(t.Context()), "GET", list+"?wait=30", nil, "If-None-Match", etag)
+		answer, err := admin.Call(context.WithoutCancel(t.Context()), "GET", list+"?wait=240", nil, "If-None-Match", etag)
 		if err != nil {
 			t.Error(err)
 		}

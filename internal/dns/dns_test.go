@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -53,7 +54,8 @@ func newWorld(t testing.TB, zones ...string) *world {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(server.CA())
 	login := func(user string) *ipa.Client {
-		client, err := ipa.New(ipa.Config{Servers: []string{listener.Addr().String()}, RootCAs: pool, Password: &ipa.Password{User: user, Password: "secret"}})
+		client, err := ipa.New(ipa.Config{Servers: []string{listener.Addr().String()}, RootCAs: pool, Password: &ipa.Password{User: user, Password: "secret"},
+			DialTimeout: time.Minute, LoginTimeout: time.Minute})
 		must(t, err)
 		t.Cleanup(client.Close)
 		return client

@@ -64,7 +64,7 @@ func TestFreeIPAAway(t *testing.T) {
 // TestSlowFreeIPA answers in time, and keeps nobody waiting who needs nothing of FreeIPA.
 func TestSlowFreeIPA(t *testing.T) {
 	w := newWorld(t)
-	r := w.replica(t, func(c *Config) { c.AnswerWithin, c.MaxInFlight = 2*time.Second, 2 })
+	r := w.replica(t, func(c *Config) { c.AnswerWithin, c.MaxInFlight = 5*time.Second, 2 })
 	joined := r.enrol(t, request(1, "web", "joined"))
 	must(t, w.ipa.Join("joined.example.test", joined.OTP))
 	r.joined(t, 1)
@@ -80,7 +80,7 @@ func TestSlowFreeIPA(t *testing.T) {
 		wg.Go(func() {
 			began := time.Now()
 			answer, err := r.Enrol(t.Context(), operator, request(100+n, "web", fmt.Sprint("slow", n)))
-			if took := time.Since(began); took > 10*time.Second || err != nil || answer.OTP != "" {
+			if took := time.Since(began); took > time.Minute || err != nil || answer.OTP != "" {
 				t.Errorf("%v, %+v, %v", took, answer, err)
 			}
 		})
@@ -205,7 +205,7 @@ func TestStorm(t *testing.T) {
 	const boots = 200
 	w := newWorld(t)
 	w.ipa.Inject(func(string) freeipa.Fault { return freeipa.Fault{Delay: 5 * time.Millisecond} })
-	limit := func(c *Config) { c.MaxInFlight, c.AnswerWithin = 4, 2*time.Second }
+	limit := func(c *Config) { c.MaxInFlight, c.AnswerWithin = 4, 5*time.Second }
 	replicas := []*replica{w.replica(t, limit), w.replica(t, limit)}
 	otps := make([]string, boots)
 	var wg sync.WaitGroup
@@ -213,7 +213,7 @@ func TestStorm(t *testing.T) {
 		wg.Go(func() {
 			began := time.Now()
 			answer, err := replicas[n%2].Enrol(t.Context(), operator, request(n, "web", fmt.Sprint("vm", n)))
-			if err != nil && !isKind(err, problem.Unavailable) || time.Since(began) > 10*time.Second {
+			if err != nil && !isKind(err, problem.Unavailable) || time.Since(began) > time.Minute {
 				t.Errorf("%v after %v", err, time.Since(began))
 			}
 			otps[n] = answer.OTP

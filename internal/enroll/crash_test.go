@@ -112,7 +112,7 @@ func TestDeathWhileEnrolling(t *testing.T) {
 		req := request(1, "tripleo", "a", "compact_service_HTTP", `["x"]`, "managed_service_a", "haproxy/vip.example.test",
 			"managed_service_b", "haproxy/theirs.example.test")
 		w.dies(t, d, 1, store.EnrolmentCreated, func(r *replica) error {
-			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			go func() {
 				<-d.Dead

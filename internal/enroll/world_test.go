@@ -25,6 +25,9 @@ import (
 
 const nova = "nova/undercloud.example.test"
 
+// patience is the limit of what always comes, on a machine that is busy, too.
+const patience = 3 * time.Minute
+
 var operator = Actor{UserID: strings.Repeat("a", 32), UserName: "admin"}
 
 // world is a FreeIPA server and a database with the replicas of Muster on them.
@@ -114,7 +117,7 @@ func (w *world) idle(t testing.TB, change ...func(*Config)) *replica {
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(w.ipa.CA())
 	client, err := ipa.New(ipa.Config{Servers: []string{w.address}, RootCAs: pool, Password: &ipa.Password{User: nova, Password: "secret"},
-		BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond})
+		BackoffMin: time.Millisecond, BackoffMax: 20 * time.Millisecond, DialTimeout: patience, LoginTimeout: patience, Timeout: patience})
 	must(t, err)
 	t.Cleanup(client.Close)
 	keyring, err := custody.ParseKeyring(strings.NewReader(w.keys))
@@ -122,8 +125,8 @@ func (w *world) idle(t testing.TB, change ...func(*Config)) *replica {
 	records, err := dns.New(dns.Config{Objects: s, Provider: dns.NewFreeIPA(client)})
 	must(t, err)
 	cfg := Config{Store: s, Directory: client, Sealer: keyring, Now: w.now, DNS: records, Rules: rules(), Realm: "EXAMPLE.TEST",
-		Servers:      func() []string { return []string{w.ipa.HostName()} },
-		AnswerWithin: 20 * time.Second, PollEvery: 10 * time.Millisecond, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond}
+		Servers:     func() []string { return []string{w.ipa.HostName()} },
+		AttemptTime: patience, AnswerWithin: patience, PollEvery: 10 * time.Millisecond, BackoffMin: 10 * time.Millisecond, BackoffMax: 50 * time.Millisecond}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -163,7 +166,7 @@ func (r *replica) reach(t testing.TB, n int, state store.EnrolmentState) store.E
 
 func (r *replica) until(t testing.TB, n int, ok func(store.Enrolment) bool) store.Enrolment {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
 		e, err := r.store.Enrolment(ctx, id(n))

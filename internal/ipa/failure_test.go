@@ -275,7 +275,7 @@ func TestSlowServer(t *testing.T) {
 	defer cancel()
 	started := time.Now()
 	err := c.Run(ctx, ipa.HostShow("ipa.example.test"))
-	if !errors.Is(err, context.DeadlineExceeded) || time.Since(started) > 10*time.Second {
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(started) > 50*time.Second {
 		t.Errorf("after %v: %v", time.Since(started), err)
 	}
 	// The caller's impatience is not held against the server.
@@ -283,7 +283,7 @@ func TestSlowServer(t *testing.T) {
 	must(t, c.Run(t.Context(), ipa.Ping()))
 
 	cfg := config(w)
-	cfg.Timeout = 1200 * time.Millisecond
+	cfg.Timeout = 3 * time.Second
 	cfg.BackoffMin, cfg.BackoffMax = time.Hour, time.Hour
 	patient := newClient(t, cfg)
 	w.Inject(once("ping", freeipa.Fault{Delay: time.Minute}))

@@ -80,7 +80,8 @@ func config(worlds ...*world) ipa.Config {
 		Password:   &ipa.Password{User: nova, Password: "nova-password"},
 		BackoffMin: time.Millisecond,
 		BackoffMax: 20 * time.Millisecond,
-		Timeout:    20 * time.Second,
+		// So long that nobody gives up on a machine that is busy.
+		Timeout: time.Minute, DialTimeout: time.Minute, LoginTimeout: time.Minute,
 	}
 	for _, w := range worlds {
 		cfg.Servers = append(cfg.Servers, w.address)

@@ -32,7 +32,7 @@ func TestDevcloud(t *testing.T) {
 
 func TestRealKeystone(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starting Keystone takes 12 s")
+		t.Skip("SKIPPED in short mode: starting Keystone takes 12 s")
 	}
 	server := services.Keystone(t)
 	scenarios(t, server.AuthURL, server.AdminPassword)

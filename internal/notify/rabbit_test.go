@@ -25,8 +25,9 @@ import (
 	"github.com/muster-cloud/muster/test/services"
 )
 
-// patience is how long a test waits for what must come.
-const patience = 15 * time.Second
+// patience is how long a test waits for what must come, on a machine that is
+// busy.
+const patience = 3 * time.Minute
 
 const queueName = "muster_notifications.info"
 
@@ -77,7 +78,7 @@ func newSite(t *testing.T, server *services.RabbitMQ) *site {
 func (s *site) listen(change func(*Config)) {
 	s.t.Helper()
 	cfg := Config{TransportURL: s.broker.URL(s.vhost), Topics: []string{"muster_notifications"}, Offer: s.queue.offer,
-		Rabbit: Rabbit{RetryInterval: 20 * time.Millisecond, MaxInterval: 200 * time.Millisecond, Heartbeat: 5 * time.Second},
+		Rabbit: Rabbit{RetryInterval: 20 * time.Millisecond, MaxInterval: 200 * time.Millisecond, Heartbeat: time.Minute},
 		Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Registerer: s.registry}
 	if change != nil {
 		change(&cfg)
@@ -312,7 +313,7 @@ func TestQueueDeleted(t *testing.T) {
 	if _, err := c.QueueDelete(queueName, false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	s.until("subscribed again", func() bool { return strings.Count(s.log.String(), "Subscribed to a queue") == 2 })
+	s.until("subscribed again", func() bool { return strings.Count(s.log.String(), "Subscribed to a queue") >= 2 })
 	s.send(c, userDeleted(2))
 	s.expect(user(2))
 	if !strings.Contains(s.log.String(), "No longer subscribed") {
@@ -429,11 +430,14 @@ func TestBrokerRestarts(t *testing.T) {
 	s.listen(nil)
 	s.send(c, userDeleted(1))
 	s.expect(user(1))
-	for round, end := range []func() error{s.broker.Shutdown, s.broker.Kill} {
+	began := time.Now()
+	losses := func() int { return strings.Count(s.log.String(), "is lost; will connect again") }
+	for _, end := range []func() error{s.broker.Shutdown, s.broker.Kill} {
+		before := losses()
 		if err := end(); err != nil {
 			t.Fatal(err)
 		}
-		s.until("noticed", func() bool { return strings.Count(s.log.String(), "is lost; will connect again") == round+1 })
+		s.until("noticed", func() bool { return losses() > before })
 		if err := s.broker.Start(context.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -448,8 +452,10 @@ func TestBrokerRestarts(t *testing.T) {
 		q, err := c.QueueDeclarePassive(queueName, true, false, false, false, nil)
 		return err == nil && q.Messages == 0 && testutil.ToFloat64(s.listener.metrics.unacknowledged) == 0
 	})
-	if n := strings.Count(s.log.String(), "Cannot connect"); n > 400 {
-		t.Errorf("%d tries to connect", n)
+	// It tries more and more seldom, five times a second in the end.
+	took := time.Since(began)
+	if n := strings.Count(s.log.String(), "Cannot connect"); n > 100+20*int(took.Seconds()) {
+		t.Errorf("%d tries to connect in %v", n, took)
 	}
 }
 
@@ -507,7 +513,7 @@ func TestClusterFailOver(t *testing.T) {
 		q, err := c.QueueDeclarePassive(queueName, true, false, false, false, nil)
 		return err == nil && q.Messages == 0
 	})
-	if got := s.log.String(); !strings.Contains(got, "is lost; will connect again") || strings.Count(got, "Connected to RabbitMQ") != 2 {
+	if got := s.log.String(); !strings.Contains(got, "is lost; will connect again") || strings.Count(got, "Connected to RabbitMQ") < 2 {
 		t.Errorf("the log does not tell of it:\n%s", got)
 	}
 	s.stop() // before the brokers

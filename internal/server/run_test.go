@@ -7,15 +7,12 @@ import (
 	"context"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/muster-cloud/muster/test/deployment"
 )
@@ -59,7 +56,7 @@ func TestShutdownFinishesWhatRuns(t *testing.T) {
 	if got := <-poll; got.err != nil || got.answer.Status != http.StatusNotModified {
 		t.Errorf("the long poll: %d %v, want 304", got.answer.Status, got.err)
 	}
-	if err := awaitClosed(t.Context(), replica.URL); err != nil {
+	if err := deployment.AwaitClosed(t.Context(), replica.URL); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -83,19 +80,6 @@ func TestShutdownFinishesWhatRuns(t *testing.T) {
 	if record, err := records.UserCert(t.Context(), cert.Serial); err != nil || record.Cert != cert.Cert {
 		t.Errorf("what was issued during the shut-down is not recorded: %v", err)
 	}
-}
-
-// awaitClosed returns when nobody listens at a URL any more.
-func awaitClosed(ctx context.Context, url string) error {
-	address := strings.TrimPrefix(url, "http://")
-	return deployment.Await(ctx, func(context.Context) error {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
-		if err != nil {
-			return nil
-		}
-		conn.Close()
-		return errors.New("somebody still listens")
-	})
 }
 
 // A request that does not end in time is cut off, and the end tells of it.

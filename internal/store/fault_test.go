@@ -46,7 +46,7 @@ func TestServerKilled(t *testing.T) {
 // waitMore waits until n more writes were acknowledged.
 func waitMore(t *testing.T, count *atomic.Int64, n int64) {
 	goal := count.Load() + n
-	for deadline := time.Now().Add(time.Minute); count.Load() < goal; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); count.Load() < goal; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Errorf("only %d of %d writes", count.Load(), goal)
 			return

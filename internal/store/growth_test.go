@@ -46,7 +46,7 @@ func TestCheckpoint(t *testing.T) {
 	f.authority(t, 1)
 	before := size()
 	f.insert(t, f.userCert(t, 1, 1, 1))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for again := time.NewTicker(checkpointPause / 4); size() == before; {
 		select {

@@ -39,7 +39,7 @@ func TestAnnounced(t *testing.T) {
 		}
 		answered := time.Now()
 		for bytes.Equal(w.list(), before) {
-			if time.Since(answered) > 20*time.Second {
+			if time.Since(answered) > time.Minute {
 				t.Fatal("the list does not change")
 			}
 			time.Sleep(time.Millisecond)

@@ -112,7 +112,7 @@ type Client struct {
 // As returns a client of the replica at the URL for a person.
 func As(url string, p Person) *Client {
 	return &Client{URL: url, Token: p.Token, HTTP: &http.Client{
-		Timeout:   time.Minute,
+		Timeout:   5 * time.Minute,
 		Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
 	}}
 }

@@ -50,6 +50,10 @@ const Version = "v0.0.0-test"
 // IPADomain is what the names of enrolled instances end in.
 const IPADomain = "example.test"
 
+// patient is the limit of what always comes, unless a test sets another: where
+// the machine stalls, nobody may give up.
+const patient = time.Minute
+
 // ipaUser is who Muster is in FreeIPA.
 const ipaUser = "nova/muster." + IPADomain
 
@@ -80,7 +84,7 @@ func New(t testing.TB, o Options) *Deployment {
 func Prepare(t testing.TB, o Options) *Deployment {
 	t.Helper()
 	d := &Deployment{folder: t.TempDir()}
-	var cloud devcloud.Config
+	cloud := devcloud.Config{VendordataTimeout: patient}
 	if o.FreeIPA {
 		cloud.FreeIPA = &freeipa.Config{Domain: IPADomain, Passwords: map[string]string{ipaUser: "secret"}}
 	}
@@ -93,11 +97,12 @@ func Prepare(t testing.TB, o Options) *Deployment {
 	keys := filepath.Join(d.folder, "master.key")
 	write(t, keys, custody.NewMasterKey()+"\n")
 	settings := Settings{
-		"DEFAULT":  {"host": "test", "shutdown_timeout": "10s", "log_level": "error"},
+		"DEFAULT":  {"host": "test", "shutdown_timeout": patient.String(), "log_level": "error"},
 		"database": {"connection": strings.ReplaceAll(o.Database, "$", "$$"), "max_retries": "0"},
 		"keystone_authtoken": {
 			"auth_url": "http://" + d.Keystone.Address() + "/identity/v3", "username": "muster", "user_domain_id": "default",
 			"password": d.Cloud.Identity.Password("muster"), "project_name": "service", "project_domain_id": "default",
+			"http_connect_timeout": patient.String(),
 		},
 		"custody": {"master_key_file": keys},
 		// The tests' instances are not Nova's, and would be gone.
@@ -133,7 +138,8 @@ func (d *Deployment) enrolment(t testing.TB) Settings {
 			"servers": d.FreeIPA.Address(), "domain": IPADomain, "username": ipaUser, "password": "secret",
 			"cafile": "ipa-ca.crt", "client_conf": "",
 		},
-		"enroll": {"enabled": "true"},
+		"enroll": {"enabled": "true", "answer_within": patient.String()},
+		"api":    {"request_timeout": (2 * patient).String()},
 		"listen:main": {
 			"address": "127.0.0.1:0", "faces": "tatu, vendordata, join, instance, operator, health, metrics", "rate_limit": "0",
 		},
@@ -246,8 +252,8 @@ func (r *Replica) Stop() error {
 	select {
 	case <-r.ended:
 		return r.err
-	case <-time.After(time.Minute):
-		return fmt.Errorf("it did not end within a minute")
+	case <-time.After(startTimeout):
+		return fmt.Errorf("it did not end within %v", startTimeout)
 	}
 }
 

@@ -5,7 +5,9 @@ package deployment
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -26,8 +28,9 @@ func (c *Client) Metric(ctx context.Context, name string) (float64, error) {
 	return 0, fmt.Errorf("there is no metric %s", name)
 }
 
-// awaitTime bounds a wait for something that is about to happen.
-const awaitTime = 30 * time.Second
+// awaitTime bounds a wait for something that is sure to happen, on a machine
+// that is busy or whose disk stalls.
+const awaitTime = 3 * time.Minute
 
 // AwaitWaiters returns when exactly so many long polls wait at the replica.
 func (c *Client) AwaitWaiters(ctx context.Context, count int) error {
@@ -40,7 +43,7 @@ func (c *Client) AwaitWaiters(ctx context.Context, count int) error {
 	})
 }
 
-// Await asks until the answer is nil, or for half a minute.
+// Await asks until the answer is nil, or for some minutes.
 func Await(ctx context.Context, ask func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, awaitTime)
 	defer cancel()
@@ -57,4 +60,16 @@ func Await(ctx context.Context, ask func(context.Context) error) error {
 			return fmt.Errorf("waited in vain: %w", err)
 		}
 	}
+}
+
+// AwaitClosed returns when nobody listens at a replica's URL any more.
+func AwaitClosed(ctx context.Context, url string) error {
+	return Await(ctx, func(ctx context.Context) error {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			return nil
+		}
+		conn.Close()
+		return errors.New("somebody still listens")
+	})
 }

@@ -26,8 +26,9 @@ import (
 // childConfig names the configuration file to a process that is a replica.
 const childConfig = "MUSTER_TEST_REPLICA"
 
-// startTimeout bounds the start of a process.
-const startTimeout = 30 * time.Second
+// startTimeout bounds the start and the end of a replica, which take seconds at
+// the most: machines that run tests are busy.
+const startTimeout = 3 * time.Minute
 
 // Main runs the tests of a package, or is a replica if the process was started
 // as one. It returns the exit code.

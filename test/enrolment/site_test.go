@@ -81,11 +81,18 @@ func body(instance, project, hostname string, metadata ...string) deployment.Obj
 	return deployment.Object{"instance-id": instance, "project-id": project, "hostname": hostname, "image-id": nil, "metadata": m}
 }
 
-// enrol makes the call and returns its answer, which must be good.
+// enrol makes the call and returns its answer, which must be good. It makes it
+// again if the first attempt to reach FreeIPA failed, as on a machine that stalls.
 func (s *site) enrol(t *testing.T, instance, project, hostname string, metadata ...string) joining {
 	t.Helper()
 	var answer joining
-	s.nova.Want(t, http.StatusOK, "POST", "/v1/", body(instance, project, hostname, metadata...), &answer)
+	order := body(instance, project, hostname, metadata...)
+	s.nova.Want(t, http.StatusOK, "POST", "/v1/", order, &answer)
+	var found record
+	s.operator.Want(t, http.StatusOK, "GET", "/v1/enrolments/"+instance, nil, &found)
+	if answer.OTP == "" && found.State != "enrolled" {
+		return s.awaitPassword(t, s.nova, order)
+	}
 	return answer
 }
 
@@ -134,8 +141,35 @@ type record struct {
 	FQDN, State, Error string
 }
 
+// awaitPassword makes the call until the answer has a one-time password. It comes
+// without where little time was left for it, or an attempt to reach FreeIPA ended
+// on a machine that is busy.
+func (s *site) awaitPassword(t *testing.T, nova *deployment.Client, order deployment.Object) (got joining) {
+	t.Helper()
+	err := deployment.Await(t.Context(), func(ctx context.Context) error {
+		answer, err := nova.Call(ctx, "POST", "/v1/", order)
+		if err != nil {
+			return err
+		}
+		if err := answer.Decode(&got); err != nil || got.OTP == "" {
+			return fmt.Errorf("no password: %d %s", answer.Status, answer.Body)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
 // awaitState returns when an instance's enrolment is in the state.
 func (s *site) awaitState(t *testing.T, instance, state string) record {
+	t.Helper()
+	return s.await(t, instance, func(r record) bool { return r.State == state })
+}
+
+// await returns when an instance's enrolment is as wanted.
+func (s *site) await(t *testing.T, instance string, wanted func(record) bool) record {
 	t.Helper()
 	var found record
 	err := deployment.Await(t.Context(), func(ctx context.Context) error {
@@ -146,8 +180,8 @@ func (s *site) awaitState(t *testing.T, instance, state string) record {
 		if err := answer.Decode(&found); err != nil {
 			return err
 		}
-		if found.State != state {
-			return fmt.Errorf("the enrolment is %q (%s), want %q", found.State, found.Error, state)
+		if !wanted(found) {
+			return fmt.Errorf("the enrolment is %q (%s)", found.State, found.Error)
 		}
 		return nil
 	})

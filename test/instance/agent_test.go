@@ -27,7 +27,7 @@ import (
 const program = "/usr/local/sbin/muster-agent"
 
 // setUpTime is how soon an instance is as Muster says, on a slow machine too.
-const setUpTime = 100 * time.Second
+const setUpTime = 5 * time.Minute
 
 // pollInterval is how often agents ask Muster for their state: as often as can be set.
 const pollInterval = 10 * time.Second
@@ -166,7 +166,7 @@ func (i *instance) healthy(t *testing.T) {
 }
 
 func (i *instance) agentLog() string {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // the test's may have ended
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the test's may have ended
 	defer cancel()
 	output, err := i.Run(ctx, "journalctl", "-b", "--no-pager", "-u", "muster-agent")
 	return tail(strings.Join([]string{output, errorText(err)}, "\n"), 6000)

@@ -198,7 +198,7 @@ func TestDeliveryByBusybox(t *testing.T) {
 	d := deliver(t, recorder, "")
 	d.Boot(t)
 	d.Must(t, "sh", "-c", "mkdir /run/small && busybox --install -s /run/small")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), setUpTime)
 	defer cancel()
 	script := d.Command(ctx, "env", "PATH=/run/small", "/run/small/sh", "-s")
 	script.Stdin = strings.NewReader(cloudinit.Script())

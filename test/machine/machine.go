@@ -31,7 +31,7 @@ import (
 )
 
 const (
-	bootTimeout = 60 * time.Second
+	bootTimeout = 5 * time.Minute
 	// awaitPause is how long Await waits before it asks again.
 	awaitPause = 50 * time.Millisecond
 	// diskSize is how much a machine can write, in tmpfs's notation.

@@ -13,6 +13,10 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(Main(m)) }
 
+// patience is for how many seconds an answer is waited for that comes at once,
+// unless the machine is busy.
+const patience = "60"
+
 // A machine boots, has the services of one, and keeps its disk when it is cut off.
 func TestMachine(t *testing.T) {
 	m := New(t, Config{Name: "vm-1", Prepare: func(root string) error {
@@ -49,24 +53,24 @@ func TestNetwork(t *testing.T) {
 	one.Boot(t)
 	other.Boot(t)
 	greet := func(address string) error {
-		_, err := one.Run(t.Context(), "busybox", "nc", "-w", "1", address, "22")
+		_, err := one.Run(t.Context(), "busybox", "nc", "-w", patience, address, "22")
 		return err
 	}
 	if err := greet(other.Address.String()); err != nil {
 		t.Error(err)
 	}
-	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Outside().String()); err != nil {
+	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W", patience, Outside().String()); err != nil {
 		t.Error(err)
 	}
 	one.Unplug(t)
-	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Outside().String()); err == nil {
+	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W", patience, Outside().String()); err == nil {
 		t.Error("the tests' address answers, though it is gone")
 	}
-	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Metadata().String()); err != nil {
+	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W", patience, Metadata().String()); err != nil {
 		t.Error(err)
 	}
 	one.Plug(t)
-	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Outside().String()); err != nil {
+	if _, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W", patience, Outside().String()); err != nil {
 		t.Error(err)
 	}
 }
@@ -77,7 +81,7 @@ func TestAnotherMachineGoes(t *testing.T) {
 	one := New(t, Config{Name: "one"})
 	one.Boot(t)
 	ping := func() error {
-		_, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W1", Metadata().String())
+		_, err := one.Run(t.Context(), "busybox", "ping", "-c1", "-W", patience, Metadata().String())
 		return err
 	}
 	for _, line := range []string{

@@ -32,7 +32,7 @@ var packages = []string{
 }
 
 // rootTimeout bounds the installation, most of which is waiting for a mirror.
-const rootTimeout = 10 * time.Minute
+const rootTimeout = 20 * time.Minute
 
 //go:embed root.sh
 var rootScript string

@@ -6,7 +6,6 @@ package services
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -122,7 +121,7 @@ func (k *KDC) command(ctx context.Context, name string, args ...string) *exec.Cm
 
 func (k *KDC) run(name string, args ...string) {
 	k.t.Helper()
-	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(k.t.Context(), startTimeout)
 	defer cancel()
 	out, err := k.command(ctx, name, args...).CombinedOutput()
 	if err != nil {
@@ -143,7 +142,7 @@ func (k *KDC) start() error {
 	}
 	k.exited = make(chan error, 1)
 	go func(process *exec.Cmd, exited chan error) { exited <- process.Wait() }(k.process, k.exited)
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(startTimeout)
 	for {
 		conn, err := net.DialTimeout("tcp", k.Address, time.Second)
 		if err == nil {
@@ -155,7 +154,7 @@ func (k *KDC) start() error {
 			return fmt.Errorf("krb5kdc ended at its start: %v: %s", err, output.String())
 		case <-deadline:
 			k.Stop()
-			return errors.New("krb5kdc did not listen within 30 s")
+			return fmt.Errorf("krb5kdc did not listen within %v", startTimeout)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

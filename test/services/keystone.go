@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 )
 
 // KeystoneServer is a real Keystone with a SQLite database, as `keystone-manage
@@ -145,7 +144,7 @@ func (k *KeystoneServer) serve(t testing.TB, dir string, listener net.Listener) 
 		_ = command.Process.Kill() // fails only if it has ended already
 		<-ended
 	})
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	go func() {
 		select {

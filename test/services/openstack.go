@@ -110,7 +110,7 @@ func (o *OpenStack) Stop() error {
 	if o.database != nil {
 		errs = append(errs, o.database.Stop())
 	}
-	return errors.Join(append(errs, os.RemoveAll(o.folder))...)
+	return errors.Join(append(errs, remove(o.folder))...)
 }
 
 // Logs returns the end of what each daemon said, for a test that failed.

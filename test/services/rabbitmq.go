@@ -256,7 +256,7 @@ func (r *RabbitMQ) Shutdown() error { return r.broker.end(syscall.SIGTERM) }
 
 // Stop ends everything and removes it.
 func (r *RabbitMQ) Stop() error {
-	return errors.Join(r.broker.end(syscall.SIGKILL), r.mapper.end(syscall.SIGKILL), os.RemoveAll(r.folder))
+	return errors.Join(r.broker.end(syscall.SIGKILL), r.mapper.end(syscall.SIGKILL), remove(r.folder))
 }
 
 func (r *RabbitMQ) path(name string) string { return filepath.Join(r.folder, name) }

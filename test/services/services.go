@@ -7,6 +7,7 @@
 package services
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,8 @@ import (
 var ErrMissing = errors.New("not installed: run scripts/services-install.sh as root")
 
 const (
-	startTimeout = 2 * time.Minute
-	stopTimeout  = 30 * time.Second
+	startTimeout = 5 * time.Minute
+	stopTimeout  = 2 * time.Minute
 )
 
 // Server is a running database server.
@@ -136,7 +137,8 @@ func (s *Server) Kill() error {
 	}
 	deadline := time.Now().Add(stopTimeout)
 	for _, pid := range offspring {
-		for syscall.Kill(pid, syscall.SIGKILL) == nil {
+		for !ended(pid) {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended
 			if time.Now().After(deadline) {
 				return fmt.Errorf("the server's child %d didn't end within %s", pid, stopTimeout)
 			}
@@ -146,31 +148,40 @@ func (s *Server) Kill() error {
 	return nil
 }
 
-// children returns the processes whose parent is pid, by /proc/PID/stat (proc(5)): the parent is the second field after the name, which
-// ends with the last parenthesis.
+// children returns the processes whose parent is pid.
 func children(pid int) ([]int, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	folders, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return nil, err
 	}
 	var found []int
-	for _, path := range stats {
-		stat, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		text := string(stat)
-		fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-		if len(fields) < 2 || fields[1] != strconv.Itoa(pid) {
-			continue
-		}
-		child, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+	for _, folder := range folders {
+		child, err := strconv.Atoi(filepath.Base(folder))
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, child)
+		if fields := stat(child); len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
+			found = append(found, child)
+		}
 	}
 	return found, nil
+}
+
+// ended tells whether a process is gone, or dead and waited for by nobody: its
+// new parent is the machine's process 1, which in a container may be anything.
+func ended(pid int) bool {
+	fields := stat(pid)
+	return len(fields) == 0 || fields[0] == "Z" || fields[0] == "X"
+}
+
+// stat returns what /proc/PID/stat (proc(5)) has after the name, which ends with
+// the last parenthesis: the state, the parent and more. Nothing: it is gone.
+func stat(pid int) []string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
 }
 
 // Stop ends the server and removes its folder.
@@ -182,7 +193,18 @@ func (s *Server) Stop() error {
 			err = s.Kill()
 		}
 	}
-	return errors.Join(err, os.RemoveAll(s.folder))
+	return errors.Join(err, remove(s.folder))
+}
+
+// remove removes a server's folder. What was killed there may still be at the
+// end of a call that makes a file.
+func remove(folder string) error {
+	for deadline := time.Now().Add(stopTimeout); ; time.Sleep(10 * time.Millisecond) {
+		err := os.RemoveAll(folder)
+		if !errors.Is(err, syscall.ENOTEMPTY) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // signal sends a signal to the server and all its processes, and waits for the first to end. Its children, which see that, follow.

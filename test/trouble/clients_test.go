@@ -4,10 +4,12 @@
 package trouble
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -26,7 +28,8 @@ func TestSlowClients(t *testing.T) {
 		t.Skip("SKIPPED in short mode: it waits for time limits")
 	}
 	t.Parallel()
-	w := newWorld(t, deployment.Options{Settings: deployment.Settings{"api": {"request_timeout": "3s"}}})
+	const limit = 10 * time.Second // for a request, as for its header
+	w := newWorld(t, deployment.Options{Settings: deployment.Settings{"api": {"request_timeout": limit.String()}}})
 	client := deployment.As(w.Start(t).URL, w.alice)
 	address := strings.TrimPrefix(client.URL, "http://")
 	for name, opening := range map[string]string{
@@ -47,15 +50,16 @@ func TestSlowClients(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			within(t, 2*time.Second, "a certificate beside slow clients", func() { w.mustWork(t, client) })
+			// Whoever had to wait for them to be sent away would wait for so long.
+			within(t, limit, "a certificate beside slow clients", func() { w.mustWork(t, client) })
 			var ending sync.WaitGroup
 			for _, conn := range conns {
 				ending.Go(func() {
-					if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+					if err := conn.SetReadDeadline(time.Now().Add(3 * time.Minute)); err != nil {
 						t.Error(err)
 					}
-					// Whatever is said: the connection must end.
-					if _, err := io.Copy(io.Discard, conn); err != nil {
+					// Whatever is said, and however: the connection must end.
+					if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
 						t.Errorf("a slow client was not sent away: %v", err)
 					}
 				})
@@ -107,15 +111,15 @@ func TestManyLongPolls(t *testing.T) {
 	answers := make(chan heard, waiters)
 	for range waiters {
 		go func() {
-			answer, err := client.Call(t.Context(), "GET", list+"?wait=60", nil, "If-None-Match", etag)
+			answer, err := client.Call(t.Context(), "GET", list+"?wait=240", nil, "If-None-Match", etag)
 			answers <- heard{answer.Status, answer.Header.Get("Etag"), time.Now(), err}
 		}()
 	}
 	if err := client.AwaitWaiters(t.Context(), waiters); err != nil {
 		t.Fatal(err)
 	}
-	// Beside so many, all else goes on.
-	within(t, 5*time.Second, "a certificate beside long polls", func() { w.mustWork(t, client) })
+	// Beside so many, all else goes on; they wait for minutes.
+	within(t, time.Minute, "a certificate beside long polls", func() { w.mustWork(t, client) })
 
 	root := deployment.As(client.URL, w.root)
 	root.Want(t, http.StatusOK, "POST", "/v1/revokeduserkeys/"+w.alice.ProjectID, deployment.Object{"serial": cert.Serial}, nil)
@@ -131,7 +135,8 @@ func TestManyLongPolls(t *testing.T) {
 		last = max(last, h.at.Sub(committed))
 	}
 	t.Logf("the last of %d was answered %v after the revocation", waiters, last)
-	if len(etags) != 1 || etags[etag] > 0 || last > 10*time.Second {
+	// Those whom nobody wakes get the list too, at the end of their time.
+	if len(etags) != 1 || etags[etag] > 0 || last > time.Minute {
 		t.Errorf("lists %v, the last after %v", etags, last)
 	}
 	if err := client.AwaitWaiters(t.Context(), 0); err != nil {
@@ -159,7 +164,7 @@ func TestShutdown(t *testing.T) {
 	polls, running := make(chan outcome, crowd), make(chan outcome, 1)
 	for range crowd {
 		go func() {
-			answer, err := client.Call(t.Context(), "GET", list+"?wait=60", nil, "If-None-Match", etag)
+			answer, err := client.Call(t.Context(), "GET", list+"?wait=240", nil, "If-None-Match", etag)
 			polls <- outcome{answer, err}
 		}()
 	}
@@ -175,16 +180,15 @@ func TestShutdown(t *testing.T) {
 	}
 
 	replica.BeginStop()
-	within(t, 5*time.Second, "answering the long polls", func() {
+	within(t, time.Minute, "answering the long polls", func() {
 		for range crowd {
 			if got := <-polls; got.err != nil || got.answer.Status != http.StatusNotModified {
 				t.Fatalf("a long poll got %d %v at the end, want 304", got.answer.Status, got.err)
 			}
 		}
 	})
-	if conn, err := net.Dial("tcp", strings.TrimPrefix(replica.URL, "http://")); err == nil {
-		conn.Close()
-		t.Error("new connections are still taken")
+	if err := deployment.AwaitClosed(t.Context(), replica.URL); err != nil {
+		t.Error(err)
 	}
 	w.Keystone.Open()
 	if got := <-running; got.err != nil || got.answer.Status != http.StatusOK {

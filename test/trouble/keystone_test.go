@@ -19,7 +19,7 @@ func TestKeystoneAway(t *testing.T) {
 	}
 	t.Parallel()
 	w := newWorld(t, deployment.Options{Settings: deployment.Settings{"keystone_authtoken": {
-		"http_connect_timeout": "1s", "role_cache_time": "1s",
+		"http_connect_timeout": "5s", "role_cache_time": "1s",
 	}}})
 	replica := w.Start(t)
 	known, nova := deployment.As(replica.URL, w.alice), deployment.As(replica.URL, w.nova)
@@ -31,7 +31,7 @@ func TestKeystoneAway(t *testing.T) {
 	for name, trouble := range map[string]func(){"gone": w.Keystone.Shut, "silent": w.Keystone.Hang} {
 		bob := deployment.As(replica.URL, w.Person(t, "bob-"+name, "alpha", "member"))
 		trouble()
-		within(t, 10*time.Second, "Keystone "+name, func() {
+		within(t, time.Minute, "Keystone "+name, func() {
 			answer, err := bob.Call(t.Context(), "GET", "/v1/usercerts", nil)
 			wantUnavailable(t, "a token that was not seen before, Keystone "+name, answer, err)
 			// Certificates are issued on fresh roles only: soon no more.

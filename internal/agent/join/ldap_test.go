@@ -102,7 +102,7 @@ func newDirectory(t *testing.T, root string) *directory {
 
 func (d *directory) serve(connection net.Conn) {
 	defer func() { _ = connection.Close() }()
-	_ = connection.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = connection.SetDeadline(time.Now().Add(3 * time.Minute))
 	for {
 		tag, message, err := readElement(connection)
 		if err != nil || tag != tagSequence {

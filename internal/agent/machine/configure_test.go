@@ -93,23 +93,10 @@ func (h *host) has(name string) bool {
 	return strings.Contains("\n"+h.read("/etc/passwd"), "\n"+name+":")
 }
 
-func newKey(t *testing.T) ssh.PublicKey {
-	t.Helper()
-	public, _, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ssh.NewPublicKey(public)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
 // state is one with all that there is.
 func state(t *testing.T) agentapi.State {
 	return agentapi.State{
-		UserCAs:  []string{strings.TrimSpace(string(ssh.MarshalAuthorizedKey(newKey(t))))},
+		UserCAs:  []string{agenttest.Line(agenttest.NewSigner(t).PublicKey())},
 		Accounts: []agentapi.Account{{Name: "operators", Sudo: true}, {Name: "watchers"}},
 		PAMSudo:  true,
 	}

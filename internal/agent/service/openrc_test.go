@@ -117,7 +117,7 @@ func TestOpenRC(t *testing.T) {
 // processes.
 func started(t *testing.T, root string, count int) []int {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		text, err := os.ReadFile(filepath.Join(root, "run/agents"))
 		lines := strings.Fields(string(text))
 		if err == nil && len(lines) >= count {

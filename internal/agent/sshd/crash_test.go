@@ -20,7 +20,7 @@ import (
 // and the next agent finishes.
 func TestCrash(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it runs sshd some hundred times")
+		t.Skip("SKIPPED in short mode: it runs sshd some hundred times")
 	}
 	for name, config := range map[string]string{
 		"its own file": debian, "a block": "UsePAM yes\nMatch User x\nX11Forwarding no\n",

@@ -43,7 +43,7 @@ func TestFirewalld(t *testing.T) {
 	h.apply(w) // before firewalld starts
 	agenttest.Start(t, h.root, "dbus-daemon", "--nofork", "--config-file=/etc/test-bus.conf")
 	agenttest.Start(t, h.root, "firewalld", "--nofork", "--nopid")
-	for deadline := time.Now().Add(2 * time.Minute); !h.firewallRuns(t.Context()); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !h.firewallRuns(t.Context()); time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("firewalld does not start")
 		}

@@ -80,7 +80,7 @@ func (v *visitor) command(name string, options []string, remote string) *exec.Cm
 	arguments := []string{
 		"-F", "none", "-T", "-p", strconv.Itoa(v.port), "-l", name, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
 		"-o", "UserKnownHostsFile=" + known, "-o", "GlobalKnownHostsFile=none", "-o", "HostKeyAlias=host", "-o", "LogLevel=ERROR",
-		"-o", "IdentityAgent=" + v.socket, "-o", "IdentityFile=none", "-o", "ConnectTimeout=10",
+		"-o", "IdentityAgent=" + v.socket, "-o", "IdentityFile=none", "-o", "ConnectTimeout=60",
 	}
 	command := exec.CommandContext(v.Context(), "ssh", append(append(arguments, options...), "127.0.0.1", remote)...)
 	command.Env = []string{"PATH=" + os.Getenv("PATH"), "SSH_AUTH_SOCK=" + v.socket, "HOME=/nonexistent"}

@@ -86,7 +86,7 @@ func (s *Server) Arguments(client Client) []string {
 		"IdentityFile=" + client.Key,
 		"PreferredAuthentications=publickey",
 		"ControlPath=none",
-		"ConnectTimeout=5",
+		"ConnectTimeout=30",
 		"LogLevel=ERROR",
 	}
 	if client.Certificate != "" {

@@ -28,8 +28,9 @@ var (
 	ErrHostRefused = errors.New("ssh refused the server's host key")
 )
 
-// commandTimeout bounds each run of ssh and ssh-keygen.
-const commandTimeout = 15 * time.Second
+// commandTimeout bounds each run of ssh and ssh-keygen, which take less than a
+// second where nothing else runs.
+const commandTimeout = time.Minute
 
 // serverFolders are searched after PATH: ordinary users often lack them there.
 var serverFolders = []string{"/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/lib/ssh"}

@@ -24,8 +24,8 @@ import (
 const privilegeFolder = "/run/sshd"
 
 const (
-	startTimeout = 10 * time.Second
-	stopTimeout  = 5 * time.Second
+	startTimeout = time.Minute
+	stopTimeout  = 10 * time.Second
 	// startTries bounds how often another port is tried when somebody else
 	// took the free one before sshd could.
 	startTries = 5

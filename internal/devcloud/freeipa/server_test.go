@@ -128,7 +128,7 @@ func TestServe(t *testing.T) {
 	go func() { done <- s.Serve(ctx, listener) }()
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(s.CA())
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, Timeout: 10 * time.Second}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, Timeout: time.Minute}
 	response, err := client.Get("https://" + listener.Addr().String() + "/ipa/config/ca.crt")
 	if err != nil {
 		t.Fatal(err)

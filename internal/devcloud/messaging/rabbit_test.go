@@ -69,7 +69,7 @@ func TestCloudOverRabbitMQ(t *testing.T) {
 			if h.Key != (converge.Key{Kind: converge.Project, ID: project}) {
 				t.Errorf("%+v", h)
 			}
-		case <-time.After(15 * time.Second):
+		case <-time.After(3 * time.Minute):
 			t.Fatal("nothing came")
 		}
 		if err := broker.Kill(); err != nil {

@@ -62,7 +62,7 @@ func (c *SSHD) plan(want Want) (*plan, error) {
 	}
 	p.planCertificates(want.HostCerts)
 	p.planPort(others)
-	p.planPrincipals(want.Accounts, others)
+	p.planAccounts(want.Accounts, others)
 	p.planLimits(want.Accounts, others)
 	return p, nil
 }
@@ -181,17 +181,23 @@ func (p *plan) planPort(others []directive) {
 	}
 }
 
-// planPrincipals lets the accounts accept certificates that name them, if the
-// image has other rules.
-func (p *plan) planPrincipals(accounts []string, others []directive) {
-	file, command := first(others, "authorizedprincipalsfile"), first(others, "authorizedprincipalscommand")
-	if len(accounts) == 0 || file == "" && command == "" {
-		return
+// planAccounts makes certificates that name them the only way into the accounts:
+// neither a key that somebody has left in a home, nor what the image says of
+// principals, lets anybody in. Each account has a block, since older ones of
+// sshd read no long lines.
+func (p *plan) planAccounts(accounts []string, others []directive) {
+	rules := []string{"    AuthorizedKeysFile none"}
+	for _, other := range []struct{ key, rule string }{
+		{"authorizedkeyscommand", "    AuthorizedKeysCommand none"},
+		{"authorizedprincipalsfile", "    AuthorizedPrincipalsFile none"},
+		{"authorizedprincipalscommand", "    AuthorizedPrincipalsCommand none"},
+	} {
+		if first(others, other.key) != "" {
+			rules = append(rules, other.rule)
+		}
 	}
-	sorted := slices.Sorted(slices.Values(accounts))
-	p.match = append(p.match, "Match User "+strings.Join(sorted, ","), "    AuthorizedPrincipalsFile none")
-	if command != "" {
-		p.match = append(p.match, "    AuthorizedPrincipalsCommand none")
+	for _, account := range slices.Sorted(slices.Values(accounts)) {
+		p.match = append(append(p.match, "Match User "+account), rules...)
 	}
 }
 

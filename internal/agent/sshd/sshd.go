@@ -138,7 +138,7 @@ type Want struct {
 	// certificates are good. None: nobody's are.
 	UserCAs []string
 	// Accounts accept certificates that name them, whatever the image says
-	// about principals.
+	// about principals, and nothing else.
 	Accounts []string
 	// ForwardAgent are accounts of no use without their forwarded SSH agent.
 	// Where the image does not forward it, Warnings says so.

@@ -248,10 +248,12 @@ func TestApply(t *testing.T) {
 			if test.file != "" && !h.tree.Made(test.file) {
 				t.Errorf("the settings are not in %s", test.file)
 			}
-			h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authorizedprincipalsfile none",
+			h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authorizedprincipalsfile none", "authorizedkeysfile none",
 				"not authorizedprincipalsfile /etc/principals/%u")
+			others := h.effective("-C", "user=other,host=x,addr=192.0.2.1")
+			h.expect(others, "not authorizedkeysfile none")
 			if strings.Contains(test.config, "AuthorizedPrincipalsFile") {
-				h.expect(h.effective("-C", "user=other,host=x,addr=192.0.2.1"), "authorizedprincipalsfile /etc/principals/%u")
+				h.expect(others, "authorizedprincipalsfile /etc/principals/%u")
 			}
 			if err := h.Remove(t.Context()); err != nil {
 				t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/crypto/ssh"
+	sshagent "golang.org/x/crypto/ssh/agent"
 
 	"github.com/muster-cloud/muster/internal/agent/account"
 	"github.com/muster-cloud/muster/internal/agent/agenttest"
@@ -316,6 +317,29 @@ func TestSudoAsksForACertificate(t *testing.T) {
 		t.Fatal(string(after), err)
 	}
 	alice.expect("alice", nil, "echo password | sudo -S -p '' id -u", "0")
+}
+
+// TestKeyInAHome: a key that somebody left in an account of Muster's lets nobody
+// in, so that it does not outlive a role; in others' it does as before.
+func TestKeyInAHome(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it logs in")
+	}
+	h := newHost(t, "UsePAM yes\n")
+	agenttest.Run(t, h.root, "useradd", "-m", "-p", "*", "alice")
+	h.setUp(agentapi.Account{Name: "member"})
+	eve := h.visitor(1)
+	if err := eve.keys.Add(sshagent.AddedKey{PrivateKey: eve.key}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"alice", "member"} {
+		folder := filepath.Join("/home", name, ".ssh")
+		agenttest.Write(t, h.root, filepath.Join(folder, "authorized_keys"), string(ssh.MarshalAuthorizedKey(eve.cert.Key)))
+		agenttest.Run(t, h.root, "chown", "-R", name+":"+name, folder)
+		agenttest.Run(t, h.root, "chmod", "-R", "go=", folder)
+	}
+	eve.expect("alice", nil, "id -un", "alice")
+	eve.refused("member", nil, "id -un", "Permission denied")
 }
 
 // TestWithoutPAM: sshd itself looks whether an account is locked or expired.

@@ -25,6 +25,7 @@ import (
 // visitor is a person with an SSH agent that holds a key and a certificate.
 type visitor struct {
 	*host
+	key    any // private
 	keys   agent.Agent
 	socket string
 	cert   *ssh.Certificate
@@ -45,7 +46,7 @@ func (h *host) visitor(serial uint64, principals ...string) *visitor {
 	if err := cert.SignCert(rand.Reader, h.ca); err != nil {
 		h.Fatal(err)
 	}
-	v := &visitor{host: h, keys: agent.NewKeyring(), cert: cert, socket: filepath.Join(h.T.TempDir(), "agent")}
+	v := &visitor{host: h, key: key, keys: agent.NewKeyring(), cert: cert, socket: filepath.Join(h.T.TempDir(), "agent")}
 	if err := v.keys.Add(agent.AddedKey{PrivateKey: key, Certificate: cert}); err != nil {
 		h.Fatal(err)
 	}

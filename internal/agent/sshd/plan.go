@@ -182,11 +182,15 @@ func (p *plan) planPort(others []directive) {
 }
 
 // planAccounts makes certificates that name them the only way into the accounts:
-// neither a key that somebody has left in a home, nor what the image says of
-// principals, lets anybody in. Each account has a block, since older ones of
-// sshd read no long lines.
+// neither a key or a .k5login that somebody has left in a home, nor what the
+// image says of principals, lets anybody in. What the image asks for beside a key
+// it goes on asking for. Each account has a block, since older ones of sshd read
+// no long lines.
 func (p *plan) planAccounts(accounts []string, others []directive) {
 	rules := []string{"    AuthorizedKeysFile none"}
+	if methods := first(others, "authenticationmethods"); methods == "" || strings.EqualFold(methods, "any") {
+		rules = append(rules, "    AuthenticationMethods publickey")
+	}
 	for _, other := range []struct{ key, rule string }{
 		{"authorizedkeyscommand", "    AuthorizedKeysCommand none"},
 		{"authorizedprincipalsfile", "    AuthorizedPrincipalsFile none"},

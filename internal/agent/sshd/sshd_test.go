@@ -230,6 +230,7 @@ func TestApply(t *testing.T) {
 			config: debian + "ListenAddress 127.0.0.1\n", port: 2222,
 			want: []string{"listenaddress 127.0.0.1:22", "listenaddress 127.0.0.1:2222"},
 		},
+		"any method":             {config: debian + "AuthenticationMethods any\n"},
 		"no line end at the end": {config: strings.TrimSpace(debian) + "\nAuthorizedPrincipalsFile /etc/principals/%u"},
 		"the same without Include": {
 			config: "AuthorizedPrincipalsFile /etc/principals/%u\nMatch User x\nX11Forwarding no", file: mainFile,
@@ -248,10 +249,10 @@ func TestApply(t *testing.T) {
 			if test.file != "" && !h.tree.Made(test.file) {
 				t.Errorf("the settings are not in %s", test.file)
 			}
-			h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authorizedprincipalsfile none", "authorizedkeysfile none",
+			h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authorizedprincipalsfile none", "authorizedkeysfile none", "authenticationmethods publickey",
 				"not authorizedprincipalsfile /etc/principals/%u")
 			others := h.effective("-C", "user=other,host=x,addr=192.0.2.1")
-			h.expect(others, "not authorizedkeysfile none")
+			h.expect(others, "not authorizedkeysfile none", "authenticationmethods any")
 			if strings.Contains(test.config, "AuthorizedPrincipalsFile") {
 				h.expect(others, "authorizedprincipalsfile /etc/principals/%u")
 			}
@@ -328,6 +329,13 @@ func TestApplyFollowsChanges(t *testing.T) {
 	if main, err := h.tree.Read(mainFile); err != nil || string(main) != debian+"UsePAM yes\n" {
 		t.Errorf("%q, %v", main, err)
 	}
+}
+
+// TestTwoFactors: what the image asks for beside a key it goes on asking for.
+func TestTwoFactors(t *testing.T) {
+	h := newHost(t, debian+"AuthenticationMethods publickey,publickey\n")
+	h.apply(h.want())
+	h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authorizedkeysfile none", "authenticationmethods publickey,publickey")
 }
 
 // TestRefused changes nothing where sshd would not have it.

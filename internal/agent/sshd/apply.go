@@ -91,7 +91,7 @@ func (c *SSHD) warn(found []string) {
 func (c *SSHD) forwardingLimits(ctx context.Context, accounts []string) []string {
 	var without []string
 	for _, name := range accounts {
-		output, err := c.sshd(ctx, "-T", "-C", "user="+name+",host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22")
+		output, err := c.sshd(ctx, "-T", "-C", connection(name))
 		if err != nil {
 			c.log.Debug("cannot find out whether sshd forwards agents", "account", name, "error", err)
 			return nil
@@ -268,6 +268,9 @@ func (c *SSHD) inForce(ctx context.Context, p *plan) error {
 				strings.Join(got, " "), value)
 		}
 	}
+	if err := c.letsIn(ctx, p.accounts); err != nil {
+		return err
+	}
 	for file := range p.certs {
 		if !slices.Contains(settings["hostcertificate"], file) {
 			return fmt.Errorf("%w: HostCertificate lacks %s", ErrNotInForce, file)
@@ -278,6 +281,28 @@ func (c *SSHD) inForce(ctx context.Context, p *plan) error {
 		return fmt.Errorf("%w: it would not listen on port %s", ErrNotInForce, p.port)
 	}
 	return nil
+}
+
+// letsIn asks sshd to read its configuration as it does when somebody logs in to
+// one of the accounts, which all have the same: there it may refuse what is right
+// for itself. An old one that cannot tell is not asked.
+func (c *SSHD) letsIn(ctx context.Context, accounts []string) error {
+	if len(accounts) == 0 {
+		return nil
+	}
+	_, err := c.sshd(ctx, "-T", "-C", connection(accounts[0]))
+	if err == nil {
+		return nil
+	}
+	if _, other := c.sshd(ctx, "-T", "-C", connection("root")); other != nil {
+		return nil
+	}
+	return fmt.Errorf("%w: for %s: %w", ErrRefused, accounts[0], err)
+}
+
+// connection is an account's, for sshd's tests.
+func connection(account string) string {
+	return "user=" + account + ",host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
 }
 
 // Remove gives sshd's configuration back as it was before Muster. The lists go

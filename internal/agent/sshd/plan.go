@@ -18,15 +18,17 @@ import (
 
 // plan is where Muster's settings go, and what they say.
 type plan struct {
-	drop    string   // Muster's file in dropFolder; empty: a block in the main file
-	global  []string // settings for everybody
-	match   []string // settings in Match blocks, which stand last
-	certs   map[string]string
-	cas     []byte
-	all     []byte   // Muster's and the image's authorities; nil: only Muster's
-	port    string   // the second port; empty: none
-	limits  []string // warnings about the image's settings
-	inForce map[string]string
+	drop   string   // Muster's file in dropFolder; empty: a block in the main file
+	global []string // settings for everybody
+	match  []string // settings in Match blocks, which stand last
+	certs  map[string]string
+	// accounts are those that have a block each in match.
+	accounts []string
+	cas      []byte
+	all      []byte   // Muster's and the image's authorities; nil: only Muster's
+	port     string   // the second port; empty: none
+	limits   []string // warnings about the image's settings
+	inForce  map[string]string
 }
 
 // firstWins are the keywords that Muster sets and of which sshd takes the
@@ -184,11 +186,11 @@ func (p *plan) planPort(others []directive) {
 // planAccounts makes certificates that name them the only way into the accounts:
 // neither a key or a .k5login that somebody has left in a home, nor what the
 // image says of principals, lets anybody in. What the image asks for beside a key
-// it goes on asking for. Each account has a block, since older ones of sshd read
-// no long lines.
+// it goes on asking for; "any", too, since sshd refuses that behind another
+// value. Each account has a block, since older ones of sshd read no long lines.
 func (p *plan) planAccounts(accounts []string, others []directive) {
 	rules := []string{"    AuthorizedKeysFile none"}
-	if methods := first(others, "authenticationmethods"); methods == "" || strings.EqualFold(methods, "any") {
+	if !slices.ContainsFunc(others, func(d directive) bool { return d.key == "authenticationmethods" }) {
 		rules = append(rules, "    AuthenticationMethods publickey")
 	}
 	for _, other := range []struct{ key, rule string }{
@@ -200,7 +202,8 @@ func (p *plan) planAccounts(accounts []string, others []directive) {
 			rules = append(rules, other.rule)
 		}
 	}
-	for _, account := range slices.Sorted(slices.Values(accounts)) {
+	p.accounts = slices.Sorted(slices.Values(accounts))
+	for _, account := range p.accounts {
 		p.match = append(append(p.match, "Match User "+account), rules...)
 	}
 }

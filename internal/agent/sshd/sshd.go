@@ -197,7 +197,7 @@ func (c *SSHD) settings(ctx context.Context) (map[string][]string, error) {
 	output, err := c.sshd(ctx, "-T")
 	if err != nil && strings.Contains(err.Error(), "connection test specification") {
 		// Older ones want to know for whom, once there are Match blocks.
-		output, err = c.sshd(ctx, "-T", "-C", "user=root,host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22")
+		output, err = c.sshd(ctx, "-T", "-C", connection("root"))
 	}
 	if err != nil {
 		if files.Missing(err) {

@@ -249,10 +249,13 @@ func TestApply(t *testing.T) {
 			if test.file != "" && !h.tree.Made(test.file) {
 				t.Errorf("the settings are not in %s", test.file)
 			}
-			h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authorizedprincipalsfile none", "authorizedkeysfile none", "authenticationmethods publickey",
+			h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authorizedprincipalsfile none", "authorizedkeysfile none",
 				"not authorizedprincipalsfile /etc/principals/%u")
 			others := h.effective("-C", "user=other,host=x,addr=192.0.2.1")
 			h.expect(others, "not authorizedkeysfile none", "authenticationmethods any")
+			if !strings.Contains(test.config, "AuthenticationMethods") {
+				h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authenticationmethods publickey")
+			}
 			if strings.Contains(test.config, "AuthorizedPrincipalsFile") {
 				h.expect(others, "authorizedprincipalsfile /etc/principals/%u")
 			}
@@ -336,6 +339,19 @@ func TestTwoFactors(t *testing.T) {
 	h := newHost(t, debian+"AuthenticationMethods publickey,publickey\n")
 	h.apply(h.want())
 	h.expect(h.effective("-C", "user=member,host=x,addr=192.0.2.1"), "authorizedkeysfile none", "authenticationmethods publickey,publickey")
+}
+
+// TestLetsIn: a configuration with which sshd starts, but lets one account in no
+// more, since it refuses what it reads for that one.
+func TestLetsIn(t *testing.T) {
+	h := newHost(t, debian+"Match User member\nAuthenticationMethods publickey\nMatch User member,reader\nAuthenticationMethods any\n")
+	agenttest.Run(t, h.root, "sshd", "-t")
+	if err := h.letsIn(t.Context(), []string{"reader"}); err != nil {
+		t.Error(err)
+	}
+	if err := h.letsIn(t.Context(), []string{"member"}); !errors.Is(err, ErrRefused) {
+		t.Error(err)
+	}
 }
 
 // TestRefused changes nothing where sshd would not have it.

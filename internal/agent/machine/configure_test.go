@@ -144,6 +144,12 @@ func TestConfigure(t *testing.T) {
 		if !h.has("operators") || !h.has("watchers") {
 			t.Errorf("%s: an account is missing", step.name)
 		}
+		for _, name := range []string{"operators", "watchers"} { // locked or not
+			said := agenttest.Run(t, h.root, "sshd", "-T", "-C", "user="+name+",host=x,addr=192.0.2.1,laddr=192.0.2.2,lport=22")
+			if !strings.Contains(said, "\nauthorizedkeysfile none\n") {
+				t.Errorf("%s: a key that was left in the home of %s lets in", step.name, name)
+			}
+		}
 		expires := agenttest.Run(t, h.root, "getent", "shadow", "operators")
 		if locked := !strings.HasSuffix(strings.TrimSpace(expires), "::"); locked != step.locked {
 			t.Errorf("%s: locked %v: %s", step.name, locked, expires)

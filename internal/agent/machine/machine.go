@@ -111,8 +111,9 @@ func (m *Machine) Configure(ctx context.Context, want agent.Want) (bool, error) 
 	state := want.State
 	accounts, accountErr := m.accounts.Apply(ctx, state.Accounts, state.PAMSudo)
 	sudoChanged, sudoErr := m.setSudo(ctx, state.PAMSudo, accounts.Made)
+	// Those that are locked, too: what was left in their homes must not count when they come back.
 	sshdChanged, sshdErr := m.sshd.Apply(ctx, sshd.Want{
-		HostCerts: want.HostCerts, UserCAs: state.UserCAs, Accounts: accounts.Active, ForwardAgent: needAgent(state, accounts.Active),
+		HostCerts: want.HostCerts, UserCAs: state.UserCAs, Accounts: accounts.Made, ForwardAgent: needAgent(state, accounts.Active),
 		Port: state.SSHPort, PasswordAuthentication: state.PasswordAuthentication,
 	})
 	return accounts.Changed || sudoChanged || sshdChanged, errors.Join(accountErr, sudoErr, sshdErr)

@@ -63,8 +63,10 @@ func TestTroubleIsDescribed(t *testing.T) {
 			t.Errorf("without Keystone: %v", got)
 		}
 	})
+	databaseAway := false // not played where there is no server, as in make unit
 	t.Run("the database is away", func(t *testing.T) {
 		url, gate := deployment.Through(t, databases.PostgreSQL(t))
+		databaseAway = true
 		w := newTroubled(t, checks, deployment.Options{Database: url})
 		gate.Shut()
 		if got := w.askAll("admin"); got[503] < len(calls)*3/4 {
@@ -94,11 +96,14 @@ func TestTroubleIsDescribed(t *testing.T) {
 			w.do("none", "POST", path, "{}").want(429)
 		}
 	})
-	exercised := checks.Exercised()
+	exercised, statuses := checks.Exercised(), []int{429, 500, 503}
+	if !databaseAway {
+		statuses = []int{429, 500}
+	}
 	for _, path := range apitest.Load(t).Paths.Map() {
 		for _, operation := range path.Operations() {
 			id := operation.OperationID
-			for _, status := range []int{429, 500, 503} {
+			for _, status := range statuses {
 				if operation.Responses.Status(status) != nil && !exercised[id][status] && !slices.Contains(noTrouble, id) {
 					t.Errorf("operation %s is described with %d, which never came", id, status)
 				}

@@ -15,7 +15,6 @@ package custody
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -154,12 +153,6 @@ func (k *Keyring) Open(sealed []byte, binding string) ([]byte, error) {
 		return nil, ErrDamaged
 	}
 	return secret, nil
-}
-
-// Current tells whether a value was sealed under the key that seals now, so
-// that values under older keys can be sealed anew.
-func (k *Keyring) Current(sealed []byte) bool {
-	return len(sealed) > 1+keyIDSize && bytes.Equal(sealed[1:1+keyIDSize], k.current.id[:])
 }
 
 func additionalData(binding string) []byte {

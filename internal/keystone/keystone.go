@@ -90,8 +90,8 @@ type Config struct {
 
 // Token is what Keystone says of a valid token. Callers share it: read only.
 type Token struct {
-	UserID, UserName, UserDomainID, UserDomainName             string
-	ProjectID, ProjectName, ProjectDomainID, ProjectDomainName string
+	UserID, UserName, UserDomainID          string
+	ProjectID, ProjectName, ProjectDomainID string
 	// DomainID is set for a token scoped to a domain.
 	DomainID string
 	// SystemScope is true for system_scope:all.
@@ -101,10 +101,9 @@ type Token struct {
 	// ApplicationCredentialID is set if the token was made with one.
 	ApplicationCredentialID string
 	// TrustID is set if the token was made with a trust (OS-TRUST).
-	TrustID string
-	// Roles and RoleIDs are the names and IDs of the roles, in the same order.
-	Roles, RoleIDs []string
-	ExpiresAt      time.Time
+	TrustID   string
+	Roles     []string // their names
+	ExpiresAt time.Time
 }
 
 // User is a Keystone user.

@@ -103,7 +103,6 @@ type tokenBody struct {
 			All bool `json:"all"`
 		} `json:"system"`
 		Roles []struct {
-			ID   string `json:"id"`
 			Name string `json:"name"`
 		} `json:"roles"`
 		IsAdminProject        *bool `json:"is_admin_project"`
@@ -120,8 +119,7 @@ type namedInDomain struct {
 	ID     string `json:"id"`
 	Name   string `json:"name"`
 	Domain struct {
-		ID   string `json:"id"`
-		Name string `json:"name"`
+		ID string `json:"id"`
 	} `json:"domain"`
 }
 
@@ -129,9 +127,9 @@ func (b tokenBody) token() *Token {
 	t := b.Token
 	token := &Token{
 		UserID: t.User.ID, UserName: t.User.Name,
-		UserDomainID: t.User.Domain.ID, UserDomainName: t.User.Domain.Name,
-		ProjectID: t.Project.ID, ProjectName: t.Project.Name,
-		ProjectDomainID: t.Project.Domain.ID, ProjectDomainName: t.Project.Domain.Name,
+		UserDomainID: t.User.Domain.ID,
+		ProjectID:    t.Project.ID, ProjectName: t.Project.Name,
+		ProjectDomainID:         t.Project.Domain.ID,
 		DomainID:                t.Domain.ID,
 		SystemScope:             t.System.All,
 		IsAdminProject:          t.IsAdminProject == nil || *t.IsAdminProject,
@@ -141,7 +139,6 @@ func (b tokenBody) token() *Token {
 	}
 	for _, role := range t.Roles {
 		token.Roles = append(token.Roles, role.Name)
-		token.RoleIDs = append(token.RoleIDs, role.ID)
 	}
 	return token
 }

@@ -65,6 +65,9 @@ type site struct {
 
 func sharedBroker(t *testing.T) *services.RabbitMQ {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it needs RabbitMQ")
+	}
 	broker.once.Do(func() { broker.server, broker.err = services.StartRabbitMQ(context.Background()) })
 	services.Need(t, broker.err)
 	return broker.server
@@ -410,6 +413,9 @@ func TestBrokerBlocked(t *testing.T) {
 // ownBroker is for tests that harm it.
 func ownBroker(t *testing.T) *services.RabbitMQ {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it needs RabbitMQ")
+	}
 	server, err := services.StartRabbitMQ(t.Context())
 	services.Need(t, err)
 	t.Cleanup(func() {
@@ -475,6 +481,9 @@ func TestSeveralHosts(t *testing.T) {
 // on with the queue, and so does Muster: with what it had not acknowledged, and
 // what came since.
 func TestClusterFailOver(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it needs RabbitMQ")
+	}
 	nodes, err := services.StartRabbitMQCluster(t.Context(), 3)
 	services.Need(t, err)
 	hosts := make([]string, len(nodes))

@@ -19,6 +19,9 @@ import (
 // TestCloudOverRabbitMQ: what happens in a cloud reaches a listener by way of a
 // real broker, also after that was away.
 func TestCloudOverRabbitMQ(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED in short mode: it needs RabbitMQ")
+	}
 	broker, err := services.StartRabbitMQ(t.Context())
 	services.Need(t, err)
 	t.Cleanup(func() {

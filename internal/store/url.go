@@ -165,7 +165,7 @@ func (l *location) option(name, value string) error {
 	return nil
 }
 
-// postgresTLS takes libpq's sslmode.
+// postgresTLS takes libpq's sslmode (https://www.postgresql.org/docs/current/libpq-ssl.html).
 func (l *location) postgresTLS(value string) error {
 	switch value {
 	case "disable":
@@ -210,6 +210,9 @@ func (l *location) mariaTLS(name, value string) error {
 func (l location) complete() (location, error) {
 	if l.engine == engineMariaDB && l.ca != "" && (l.tls == tlsOff || l.tls == tlsRequire) {
 		l.tls = tlsVerify
+	}
+	if l.engine == enginePostgreSQL && l.ca != "" && l.tls == tlsRequire {
+		l.tls = tlsVerifyCA // as in libpq, where a root certificate is not there for nothing
 	}
 	if (l.cert == "") != (l.key == "") {
 		return location{}, urlError("a client certificate and its key must be given together")

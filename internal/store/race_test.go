@@ -149,12 +149,12 @@ func TestPruneWaitsForNobody(t *testing.T) {
 			if err := tx.insert(auditTable, [][]any{entry}); err != nil {
 				return err
 			}
-			bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+			bounded, cancel := context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
 			if _, err := other.PruneAudit(bounded, f.clock.Now().Add(-2*time.Hour), 100); err != nil {
 				t.Error(err)
 			}
-			bounded, cancel = context.WithTimeout(ctx, 5*time.Second)
+			bounded, cancel = context.WithTimeout(ctx, 10*time.Second)
 			defer cancel()
 			if _, err := other.PruneExpired(bounded, f.clock.Now(), 100); err != nil {
 				t.Error(err)

@@ -27,7 +27,7 @@ func TestSilentCommit(t *testing.T) {
 			}
 			silent := silentAfter(t, network, address, "COMMIT")
 			url := string(loc.engine) + "://" + cmp.Or(loc.user, "root") + "@" + silent + "/" + loc.database
-			s := open(t, Config{URL: url, PoolTimeout: 2 * time.Second})
+			s := open(t, Config{URL: url, PoolTimeout: 5 * time.Second, MaxRetries: 5, RetryInterval: time.Millisecond})
 			outcome := make(chan error, 1)
 			go func() {
 				outcome <- s.transact(t.Context(), func(tx *tx) error {

@@ -40,7 +40,8 @@ const MaxHostKeys = agentapi.MaxKeys
 // key comes again. With another key, or from another instance, it is a
 // Conflict that is recorded and counted, because somebody may have stolen it.
 // An unknown or expired token is NotFound.
-func (s *Service) IssueHost(ctx context.Context, by Actor, req HostRequest) (store.HostCert, error) {
+func (s *Service) IssueHost(ctx context.Context, by Actor, req HostRequest) (cert store.HostCert, err error) {
+	defer func() { s.countRefusedHost(err) }()
 	key, err := s.hostKeys.Parse(req.PublicKey)
 	if err != nil {
 		return store.HostCert{}, problem.InField("pub_key", "%v", err)
@@ -56,12 +57,13 @@ func (s *Service) IssueHost(ctx context.Context, by Actor, req HostRequest) (sto
 // names that it has now. The token is spent on the set of keys, as [IssueHost]
 // spends it on one. One that was spent, and whose certificates have all ended,
 // is NotFound: a certificate that nobody accepts would hide that.
-func (s *Service) IssueHosts(ctx context.Context, by Actor, req HostSetRequest) ([]store.HostCert, error) {
+func (s *Service) IssueHosts(ctx context.Context, by Actor, req HostSetRequest) (certs []store.HostCert, err error) {
+	defer func() { s.countRefusedHost(err) }()
 	keys, err := s.parseHostKeys(req.PublicKeys)
 	if err != nil {
 		return nil, err
 	}
-	certs, err := s.spend(ctx, by, spending{token: req.Token, instanceID: req.InstanceID, keys: keys, names: s.HostNames})
+	certs, err = s.spend(ctx, by, spending{token: req.Token, instanceID: req.InstanceID, keys: keys, names: s.HostNames})
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +71,14 @@ func (s *Service) IssueHosts(ctx context.Context, by Actor, req HostSetRequest) 
 		return certs, err
 	}
 	return nil, problem.New(problem.NotFound, "the token is spent, and the certificates that it gave have expired or were revoked")
+}
+
+// countRefusedHost counts a request for host certificates that was refused.
+func (s *Service) countRefusedHost(err error) {
+	var refusal *problem.Problem
+	if errors.As(err, &refusal) {
+		s.metrics.refused.WithLabelValues("host").Inc()
+	}
 }
 
 // anyUseful tells whether the key of any of the certificates speaks for its

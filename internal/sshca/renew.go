@@ -91,7 +91,10 @@ func (s *Service) recordShared(ctx context.Context, by Actor, instance store.Ins
 // their order, for the names that it has now. A key need not have been
 // certified before. A certificate that says the same, by the generation that
 // signs now, and has more than two thirds of its life left, is given again.
-func (s *Service) RenewHosts(ctx context.Context, by Actor, instance store.Instance, publicKeys []string) ([]store.HostCert, error) {
+func (s *Service) RenewHosts(ctx context.Context, by Actor, instance store.Instance, publicKeys []string) (
+	certs []store.HostCert, err error,
+) {
+	defer func() { s.countRefusedHost(err) }()
 	keys, err := s.parseHostKeys(publicKeys)
 	if err != nil {
 		return nil, err

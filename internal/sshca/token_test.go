@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-cloud/muster/internal/problem"
@@ -129,4 +130,22 @@ func hostKey(t *testing.T, line string) ssh.PublicKey {
 		t.Fatal(err)
 	}
 	return key
+}
+
+// TestRefusalsAreCounted: of both kinds of certificates, each by itself.
+func TestRefusalsAreCounted(t *testing.T) {
+	w := newWorld(t)
+	refused := func(kind string) float64 { return testutil.ToFloat64(w.metrics.refused.WithLabelValues(kind)) }
+	_, err := w.IssueUser(t.Context(), Actor{}, UserRequest{ProjectID: blue, UserID: alice, PublicKey: newKey(t)})
+	wantKind(t, err, problem.Forbidden) // no role
+	if user, host := refused("user"), refused("host"); user != 1 || host != 0 {
+		t.Errorf("counted %v users' and %v hosts', want 1 and 0", user, host)
+	}
+	_, err = w.IssueHost(t.Context(), Actor{}, HostRequest{Token: web1, InstanceID: web1, PublicKey: newKey(t)})
+	wantKind(t, err, problem.NotFound) // no such token
+	_, err = w.IssueHosts(t.Context(), Actor{}, HostSetRequest{Token: web1, InstanceID: web1})
+	wantKind(t, err, problem.Invalid) // no key
+	if user, host := refused("user"), refused("host"); user != 1 || host != 2 {
+		t.Errorf("counted %v users' and %v hosts', want 1 and 2", user, host)
+	}
 }

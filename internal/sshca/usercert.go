@@ -39,7 +39,7 @@ func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (sto
 	entry := s.audit(by, "usercert.issue", req.ProjectID, "user", req.UserID)
 	key, err := s.userKeys.Parse(req.PublicKey)
 	if err != nil {
-		return store.UserCert{}, s.refuseIssue(ctx, entry, "user", problem.InField("pub_key", "%v", err))
+		return store.UserCert{}, s.refuseIssue(ctx, entry, problem.InField("pub_key", "%v", err))
 	}
 	roles, err := s.cfg.Directory.EffectiveRoles(ctx, req.UserID, req.ProjectID)
 	if err != nil {
@@ -48,7 +48,7 @@ func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (sto
 	wanted, err := s.cfg.User.decide(roles, req.Lifetime)
 	s.warnLeftOut(ctx, req, wanted.leftOut)
 	if err != nil {
-		return store.UserCert{}, s.refuseIssue(ctx, entry, "user", err)
+		return store.UserCert{}, s.refuseIssue(ctx, entry, err)
 	}
 	// Two simultaneous requests for one key get one certificate. The work does
 	// not end with the first of them, since the second waits for it too.
@@ -59,7 +59,7 @@ func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (sto
 		return s.issueUser(ctx, by, req, key, wanted)
 	})
 	if err != nil {
-		return store.UserCert{}, s.refuseIssue(ctx, entry, "user", err)
+		return store.UserCert{}, s.refuseIssue(ctx, entry, err)
 	}
 	return cert, nil
 }
@@ -179,11 +179,11 @@ func (s *Service) warnLeftOut(ctx context.Context, req UserRequest, leftOut []Le
 }
 
 // refuseIssue records a refusal; trouble of our own passes through.
-func (s *Service) refuseIssue(ctx context.Context, entry store.Audit, kind string, err error) error {
+func (s *Service) refuseIssue(ctx context.Context, entry store.Audit, err error) error {
 	var refusal *problem.Problem
 	if !errors.As(err, &refusal) {
 		return err
 	}
-	s.metrics.refused.WithLabelValues(kind).Inc()
+	s.metrics.refused.WithLabelValues("user").Inc()
 	return s.refuse(ctx, entry, refusal)
 }

@@ -17,6 +17,7 @@ func TestLeaveBeforeItWasMade(t *testing.T) {
 	w := newWorld(t)
 	must(t, w.ipa.AddHost("a.example.test", "theirs"))
 	must(t, w.ipa.AddHost("vip-1.example.test", ""))
+	must(t, w.ipa.AddService("HTTP/vip-1.example.test"))
 	w.ipa.Inject(func(string) freeipa.Fault { return freeipa.Fault{Status: 503} })
 	r := w.replica(t, func(c *Config) { c.AnswerWithin = 10 * time.Second })
 	_, err := r.Enrol(t.Context(), operator, request(1, "web", "a", "managed_service_x", "HTTP/vip-1.example.test"))
@@ -24,8 +25,9 @@ func TestLeaveBeforeItWasMade(t *testing.T) {
 	must(t, r.Leave(t.Context(), operator, id(1)))
 	w.ipa.Inject(nil)
 	r.reach(t, 1, store.EnrolmentGone)
-	hosts, _ := w.entries()
+	hosts, services := w.entries()
 	equal(t, hosts, []string{"a.example.test", "vip-1.example.test"})
+	equal(t, services, []string{"HTTP/vip-1.example.test"})
 	must(t, w.ipa.Join("a.example.test", "theirs"))
 }
 

@@ -135,6 +135,10 @@ func TestNamesOfInstance(t *testing.T) {
 		t.Error(diff)
 	}
 	s.expect(wants(enrolled, g))
+	// One that is not enrolled has no records, and nothing to fail by.
+	if failed := s.pending(); failed != nil {
+		t.Error(failed)
+	}
 }
 
 // TestAnyOrder: whatever order events come in, how often, and on whichever of

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/muster-cloud/muster/internal/converge"
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/devcloud/network"
@@ -129,6 +131,29 @@ func TestLongReason(t *testing.T) {
 	w.hint(converge.GrantKey(p.user, p.project))
 	if live := w.live(p); len(live) != 0 {
 		t.Errorf("%v, %v", live, w.pending())
+	}
+}
+
+// TestVeryManyCertificates: all of a user's certificates go with the role, however
+// many there are.
+func TestVeryManyCertificates(t *testing.T) {
+	t.Parallel()
+	w, p, _ := peopled(t)
+	var group errgroup.Group
+	group.SetLimit(50)
+	for range store.MaxSerials {
+		key := newKey(t)
+		group.Go(func() error {
+			_, err := w.ca.IssueUser(t.Context(), sshca.Actor{UserID: p.user}, sshca.UserRequest{ProjectID: p.project, UserID: p.user, UserName: "somebody",
+				PublicKey: key})
+			return err
+		})
+	}
+	must(t, group.Wait())
+	w.ask("DELETE", "/projects/"+p.project+"/users/"+p.user+"/roles/"+w.role("member"), nil)
+	w.hint(converge.GrantKey(p.user, p.project))
+	if live := w.live(p); len(live) > 0 {
+		t.Errorf("%d are left: %v", len(live), w.pending())
 	}
 }
 

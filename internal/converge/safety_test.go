@@ -686,6 +686,30 @@ func (w *world) enrolRecord(instance, project string) {
 	}
 }
 
+// TestRebuiltBefore: a rebuild from before Muster heard of an instance is none of
+// the living host, whatever happens to the instance later.
+func TestRebuiltBefore(t *testing.T) {
+	t.Parallel()
+	w, p, _ := peopled(t)
+	id, err := w.cloud.Compute.Boot(t.Context(), compute.Server{Name: "old", ProjectID: p.project, UserID: p.user})
+	must(t, err)
+	id, err = uuid.Parse(id)
+	must(t, err)
+	must(t, w.cloud.Compute.Rebuild(id))
+	_, err = w.ca.HostToken(t.Context(), sshca.Actor{}, sshca.InstanceRequest{InstanceID: id, ProjectID: p.project, Hostname: "old"})
+	must(t, err)
+	w.enrolRecord(id, p.project)
+	w.spend(id)
+	before := w.tokenOf(id)
+	must(t, w.cloud.Compute.Evacuate(id))
+	w.hint(converge.Key{Kind: converge.Instance, ID: id})
+	w.offer(converge.Hint{Key: converge.Key{Kind: converge.Instance, ID: id}, Rebuilt: true}) // late
+	w.reconcile(converge.Order{})
+	if w.tokenOf(id) != before || len(w.enrolled.rebuilt) != 0 {
+		t.Errorf("it got a new identity: %v", w.enrolled.rebuilt)
+	}
+}
+
 // TestMetadataChanged: what an enrolled instance's metadata says now, which Nova
 // is asked for, goes to its enrolment, by hint and by comparison; that of others
 // is of no interest.

@@ -98,6 +98,23 @@ func TestSlowFreeIPA(t *testing.T) {
 	}
 }
 
+// TestJoinedNeedsNoAnswer: an instance that has joined is told so, though some of its services are not to be had.
+func TestJoinedNeedsNoAnswer(t *testing.T) {
+	w := newWorld(t)
+	must(t, w.ipa.AddHost("a.theirs.example.test", ""))
+	r := w.replica(t, func(c *Config) { c.OnFailure = AnswerError })
+	req := request(1, "web", "a")
+	must(t, w.ipa.Join("a.example.test", r.enrol(t, req).OTP))
+	r.joined(t, 1)
+	for _, metadata := range []map[string]string{nil, {"compact_service_HTTP": `["theirs"]`}} {
+		req.Metadata = metadata
+		answer, err := r.Enrol(t.Context(), operator, req)
+		must(t, err)
+		equal(t, answer, Answer{FQDN: "a.example.test", Realm: "EXAMPLE.TEST"})
+	}
+	r.reach(t, 1, store.EnrolmentFailed)
+}
+
 // TestMissingRight is told as an operator's matter, and goes on when the right is there.
 func TestMissingRight(t *testing.T) {
 	w := newBareWorld(t)

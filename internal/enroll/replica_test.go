@@ -145,3 +145,48 @@ func TestOtherReplicaWorks(t *testing.T) {
 		}
 	}
 }
+
+// TestClaimIsKept: a replica that is asked for more about an instance on which another one works leaves it to that one, and does not give
+// the other one's claim back.
+func TestClaimIsKept(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	reached, release := make(chan struct{}, 100), make(chan struct{})
+	w.ipa.Inject(func(command string) freeipa.Fault {
+		if command == "batch" {
+			reached <- struct{}{}
+			<-release
+		}
+		return freeipa.Fault{}
+	})
+	patient := func(c *Config) { c.AttemptTime, c.AnswerWithin = time.Minute, time.Minute }
+	first := w.replica(t, patient)
+	records := &countedRecords{}
+	second := w.replica(t, patient, func(c *Config) { records.Records, c.Store = c.Store, records })
+	answered := make(chan error, 1)
+	go func() {
+		_, err := first.Enrol(t.Context(), operator, request(1, "web", "a"))
+		answered <- err
+	}()
+	<-reached
+	must(t, second.Leave(t.Context(), operator, id(1)))
+	orders := int64(1)
+	for deadline := time.Now().Add(30 * time.Second); records.reads.Load()-orders < 3; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the second replica works on what the first has claimed")
+		}
+		_, err := second.Retry(t.Context(), operator, id(1))
+		must(t, err)
+		orders++
+	}
+	e, err := second.store.Enrolment(t.Context(), id(1))
+	must(t, err)
+	kept, err := second.release(t.Context(), &attempt{service: second.Service, e: e})
+	must(t, err)
+	equal(t, kept.ClaimedBy, first.Service.replica)
+	close(release)
+	if <-answered == nil {
+		t.Error("enrolled, although it has left")
+	}
+	first.reach(t, 1, store.EnrolmentGone)
+}

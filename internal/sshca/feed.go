@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/muster-cloud/muster/internal/outage"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
 )
@@ -86,15 +87,14 @@ func (f *Feed) Wait(ctx context.Context, projectID, etag string) (*Snapshot, err
 func (f *Feed) Run(ctx context.Context) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
+	var away outage.Outage
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-f.dirty:
 		case <-tick.C:
-			if err := f.poll(ctx); err != nil && ctx.Err() == nil {
-				f.service.cfg.Logger.WarnContext(ctx, "Cannot look for revocations of other replicas", "error", err)
-			}
+			away.Note(ctx, f.service.cfg.Logger, "look for revocations of other replicas", f.poll(ctx))
 		}
 		f.refresh(ctx)
 	}
@@ -142,9 +142,8 @@ func (f *Feed) refresh(ctx context.Context) {
 	group.SetLimit(parallelRefreshes)
 	for _, l := range behind {
 		group.Go(func() error {
-			if _, err := l.current(ctx); err != nil && ctx.Err() == nil {
-				f.service.cfg.Logger.WarnContext(ctx, "Cannot build a revocation list", "project", l.projectID, "error", err)
-			}
+			_, err := l.current(ctx)
+			l.away.Note(ctx, f.service.cfg.Logger.With("project", l.projectID), "build a revocation list that is waited for", err)
 			return nil
 		})
 	}

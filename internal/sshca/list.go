@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/muster-cloud/muster/internal/agentapi"
+	"github.com/muster-cloud/muster/internal/outage"
 	"github.com/muster-cloud/muster/internal/sshca/krl"
 	"github.com/muster-cloud/muster/internal/store"
 )
@@ -100,6 +101,8 @@ type list struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed when the snapshot is replaced
+
+	away outage.Outage // what it takes to build the list
 }
 
 // revokedByKey is what is revoked of one CA key's certificates.

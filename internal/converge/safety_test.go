@@ -144,7 +144,7 @@ func (w *world) logIn(user, password string) openstack.Config {
 	return openstack.Config{
 		Auth: gophercloud.AuthOptions{IdentityEndpoint: w.cloud.AuthURL(), Username: user, Password: password, DomainID: "default",
 			Scope: &gophercloud.AuthScope{ProjectName: "service", DomainID: "default"}},
-		Transport: http.DefaultTransport,
+		Transport: http.DefaultTransport, Timeout: patience,
 	}
 }
 

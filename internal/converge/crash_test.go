@@ -158,8 +158,15 @@ func (w *directoryWorld) enrol() {
 		if err := w.cloud.FreeIPA.Join(answer.FQDN, answer.OTP); err != nil {
 			w.t.Fatal(err)
 		}
-		if e, err := r.enrolment.Report(w.t.Context(), enroll.Actor{}, enroll.Report{InstanceID: id, Joined: true}); err != nil || e.State != store.EnrolmentEnrolled {
-			w.t.Fatal(e, err)
+		// It looks for a second at the most, and a busy machine may take longer.
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			e, err := r.enrolment.Report(w.t.Context(), enroll.Actor{}, enroll.Report{InstanceID: id, Joined: true})
+			if err == nil && e.State == store.EnrolmentEnrolled {
+				break
+			}
+			if err != nil || time.Now().After(deadline) {
+				w.t.Fatal(e, err)
+			}
 		}
 		w.spend(id)
 	}

@@ -144,7 +144,7 @@ func (w *world) logIn(user, password string) openstack.Config {
 	return openstack.Config{
 		Auth: gophercloud.AuthOptions{IdentityEndpoint: w.cloud.AuthURL(), Username: user, Password: password, DomainID: "default",
 			Scope: &gophercloud.AuthScope{ProjectName: "service", DomainID: "default"}},
-		Transport: http.DefaultTransport,
+		Transport: http.DefaultTransport, Timeout: patience,
 	}
 }
 
@@ -414,7 +414,7 @@ func TestOtherReplicaCompares(t *testing.T) {
 	cutOff := compare("cut off", time.Hour, brokenKeystone{w.keystone, "Domains", errBroken})
 	await := func(outcome string, in *prometheus.Registry) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); compared(t, in, outcome) == 0; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience); compared(t, in, outcome) == 0; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatal("no comparison is", outcome)
 			}

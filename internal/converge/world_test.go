@@ -126,7 +126,7 @@ func newWorldWith(t testing.TB, directory *freeipa.Config) *world {
 	w.store = openStore(t, w.clock)
 	w.keystone, err = keystone.New(keystone.Config{
 		AuthURL: w.cloud.AuthURL(), Username: "muster", Password: musterPassword, UserDomainID: "default",
-		ProjectName: "service", ProjectDomainID: "default",
+		ProjectName: "service", ProjectDomainID: "default", Timeout: patience,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -20,7 +20,7 @@ func TestClockFarAhead(t *testing.T) {
 	_, err := w.idle(t).begin(t.Context(), operator, request(1, "web", "claimed"))
 	must(t, err)
 	// Tried in vain, and put off.
-	far := w.idle(t, func(c *Config) { c.BackoffMin, c.BackoffMax, c.AnswerWithin = time.Minute, time.Minute, 20*time.Second })
+	far := w.idle(t, func(c *Config) { c.BackoffMin, c.BackoffMax, c.AnswerWithin = time.Minute, time.Minute, patience })
 	w.ipa.Inject(func(string) freeipa.Fault { return freeipa.Fault{Status: 503} })
 	stop := far.run(t)
 	_, err = far.Enrol(t.Context(), operator, request(2, "web", "failed"))

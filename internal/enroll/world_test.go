@@ -191,11 +191,22 @@ func (r *replica) enrol(t testing.TB, req Request) Answer {
 	return answer
 }
 
-// joined lets an instance report that it has joined.
+// joined lets an instance report that it has joined, until that is known: the
+// service looks for a second at the most, and a busy machine may take longer.
 func (r *replica) joined(t testing.TB, n int) {
 	t.Helper()
-	_, err := r.Report(t.Context(), Actor{}, Report{InstanceID: id(n), Joined: true})
-	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	for {
+		e, err := r.Report(ctx, Actor{}, Report{InstanceID: id(n), Joined: true})
+		must(t, err)
+		if e.State == store.EnrolmentEnrolled {
+			return
+		}
+		if !pause(ctx, 2*time.Millisecond) {
+			t.Fatalf("instance %d: %+v", n, e)
+		}
+	}
 }
 
 // leave lets an instance leave and waits for it.

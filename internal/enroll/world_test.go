@@ -23,7 +23,10 @@ import (
 	"github.com/muster-cloud/muster/internal/store"
 )
 
-const nova = "nova/undercloud.example.test"
+const (
+	nova          = "nova/undercloud.example.test"
+	adminPassword = "secret of the administrator"
+)
 
 // patience is the limit of what always comes, on a machine that is busy, too.
 const patience = 3 * time.Minute
@@ -51,7 +54,7 @@ func newWorld(t testing.TB) *world {
 // newBareWorld has one where Muster has no rights yet.
 func newBareWorld(t testing.TB) *world {
 	t.Helper()
-	server, err := freeipa.New(freeipa.Config{Domain: "example.test", Passwords: map[string]string{nova: "secret"}})
+	server, err := freeipa.New(freeipa.Config{Domain: "example.test", Passwords: map[string]string{nova: "secret", "admin": adminPassword}})
 	must(t, err)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/muster-cloud/muster/internal/api"
 )
 
@@ -43,15 +45,15 @@ const (
 type Face struct {
 	needed, optional []Check
 	logger           *slog.Logger
+	asking           singleflight.Group
 
-	mu      sync.Mutex
+	mu      sync.Mutex // guards what was found, and is not held while anybody is asked
 	checked time.Time
 	state   map[string]string
 	ready   bool
 
-	watched sync.Mutex
-	told    map[string]string // the states of optional parts
-	asking  bool
+	told     map[string]string // the states of optional parts
+	watching bool
 }
 
 // New returns the face. Readiness needs every check to pass that is not optional.
@@ -92,40 +94,52 @@ func (f *Face) readiness(r *api.Request) (api.Response, error) {
 	return response, nil
 }
 
-// check runs all checks at once, or repeats what was found a moment ago.
+// check tells what was found a moment ago. If that is too long ago, all who want
+// to know wait for one look.
 func (f *Face) check(ctx context.Context) (ready bool, state map[string]string) {
+	select {
+	case <-f.asking.DoChan("", func() (any, error) { f.look(ctx); return nil, nil }):
+	case <-ctx.Done():
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if time.Since(f.checked) >= checkEvery {
-		f.watch(ctx)
-		results := f.try(ctx, f.needed)
-		f.ready, f.state = true, make(map[string]string, len(f.needed))
-		for name, result := range results {
-			f.state[name] = result
-			f.ready = f.ready && result == stateOK
-		}
-		f.checked = time.Now()
-	}
-	state = maps.Clone(f.state)
-	f.watched.Lock()
-	defer f.watched.Unlock()
-	maps.Copy(state, f.told)
+	state = maps.Clone(f.told)
+	maps.Copy(state, f.state)
 	return f.ready, state
+}
+
+// look runs all checks, unless that was done a moment ago.
+func (f *Face) look(ctx context.Context) {
+	f.mu.Lock()
+	fresh := time.Since(f.checked) < checkEvery
+	f.mu.Unlock()
+	if fresh {
+		return
+	}
+	f.watch(ctx)
+	results := f.try(ctx, f.needed)
+	ready := true
+	for _, result := range results {
+		ready = ready && result == stateOK
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.ready, f.state, f.checked = ready, results, time.Now()
 }
 
 // watch asks the optional parts in the background, unless it does so already.
 func (f *Face) watch(ctx context.Context) {
-	f.watched.Lock()
-	defer f.watched.Unlock()
-	if f.asking || len(f.optional) == 0 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.watching || len(f.optional) == 0 {
 		return
 	}
-	f.asking = true
+	f.watching = true
 	go func() {
 		results := f.try(ctx, f.optional)
-		f.watched.Lock()
-		defer f.watched.Unlock()
-		f.told, f.asking = results, false
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.told, f.watching = results, false
 	}()
 }
 

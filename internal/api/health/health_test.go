@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -81,6 +82,27 @@ func TestAnswersAreRepeatedForAWhile(t *testing.T) {
 		get(t, handler, "/readyz", 200, `{"database": "ok"}`)
 		if asked != 2 {
 			t.Errorf("asked %d times, want 2", asked)
+		}
+	})
+}
+
+// All who ask meanwhile wait for one look, and who goes away does not wait.
+func TestOneLookServesAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, answer := 0, make(chan bool)
+		handler := serve(new(strings.Builder), Check{Name: "database", Try: func(context.Context) error { asked++; <-answer; return nil }})
+		var all sync.WaitGroup
+		for range 3 {
+			all.Go(func() { get(t, handler, "/readyz", 200, `{"database": "ok"}`) })
+		}
+		synctest.Wait()
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(gone, "GET", "/readyz", nil))
+		answer <- true
+		all.Wait()
+		if asked != 1 {
+			t.Errorf("asked %d times, want 1", asked)
 		}
 	})
 }

@@ -77,6 +77,14 @@ func (e engine) shareLock() string {
 	return ""
 }
 
+// updateLock ends a SELECT whose rows this transaction is about to change. SQLite has only one writer.
+func (e engine) updateLock() string {
+	if e == engineSQLite {
+		return ""
+	}
+	return " FOR UPDATE"
+}
+
 // clock asks for the server's time, in seconds since 1970.
 func (e engine) clock() string {
 	switch e {

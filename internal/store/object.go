@@ -4,8 +4,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -273,23 +275,45 @@ func (s *Store) ObjectsOf(ctx context.Context, kind ObjectKind, instanceIDs []st
 // them. Of several instances that leave at once, at least the last one sees no other user. It returns the objects as they are now. DNS
 // records are left out: see BeginChange.
 func (s *Store) ReleaseObjects(ctx context.Context, instanceID string) (released []Object, err error) {
-	err = s.transact(ctx, func(t *tx) error {
-		// Locks the rows: that Muster made an object is read after whoever is about to record it.
-		_, err := t.exec("UPDATE external_object SET leaving = 1 WHERE instance_id = ? AND kind <> ?", instanceID, string(ObjectRecord))
-		if err != nil {
-			return err
-		}
-		released, err = listTx(t, scanObject, selectObject+" WHERE instance_id = ? AND kind <> ? ORDER BY kind, name",
-			instanceID, string(ObjectRecord))
-		if err != nil {
-			return err
-		}
-		return handOn(t, released)
-	})
+	const own = " WHERE instance_id = ? AND kind <> ?"
+	args := []any{instanceID, string(ObjectRecord)}
+	// Before the transaction: MariaDB would show it, in all further reads, what was there at its first. An instance that leaves gets no
+	// objects any more.
+	had, err := list(ctx, s, scanObject, selectObject+own, args...)
+	if err == nil {
+		err = s.transact(ctx, func(t *tx) error {
+			if err := lockObjects(t, had); err != nil {
+				return err
+			}
+			if _, err := t.exec("UPDATE external_object SET leaving = 1"+own, args...); err != nil {
+				return err
+			}
+			// That Muster made an object is read after whoever was about to record it.
+			if released, err = listTx(t, scanObject, selectObject+own+" ORDER BY kind, name", args...); err != nil {
+				return err
+			}
+			return handOn(t, released)
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("objects of instance %s: %w", shorten(instanceID), err)
 	}
 	return released, nil
+}
+
+// lockObjects locks the rows of objects, those of other instances too, in an order to which all keep: else, of many instances that leave
+// at once and share an object, each would have its own row and wait for the others'.
+func lockObjects(t *tx, objects []Object) error {
+	sorted := slices.SortedFunc(slices.Values(objects), func(a, b Object) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+	})
+	text := "SELECT instance_id FROM external_object WHERE kind = ? AND name = ? ORDER BY instance_id" + t.pool.engine.updateLock()
+	for _, o := range sorted {
+		if _, err := listTx(t, scanString, text, string(o.Kind), o.Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ReleaseSome is ReleaseObjects for some objects of an instance that stays. ErrConflict: its enrolment was changed
@@ -303,6 +327,9 @@ func (s *Store) ReleaseSome(ctx context.Context, e Enrolment, objects []Object) 
 		}
 		if n == 0 {
 			return fmt.Errorf("%w: it was changed meanwhile", ErrConflict)
+		}
+		if err := lockObjects(t, objects); err != nil {
+			return err
 		}
 		if err := handOn(t, objects); err != nil {
 			return err
@@ -328,7 +355,7 @@ func handOn(t *tx, objects []Object) error {
 		if o.State != ObjectMade {
 			continue
 		}
-		if _, err := t.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ?", string(o.Kind), o.Name); err != nil {
+		if _, err := t.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name = ? AND state <> 'made'", string(o.Kind), o.Name); err != nil {
 			return err
 		}
 	}

@@ -121,9 +121,7 @@ func (c *Client) ProjectRoles(ctx context.Context, projectID string) ([]string, 
 	return slices.Clone(held.names), err
 }
 
-// namesOf returns the sorted names of the assigned roles, each once. One that the
-// list at hand lacks, because it is newer, or because Keystone gives only a part
-// of the list (list_limit), is asked for by itself.
+// namesOf returns the sorted names of the assigned roles, each once.
 func (c *Client) namesOf(ctx context.Context, b assignmentsBody) ([]string, error) {
 	byID, err := c.roleNames(ctx)
 	if err != nil {
@@ -135,18 +133,25 @@ func (c *Client) namesOf(ctx context.Context, b assignmentsBody) ([]string, erro
 		if _, seen := held[id]; seen {
 			continue
 		}
-		name, listed := byID[id]
-		if !listed {
-			one, err := lookUp(ctx, c, c.unlisted, "role", id)
-			if err != nil && !errors.Is(err, ErrNotFound) { // not found: deleted meanwhile
-				return nil, err
-			}
-			name = one.Name
+		name, err := c.roleName(ctx, byID, id)
+		if err != nil && !errors.Is(err, ErrNotFound) { // not found: deleted meanwhile
+			return nil, err
 		}
 		held[id] = name
 	}
 	names := slices.Compact(slices.Sorted(maps.Values(held)))
 	return slices.DeleteFunc(names, func(name string) bool { return name == "" }), nil
+}
+
+// roleName returns the name of one role. One that the list at hand lacks, because
+// it is newer, or because Keystone gives only a part of the list (list_limit), is
+// asked for by itself.
+func (c *Client) roleName(ctx context.Context, byID map[string]string, id string) (string, error) {
+	if name, listed := byID[id]; listed {
+		return name, nil
+	}
+	one, err := lookUp(ctx, c, c.unlisted, "role", id)
+	return one.Name, err
 }
 
 // roleNames maps the IDs of the cloud's roles to their names.

@@ -158,12 +158,15 @@ func (c *Client) EachAssignment(ctx context.Context, do func(Assignment) error) 
 		return err
 	}
 	return eachOf(ctx, c.session, "list role assignments", "role_assignments", url.Values{"effective": {""}}, func(a assigned) error {
-		name, ok := names[a.Role.ID]
-		switch {
-		case a.User.ID == "" || a.Scope.Project.ID == "":
+		if a.User.ID == "" || a.Scope.Project.ID == "" {
 			return nil
-		case !ok:
-			return &UnavailableError{RetryAfter: minRetryAfter, Err: errors.New("list role assignments: a role is newer than the list of roles")}
+		}
+		name, err := c.roleName(ctx, names, a.Role.ID)
+		if errors.Is(err, ErrNotFound) {
+			return &UnavailableError{RetryAfter: minRetryAfter, Err: errors.New("list role assignments: a role was deleted meanwhile")}
+		}
+		if err != nil {
+			return err
 		}
 		return do(Assignment{UserID: a.User.ID, ProjectID: a.Scope.Project.ID, Role: name})
 	})

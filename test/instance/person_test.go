@@ -130,12 +130,22 @@ func reason(err error, complaint string) error {
 	return err
 }
 
-// enter logs in, and fails the test unless the command ran in the account.
+// enter logs in, and fails the test unless the command ran in the account. sshd
+// reads a changed configuration a moment after it was told to (SIGHUP): who comes
+// in that moment meets nobody, or the sshd of before.
 func (p *person) enter(t *testing.T, m *machine.Machine, account string) {
 	t.Helper()
-	output, err := p.ssh(t.Context(), m, login{account: account, command: "id -un"})
-	if err != nil || output != account+"\n" {
-		t.Fatalf("%s as %s: %q %v\n%s", p.name, account, output, err, sshdLog(m))
+	ctx, cancel := context.WithTimeout(t.Context(), startTime)
+	defer cancel()
+	err := eventually(ctx, func() error {
+		output, err := p.ssh(ctx, m, login{account: account, command: "id -un"})
+		if err == nil && output != account+"\n" {
+			err = fmt.Errorf("the command ran as %q", output)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatalf("%s as %s: %v\n%s", p.name, account, err, sshdLog(m))
 	}
 }
 

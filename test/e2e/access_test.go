@@ -78,7 +78,11 @@ func TestTokenEndsWithItsCredential(t *testing.T) {
 		var made struct {
 			Credential struct{ ID, Secret string } `json:"application_credential"`
 		}
-		must(t, p.session.Call(t.Context(), "identity", "POST", credentials, map[string]any{"application_credential": map[string]any{"name": "robot"}}, &made))
+		// For a moment the real Keystone may not find the role that it has put into the token.
+		eventually(t, func(ctx context.Context) error {
+			robot := map[string]any{"application_credential": map[string]any{"name": "robot"}}
+			return p.session.Call(ctx, "identity", "POST", credentials, robot, &made)
+		})
 		robot, err := cloud.LoginByCredential(t.Context(), s.authURL, made.Credential.ID, made.Credential.Secret)
 		must(t, err)
 		ends("application credential deleted", robot, func(ctx context.Context) error {

@@ -134,7 +134,8 @@ func (s *Store) pruneInstances(ctx context.Context, before time.Time, limit int)
 	}
 	total := 0
 	err = inChunks(ids, func(list string, values []any) error {
-		n, err := s.remove(ctx, "DELETE FROM instance WHERE id IN "+list, values...)
+		// One of them may have come back meanwhile.
+		n, err := s.remove(ctx, "DELETE FROM instance WHERE deleted_at > 0 AND id IN "+list, values...)
 		total += n
 		return err
 	})

@@ -91,6 +91,26 @@ func TestKerberosLogin(t *testing.T) {
 	}
 }
 
+// TestForwardable: whatever the machine's krb5.conf says, the ticket is one with which the server can act for the caller. With
+// another one a real FreeIPA lets the caller in and answers 401 to every call after that, and so does the one of the devcloud.
+func TestForwardable(t *testing.T) {
+	w := newKerberosWorld(t, 0)
+	conf, err := os.ReadFile(w.kdc.Conf)
+	must(t, err)
+	for name, line := range map[string]string{"silent": "", "yes": " forwardable = true\n", "no": " forwardable = false\n"} {
+		t.Run(name, func(t *testing.T) {
+			path := t.TempDir() + "/krb5.conf"
+			must(t, os.WriteFile(path, []byte(strings.Replace(string(conf), "[libdefaults]\n", "[libdefaults]\n"+line, 1)), 0o600))
+			krb5, err := ipa.ReadKrb5Conf(path)
+			must(t, err)
+			cfg, kerberos := w.cfg, *w.cfg.Kerberos
+			kerberos.Config = krb5
+			cfg.Kerberos = &kerberos
+			must(t, newClient(t, cfg).Run(t.Context(), ipa.Ping()))
+		})
+	}
+}
+
 // processDNS is the DNS server that the process's own resolver asks; nil: the machine's.
 var processDNS atomic.Pointer[string]
 

@@ -123,7 +123,7 @@ func (s *server) open(r *http.Request) (string, error) {
 		reason := response.Header.Get("X-IPA-Rejection-Reason")
 		return "", fmt.Errorf("%w %.60q", errUnauthorized, reason)
 	case response.StatusCode != http.StatusOK:
-		return "", &LoginError{Server: s.name, Err: fmt.Errorf("%w: status %d", ErrBadAnswer, response.StatusCode)}
+		return "", &LoginError{Server: s.name, Err: s.unexpected(response)}
 	}
 	for _, cookie := range response.Cookies() {
 		if cookie.Name == cookieName && cookie.Value != "" && len(cookie.Value) <= 8<<10 {
@@ -152,7 +152,7 @@ func (k *Kerberos) token(spn string, now time.Time) (token []byte, life time.Dur
 	if err != nil {
 		return nil, 0, err
 	}
-	caller := client.NewWithKeytab(principal, realm, keys, k.Config)
+	caller := client.NewWithKeytab(principal, realm, keys, k.forwardable())
 	defer caller.Destroy()
 	granting, err := grantingTicket(caller)
 	if err != nil {
@@ -173,6 +173,15 @@ func (k *Kerberos) token(spn string, now time.Time) (token []byte, life time.Dur
 	full := part.EndTime.Sub(part.AuthTime)
 	// By our clock, unless that is far from the KDC's.
 	return token, min(max(part.EndTime.Sub(now), full/2), full), err
+}
+
+// forwardable returns the Kerberos configuration with what FreeIPA needs, whatever the machine's file says: its web server acts
+// for the caller by constrained delegation (S4U2Proxy), which the KDC grants for a forwardable ticket alone. With another one
+// the log-in succeeds, and every call after it gets a 401.
+func (k *Kerberos) forwardable() *config.Config {
+	own := *k.Config
+	own.LibDefaults.Forwardable = true
+	return &own
 }
 
 // identity finds the principal among those that the keytab has keys for.

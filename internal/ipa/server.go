@@ -24,6 +24,8 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
+const httpsPort = "443"
+
 // slow is how long a server may be silent before a caller's running out of time counts against it.
 const slow = time.Second
 
@@ -33,12 +35,16 @@ var errTooSoon = errors.New("the caller's time ran out")
 // server is one FreeIPA server: its session, its places for calls, its recent trouble.
 type server struct {
 	client  *Client
-	name    string // host name, without port
+	name    string // host name, without port, in small letters and without a dot at the end
 	address string // host:port
 	places  chan struct{}
 	ids     atomic.Int64
 	logins  singleflight.Group
 	trouble backoff // guarded by Client.mu
+
+	// shown is the name as it stands in a URL, authority what stands there in full and in the header Host (RFC 9110, 7.2): no
+	// port if that is the usual one.
+	shown, authority string
 
 	mu      sync.Mutex
 	current *session
@@ -53,16 +59,28 @@ type session struct {
 func (c *Client) newServer(name string) (*server, error) {
 	host, port, err := net.SplitHostPort(name)
 	if err != nil {
-		host, port = name, "443"
+		host, port = name, httpsPort
+		if strings.HasPrefix(name, "[") && strings.HasSuffix(name, "]") {
+			host = name[1 : len(name)-1]
+		}
 	}
 	number, err := strconv.ParseUint(port, 10, 16)
-	if err != nil || number == 0 || host == "" || strings.ContainsAny(host, "/@ ?#") {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if err != nil || number == 0 || host == "" || strings.ContainsAny(host, "/@ ?#%[]") {
 		return nil, fmt.Errorf("FreeIPA server %q: write HOST or HOST:PORT", name)
 	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return &server{
-		client: c, name: host, address: net.JoinHostPort(host, port), places: make(chan struct{}, c.cfg.MaxInFlight),
-	}, nil
+	s := &server{
+		client: c, name: host, address: net.JoinHostPort(host, port), shown: host, places: make(chan struct{}, c.cfg.MaxInFlight),
+	}
+	if strings.Contains(host, ":") {
+		s.shown = "[" + host + "]"
+	}
+	// FreeIPA's own web server redirects every request whose Host header is not exactly its name, ":443" being too much.
+	s.authority = s.shown
+	if port != httpsPort {
+		s.authority = s.address
+	}
+	return s, nil
 }
 
 // call sends the command with the session there is, and once more with a new one if the server does not know it.
@@ -192,7 +210,7 @@ func (s *server) send(ctx context.Context, login *session, command Command) (jso
 	}
 	if response.StatusCode != http.StatusOK {
 		// A request that was refused (3xx, 4xx) was not carried out; behind a 5xx anything may have happened.
-		return nil, fail(response.StatusCode >= 500, fmt.Errorf("%w: status %d", ErrBadAnswer, response.StatusCode))
+		return nil, fail(response.StatusCode >= 500, s.unexpected(response))
 	}
 	if kind, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type")); kind != "application/json" {
 		return nil, fail(true, fmt.Errorf("%w: its type is %.60q, not JSON", ErrBadAnswer, kind))
@@ -211,26 +229,34 @@ func (s *server) send(ctx context.Context, login *session, command Command) (jso
 	return result, err
 }
 
-// request makes a POST as FreeIPA wants it: the Referer header is demanded, with the server's name and no port.
+// request makes a request as FreeIPA wants it: a POST, or a GET without a body. The header Host must be the server's own name,
+// or else it answers with a redirect; the header Referer is demanded, with the server's name and no port.
 func (s *server) request(ctx context.Context, path, contentType string, body []byte) (*http.Request, error) {
 	method := http.MethodPost
 	if body == nil {
 		method = http.MethodGet
 	}
-	r, err := http.NewRequestWithContext(ctx, method, "https://"+s.address+path, bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, method, "https://"+s.authority+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	host := s.name
-	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
-	}
-	r.Header.Set("Referer", "https://"+host+"/ipa")
+	r.Header.Set("Referer", "https://"+s.shown+"/ipa")
 	r.Header.Set("User-Agent", "muster")
 	if contentType != "" {
 		r.Header.Set("Content-Type", contentType)
 	}
 	return r, nil
+}
+
+// unexpected tells of an answer with a status that is none of FreeIPA's own. Redirects are never followed: they would lead our
+// credentials to a server that nobody configured.
+func (s *server) unexpected(response *http.Response) error {
+	to, err := response.Location()
+	if err != nil || response.StatusCode >= 400 {
+		return fmt.Errorf("%w: status %d", ErrBadAnswer, response.StatusCode)
+	}
+	return fmt.Errorf("%w: status %d, which sends us to %.100q: is %s the name that the server itself has?",
+		ErrBadAnswer, response.StatusCode, to.Host, s.authority)
 }
 
 // readAnswer takes a JSON-RPC answer apart.

@@ -12,8 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jcmturner/gokrb5/v8/iana/flags"
 	krbservice "github.com/jcmturner/gokrb5/v8/service"
 	"github.com/jcmturner/gokrb5/v8/spnego"
+	"github.com/jcmturner/gokrb5/v8/types"
 )
 
 const cookieName = "ipa_session"
@@ -24,6 +26,8 @@ const accepted = "Negotiate oRQwEqADCgEAoQsGCSqGSIb3EgECAg=="
 type session struct {
 	principal string
 	expires   time.Time
+	// helpless: the KDC gives the web server nothing to act with for this caller, whose ticket was not forwardable.
+	helpless bool
 }
 
 // EndSessions forgets all sessions, as a restart of a real server does: the next request with a cookie gets a 401.
@@ -33,8 +37,8 @@ func (s *Server) EndSessions() {
 	clear(s.sessions)
 }
 
-// open starts a session and sets its cookie.
-func (s *Server) open(w http.ResponseWriter, principal string, until time.Time) {
+// open starts a session and sets its cookie. The session's own end is limited to what the server gives.
+func (s *Server) open(w http.ResponseWriter, opened session) {
 	raw := make([]byte, 24)
 	if _, err := io.ReadFull(s.cfg.Random, raw); err != nil {
 		writeErrorPage(w, http.StatusInternalServerError)
@@ -42,8 +46,8 @@ func (s *Server) open(w http.ResponseWriter, principal string, until time.Time) 
 	}
 	token := "MagBearerToken=" + hex.EncodeToString(raw)
 	now := s.cfg.Now()
-	if limit := now.Add(s.cfg.SessionLife); until.IsZero() || until.After(limit) {
-		until = limit
+	if limit := now.Add(s.cfg.SessionLife); opened.expires.IsZero() || opened.expires.After(limit) {
+		opened.expires = limit
 	}
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()
@@ -52,7 +56,7 @@ func (s *Server) open(w http.ResponseWriter, principal string, until time.Time) 
 			delete(s.sessions, old)
 		}
 	}
-	s.sessions[token] = session{principal: principal, expires: until}
+	s.sessions[token] = opened
 	w.Header().Set("Set-Cookie", cookieName+"="+token+";path=/ipa;httponly;secure;")
 }
 
@@ -64,33 +68,37 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request) (string, b
 		entry, ok := s.sessions[cookie.Value]
 		s.sessionsMu.Unlock()
 		if ok && entry.expires.After(s.cfg.Now()) {
+			if entry.helpless {
+				writeErrorPage(w, http.StatusUnauthorized)
+				return "", false
+			}
 			return entry.principal, true
 		}
 	}
-	principal, until, ok := s.negotiate(r)
+	opened, ok := s.negotiate(r)
 	if !ok {
 		w.Header().Set("WWW-Authenticate", "Negotiate")
 		writeErrorPage(w, http.StatusUnauthorized)
 		return "", false
 	}
-	s.open(w, principal, until)
+	s.open(w, opened)
 	w.Header().Set("WWW-Authenticate", accepted)
-	return principal, true
+	return opened.principal, true
 }
 
-// negotiate verifies the request's SPNEGO token (RFC 4559).
-func (s *Server) negotiate(r *http.Request) (principal string, until time.Time, ok bool) {
+// negotiate verifies the request's SPNEGO token (RFC 4559) and returns the session that it is good for.
+func (s *Server) negotiate(r *http.Request) (opened session, ok bool) {
 	encoded, found := strings.CutPrefix(r.Header.Get("Authorization"), "Negotiate ")
 	if !found || s.cfg.Keytab == nil {
-		return "", until, false
+		return session{}, false
 	}
 	raw, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return "", until, false
+		return session{}, false
 	}
 	keys, err := s.cfg.Keytab()
 	if err != nil {
-		return "", until, false
+		return session{}, false
 	}
 	// The Kerberos library can panic on a token that is no DER at all.
 	defer func() {
@@ -100,17 +108,20 @@ func (s *Server) negotiate(r *http.Request) (principal string, until time.Time, 
 	}()
 	var token spnego.SPNEGOToken
 	if err := token.Unmarshal(raw); err != nil {
-		return "", until, false
+		return session{}, false
 	}
 	var ticket spnego.KRB5Token
 	if err := ticket.Unmarshal(token.NegTokenInit.MechTokenBytes); err != nil || !ticket.IsAPReq() {
-		return "", until, false
+		return session{}, false
 	}
 	valid, who, err := krbservice.VerifyAPREQ(&ticket.APReq, krbservice.NewSettings(keys, krbservice.DecodePAC(false)))
 	if err != nil || !valid {
-		return "", until, false
+		return session{}, false
 	}
-	return who.UserName() + "@" + who.Realm(), who.ValidUntil(), true
+	return session{
+		principal: who.UserName() + "@" + who.Realm(), expires: who.ValidUntil(),
+		helpless: !types.IsFlagSet(&ticket.APReq.Ticket.DecryptedEncPart.Flags, flags.Forwardable),
+	}, true
 }
 
 func (s *Server) serveKerberosLogin(w http.ResponseWriter, r *http.Request) {
@@ -141,7 +152,7 @@ func (s *Server) servePasswordLogin(w http.ResponseWriter, r *http.Request) {
 			"<p>\n<strong>kinit: Password incorrect while getting initial credentials\n</strong>\n</p>\n</body>\n</html>")
 		return
 	}
-	s.open(w, user+"@"+s.cfg.Realm, time.Time{})
+	s.open(w, session{principal: user + "@" + s.cfg.Realm})
 	w.WriteHeader(http.StatusOK)
 }
 

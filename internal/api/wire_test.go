@@ -329,16 +329,43 @@ func testConvergence(t *testing.T, w *world) {
 func TestPaging(t *testing.T) { everywhere(t, testPaging) }
 
 func testPaging(t *testing.T, w *world) {
-	var want int
-	for range 5 {
-		w.userCert()
+	const want = 5
+	_, records := w.cloud.OpenStore(t)
+	later := time.Now().Add(24 * time.Hour)
+	for i := range want {
+		serial, _ := w.userCert()
 		w.hostCert()
-		want++
+		w.do("manager", "POST", "/v1/revocations", object("auth_id", w.demo, "serial", serial)).want(200)
+		if err := records.DeferKey(t.Context(), store.PendingKey{Kind: "instance", ID: newID(), NextAt: later}); err != nil {
+			t.Fatal(err)
+		}
+		e := store.Enrolment{InstanceID: newID(), ProjectID: w.demo, FQDN: fmt.Sprintf("web%d.example.test", i),
+			State: store.EnrolmentWanted, OTPState: store.OTPNew, Want: "{}", NextAt: later}
+		if _, _, err := records.BeginEnrolment(t.Context(), e, store.EnrolmentChange{}); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 { // demo has one already
+			project, err := w.cloud.Cloud.Identity.CreateProject(fmt.Sprintf("paged%d", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.do("admin", "POST", "/v1/authorities", object("auth_id", project)).want(201)
+		}
 	}
-	for path, list := range map[string]string{"/v1/usercerts": "certs", "/v1/hostcerts/": "certs", "/hosts": "hosts"} {
+	for path, list := range map[string]string{
+		"/v1/usercerts": "certs", "/v1/hostcerts/": "certs", "/hosts": "hosts", "/v1/authorities": "CAs", "/v1/enrolments": "enrolments",
+		"/v1/queue": "queue", "/v1/audit?action=usercert.issue": "audit", "/v1/revocations?auth_id=" + w.demo: "revocations",
+	} {
 		seen, pages := map[string]bool{}, 0
-		for next := path + "?limit=2"; next != ""; pages++ {
-			page := w.do("manager", "GET", next, "").want(200).json()
+		address, err := url.Parse(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		query := address.Query()
+		query.Set("limit", "2")
+		address.RawQuery = query.Encode()
+		for next := address.String(); next != ""; pages++ {
+			page := w.do("admin", "GET", next, "", "X-Auth-All-Projects: True").want(200).json()
 			for _, entry := range page[list].([]any) {
 				seen[fmt.Sprint(entry)] = true
 			}

@@ -180,6 +180,7 @@ func scope(allProjects bool, projectID string) http.Header {
 // pages asks for a list, which has this name in the answers, to its end.
 func pages[T any](ctx context.Context, c *Client, path string, query url.Values, header http.Header, list string) iter.Seq2[[]T, error] {
 	return func(yield func([]T, error) bool) {
+		seen := map[string]bool{}
 		for {
 			var answer map[string]json.RawMessage
 			err := c.do(ctx, http.MethodGet, path+"?"+query.Encode(), header, nil, &answer)
@@ -199,12 +200,22 @@ func pages[T any](ctx context.Context, c *Client, path string, query url.Values,
 				}
 			}
 			// Of the link only the marker counts: it may name a host that is not
-			// ours to send the token to.
+			// ours to send the token to. The last page has no link.
 			next, err := url.Parse(links.Next)
-			if err != nil || next.Query().Get("marker") == query.Get("marker") {
+			if err != nil {
+				yield(nil, fmt.Errorf("%s%s answers a link to its next page that cannot be read", c.base.Host, path))
 				return
 			}
-			query.Set("marker", next.Query().Get("marker"))
+			marker := next.Query().Get("marker")
+			if marker == "" {
+				return
+			}
+			if seen[marker] {
+				yield(nil, fmt.Errorf("%s%s leads round in a circle: its pages come again; is the address right?", c.base.Host, path))
+				return
+			}
+			seen[marker] = true
+			query.Set("marker", marker)
 		}
 	}
 }

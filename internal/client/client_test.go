@@ -46,9 +46,12 @@ func TestAuditPages(t *testing.T) {
 		if r.Header.Get("X-Auth-Token") != "t0ken" || r.Header.Get("X-Auth-Sudo-Project-ID") != "p" {
 			t.Errorf("headers: %v", r.Header)
 		}
-		next := map[string]string{"": "2", "2": "3", "3": "3"}[r.URL.Query().Get("marker")]
-		fmt.Fprintf(w, `{"audit": [{"id": "after-%s"}], "links": {"next": "%s/v1/audit?marker=%s"}}`,
-			r.URL.Query().Get("marker"), stranger.URL, next)
+		marker := r.URL.Query().Get("marker")
+		links := `{"self": "` + stranger.URL + `/v1/audit"}` // all that the last page has
+		if next := map[string]string{"": "2", "2": "3"}[marker]; next != "" {
+			links = `{"self": "", "next": "` + stranger.URL + `/v1/audit?marker=` + next + `"}`
+		}
+		fmt.Fprintf(w, `{"audit": [{"id": "after-%s"}], "links": %s}`, marker, links)
 	})
 	var ids []string
 	query := AuditQuery{ProjectID: "p", Action: "a b", Since: time.Date(2026, 11, 22, 13, 0, 0, 0, time.FixedZone("", 3600))}
@@ -59,6 +62,9 @@ func TestAuditPages(t *testing.T) {
 		for _, entry := range page {
 			ids = append(ids, entry.ID)
 		}
+		if len(ids) > 10 {
+			t.Fatalf("the list has no end: %v", ids)
+		}
 	}
 	if want := []string{"after-", "after-2", "after-3"}; !slices.Equal(ids, want) {
 		t.Errorf("got %v, want %v", ids, want)
@@ -66,6 +72,27 @@ func TestAuditPages(t *testing.T) {
 	want := "/v1/audit?action=a+b&marker=2&since=2026-11-22T12%3A00%3A00Z"
 	if len(asked) != 3 || asked[1] != want {
 		t.Errorf("asked %v, want the second to be %s", asked, want)
+	}
+}
+
+// TestPagesInACircle: whoever answers such links is not Muster, and is not
+// asked for ever.
+func TestPagesInACircle(t *testing.T) {
+	asked := 0
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if asked++; asked > 10 {
+			t.Error("asked on and on")
+			return
+		}
+		next := map[string]string{"": "2", "2": "3", "3": "2"}[r.URL.Query().Get("marker")]
+		fmt.Fprintf(w, `{"queue": [{"id": "x"}], "links": {"next": "/v1/queue?marker=%s"}}`, next)
+	})
+	var last error
+	for _, err := range c.Queue(t.Context()) {
+		last = err
+	}
+	if last == nil || !strings.Contains(last.Error(), "/v1/queue leads round in a circle") || asked != 3 {
+		t.Errorf("got %v after %d questions", last, asked)
 	}
 }
 

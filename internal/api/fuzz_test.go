@@ -104,7 +104,7 @@ func fuzzBody(f *testing.F, caller, path string, seeds []string) {
 		case got.Status >= 400:
 			title, _ := answer["title"].(string)
 			description, _ := answer["description"].(string)
-			if len(answer) != 2 || title == "" || description == "" {
+			if len(answer) != 3 || title == "" || description == "" || answer["message"] != description {
 				t.Errorf("%d has another shape than errors: %s", got.Status, got.Text)
 			}
 		}

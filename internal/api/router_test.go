@@ -82,12 +82,12 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 			var log bytes.Buffer
 			router := newRouter(&log, face{"GET /x": func(*Request) (Response, error) { return Response{}, tt.err }})
 			got := ask(router, "GET", "/x", "")
-			var body struct{ Title, Description string }
+			var body struct{ Title, Description, Message string }
 			if err := json.Unmarshal(got.Body.Bytes(), &body); err != nil {
 				t.Fatalf("%v in %s", err, got.Body)
 			}
-			if got.Code != tt.status || body.Title != http.StatusText(tt.status) || body.Description == "" {
-				t.Errorf("answer %d %+v, want %d with title and description", got.Code, body, tt.status)
+			if got.Code != tt.status || body.Title != http.StatusText(tt.status) || body.Description == "" || body.Message != body.Description {
+				t.Errorf("answer %d %+v, want %d with title, description and message", got.Code, body, tt.status)
 			}
 			if after := got.Header().Get("Retry-After"); after != tt.retryAfter {
 				t.Errorf("Retry-After %q, want %q", after, tt.retryAfter)

@@ -49,12 +49,14 @@ func NewHostCert(c store.HostCert) HostCert {
 	}
 }
 
-// TitledError is the shape of Tatu's errors.
+// TitledError is the shape of Tatu's errors. Its client for people prints the
+// message, which Tatu never sent.
 func TitledError(status int, reason string) any {
 	return struct {
 		Title       string `json:"title"`
 		Description string `json:"description"`
-	}{http.StatusText(status), reason}
+		Message     string `json:"message"` // the description again
+	}{http.StatusText(status), reason, reason}
 }
 
 // ID reads a UUID from a field of a request.

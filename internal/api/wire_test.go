@@ -67,9 +67,9 @@ func testWire(t *testing.T, w *world) {
 	dashed := w.demo[:8] + "-" + w.demo[8:12] + "-" + w.demo[12:16] + "-" + w.demo[16:20] + "-" + w.demo[20:]
 	ask("manager", "POST", "/v1/authorities", object("auth_id", strings.ToUpper(dashed)), 201, "/authorities/ID", authority)
 	ask("manager", "POST", "/v1/authorities", object("auth_id", w.demo), 409, "",
-		`{"title": "Conflict", "description": "project ID has an authority already"}`)
-	ask("admin", "POST", "/v1/authorities", object("auth_id", newID()), 404, "", `{"title": "Not Found", "description": "Keystone knows no project ID"}`)
-	ask("admin", "GET", "/v1/authorities/"+newID(), "", 404, "", `{"title": "Not Found", "description": "project ID has no authority"}`)
+		`{"title": "Conflict", "description": "project ID has an authority already", "message": "project ID has an authority already"}`)
+	ask("admin", "POST", "/v1/authorities", object("auth_id", newID()), 404, "", `{"title": "Not Found", "description": "Keystone knows no project ID", "message": "Keystone knows no project ID"}`)
+	ask("admin", "GET", "/v1/authorities/"+newID(), "", 404, "", `{"title": "Not Found", "description": "project ID has no authority", "message": "project ID has no authority"}`)
 	ask("member", "GET", "/v1/authorities/"+dashed+"/", "", 200, "", authority)
 	ask("member", "GET", "/authorities", "", 200, "", `{"CAs": [`+authority+`], "links": {"self": "URL/authorities"}}`)
 
@@ -81,7 +81,7 @@ func testWire(t *testing.T, w *world) {
 	checkUserCert(t, first.json())
 	ask("owner", "GET", first.Header.Get("Location"), "", 200, "", userCert)
 	ask("owner", "GET", fmt.Sprintf("/v1/usercerts/%v", first.json()["serial"]), "", 200, "", userCert)
-	ask("owner", "GET", "/v1/usercerts/999999999", "", 404, "", `{"title": "Not Found", "description": "no such user certificate"}`)
+	ask("owner", "GET", "/v1/usercerts/999999999", "", 404, "", `{"title": "Not Found", "description": "no such user certificate", "message": "no such user certificate"}`)
 	ask("owner", "GET", "/v1/usercerts", "", 200, "", `{"certs": [`+userCert+`], "links": {"self": "URL/v1/usercerts"}}`)
 
 	made := ask("service", "POST", "/v1/hosttokens", object("host_id", id, "auth_id", w.demo, "hostname", "web1"), 201, "/hosttokens/ID",
@@ -89,17 +89,17 @@ func testWire(t *testing.T, w *world) {
 	token = made.json()["token_id"].(string)
 	boot := ask("service", "POST", "/v1/novavendordata", object("instance-id", id, "project-id", w.demo, "hostname", "web1"), 201, "/hosttokens/ID",
 		`{"token": "ID", "auth_pub_key_user": "KEY", "root_principals": "", "users": "manager,member,reader", "sudoers": "", `+
-			`"ssh_port": 22, "api_endpoint": "http://127.0.0.1", "pam_sudo": false}`)
+			`"ssh_port": 22, "pam_sudo": false, "api_endpoint": "http://127.0.0.1"}`)
 	if boot.json()["token"] != token {
 		t.Error("the same instance got two tokens")
 	}
 	ask("service", "POST", "/v1/novavendordata", object("instance-id", id, "project-id", w.other, "hostname", "web1"), 409, "",
-		`{"title": "Conflict", "description": "instance ID belongs to another project"}`)
+		`{"title": "Conflict", "description": "instance ID belongs to another project", "message": "instance ID belongs to another project"}`)
 
 	ask("none", "POST", "/noauth/hostcerts", object("token_id", newID(), "host_id", id, "pub_key", hostKey), 404, "",
-		`{"title": "Not Found", "description": "the token is unknown"}`)
+		`{"title": "Not Found", "description": "the token is unknown", "message": "the token is unknown"}`)
 	ask("none", "POST", "/noauth/hostcerts", object("token_id", token, "host_id", newID(), "pub_key", hostKey), 409, "",
-		`{"title": "Conflict", "description": "the token belongs to another instance"}`)
+		`{"title": "Conflict", "description": "the token belongs to another instance", "message": "the token belongs to another instance"}`)
 	cert := ask("none", "POST", "/noauth/hostcerts", object("token_id", token, "host_id", id, "pub_key", hostKey), 200, "/hostcerts/ID/MD5", hostCert)
 	for _, path := range []string{"/v1/hostcerts", "/hostcerts/", "/noauth/hostcerts/"} {
 		if again := ask("none", "POST", path, object("token_id", token, "host_id", id, "pub_key", hostKey), 200, "/hostcerts/ID/MD5", hostCert); again.Text != cert.Text {
@@ -107,7 +107,7 @@ func testWire(t *testing.T, w *world) {
 		}
 	}
 	ask("none", "POST", "/v1/hostcerts", object("token_id", token, "host_id", id, "pub_key", line(newKey(t))), 409, "",
-		`{"title": "Conflict", "description": "the token was used for another key"}`)
+		`{"title": "Conflict", "description": "the token was used for another key", "message": "the token was used for another key"}`)
 	ask("member", "GET", cert.Header.Get("Location"), "", 200, "", hostCert)
 	ask("member", "GET", "/v1/hostcerts", "", 200, "", `{"certs": [`+hostCert+`], "links": {"self": "URL/v1/hostcerts"}}`)
 	ask("member", "GET", "/v1/hosts", "", 200, "", `{"hosts": [`+host+`], "links": {"self": "URL/v1/hosts"}}`)
@@ -117,13 +117,13 @@ func testWire(t *testing.T, w *world) {
 	const list = `{"auth_id": "ID", "encoding": "base64", "revoked_keys_data": "KRL"}`
 	ask("stranger", "GET", "/v1/revokeduserkeys/"+w.demo, "", 200, "", list)
 	ask("none", "GET", "/noauth/revokeduserkeys/"+w.demo+"/", "", 200, "", list)
-	ask("none", "GET", "/noauth/revokeduserkeys/"+newID(), "", 404, "", `{"title": "Not Found", "description": "project ID has no authority"}`)
+	ask("none", "GET", "/noauth/revokeduserkeys/"+newID(), "", 404, "", `{"title": "Not Found", "description": "project ID has no authority", "message": "project ID has no authority"}`)
 	serial := first.json()["serial"]
 	ask("owner", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", fmt.Sprint(serial)), 200, "", `{}`)
 	ask("owner", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", serial), 400, "",
-		fmt.Sprintf(`{"title": "Bad Request", "description": "serial: certificate %v is revoked already"}`, serial))
+		fmt.Sprintf(`{"title": "Bad Request", "description": "serial: certificate %[1]v is revoked already", "message": "serial: certificate %[1]v is revoked already"}`, serial))
 	ask("owner", "POST", "/v1/revokeduserkeys/"+w.demo, object("serial", 999999), 400, "",
-		`{"title": "Bad Request", "description": "serial: authority ID has issued no user certificate 999999"}`)
+		`{"title": "Bad Request", "description": "serial: authority ID has issued no user certificate 999999", "message": "serial: authority ID has issued no user certificate 999999"}`)
 }
 
 // checkUserCert reads the certificate as sshd would.
@@ -331,7 +331,7 @@ func TestPaging(t *testing.T) { everywhere(t, testPaging) }
 func testPaging(t *testing.T, w *world) {
 	const want = 5
 	_, records := w.cloud.OpenStore(t)
-	later := time.Now().Add(24 * time.Hour)
+	later := time.Now().Add(time.Hour)
 	for i := range want {
 		serial, _ := w.userCert()
 		w.hostCert()
@@ -340,7 +340,7 @@ func testPaging(t *testing.T, w *world) {
 			t.Fatal(err)
 		}
 		e := store.Enrolment{InstanceID: newID(), ProjectID: w.demo, FQDN: fmt.Sprintf("web%d.example.test", i),
-			State: store.EnrolmentWanted, OTPState: store.OTPNew, Want: "{}", NextAt: later}
+			State: store.EnrolmentFailed, OTPState: store.OTPNew, Want: "{}"}
 		if _, _, err := records.BeginEnrolment(t.Context(), e, store.EnrolmentChange{}); err != nil {
 			t.Fatal(err)
 		}

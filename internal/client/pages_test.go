@@ -39,7 +39,7 @@ func TestListsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	later := time.Now().Add(24 * time.Hour)
+	later := time.Now().Add(time.Hour)
 	var audit, enrolled, queued []string
 	for i := range 5 { // four fill two pages, the fifth begins a third
 		entry := store.Audit{Actor: project, Action: "paged", Outcome: "ok", ObjectID: fmt.Sprint(i), ProjectID: project}
@@ -47,7 +47,7 @@ func TestListsEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 		e := store.Enrolment{InstanceID: fmt.Sprintf("%032d", i), ProjectID: project, FQDN: fmt.Sprintf("web%d.example.test", i),
-			State: store.EnrolmentWanted, OTPState: store.OTPNew, Want: "{}", NextAt: later}
+			State: store.EnrolmentFailed, OTPState: store.OTPNew, Want: "{}"}
 		if _, _, err := records.BeginEnrolment(t.Context(), e, store.EnrolmentChange{}); err != nil {
 			t.Fatal(err)
 		}

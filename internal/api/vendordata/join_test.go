@@ -370,7 +370,7 @@ func TestImageTellsTheOperatingSystem(t *testing.T) {
 // one, with the reason, unless the operator wants the boot to fail.
 func TestBothHalvesInOneCall(t *testing.T) {
 	const ssh = `{"token": "ffffffffffffffffffffffffffffffff", "auth_pub_key_user": "ssh-ed25519 AAAA", "root_principals": "", ` +
-		`"users": "admin,member", "sudoers": "admin", "ssh_port": 22, "api_endpoint": "http://example.com", "pam_sudo": false`
+		`"users": "admin,member", "sudoers": "admin", "ssh_port": 22, "pam_sudo": false, "api_endpoint": "http://example.com"`
 	silent := with(t, map[string]any{"metadata": nil, "image-id": nil})
 	tests := []struct {
 		name   string

@@ -92,8 +92,9 @@ func read(r *api.Request) (identified, error) {
 	return found, nil
 }
 
-// SSH is what the instance's boot script reads. The order and the spelling of
-// the keys are Tatu's.
+// SSH is what the instance's boot script reads. The spelling of the keys is
+// Tatu's. In their order one thing matters: the script reads what is no string
+// up to the next comma, so that such a key must not be the last.
 type SSH struct {
 	Token          string `json:"token"`
 	UserCA         string `json:"auth_pub_key_user"`
@@ -101,8 +102,8 @@ type SSH struct {
 	Users          string `json:"users"`
 	Sudoers        string `json:"sudoers"`
 	SSHPort        int    `json:"ssh_port"`
-	APIEndpoint    string `json:"api_endpoint"`
 	PAMSudo        bool   `json:"pam_sudo"`
+	APIEndpoint    string `json:"api_endpoint"`
 }
 
 // createForTatu answers as Tatu does: 201, and where the token would be.

@@ -23,7 +23,7 @@ root_principals=$(echo $vendordata | grep -Po '"root_principals": "\K[^"]*')
 users=$(echo $vendordata | grep -Po '"users": "\K[^"]*')
 sudoers=$(echo $vendordata | grep -Po '"sudoers": "\K[^"]*')
 ssh_port=$(echo $vendordata | grep -Po '"ssh_port": \K[^,]*')
-pam_sudo=$(echo $vendordata | grep -Po '"pam_sudo": \K[^,}]*')
+pam_sudo=$(echo $vendordata | grep -Po '"pam_sudo": \K[^,]*')
 printf '%s\n' "root_principals=$root_principals" "users=${users//,/ }" "sudoers=${sudoers//,/ }" \
 	"ssh_port=$ssh_port" "pam_sudo=$pam_sudo" >"$folder/settings"
 

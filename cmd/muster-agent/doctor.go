@@ -97,7 +97,7 @@ func (p *program) doctor(ctx context.Context, at *place) error {
 func (d *doctor) checks() []check {
 	return []check{
 		{"agent", d.agent}, {"clock", d.clock}, {"disk", d.disk}, {"metadata", d.metadata}, {"Muster", d.muster},
-		{"sshd", d.sshd}, {"certificates", d.certificates}, {"revocations", d.revocations}, {"accounts", d.accounts},
+		{"sshd", d.sshd}, {"ports", d.ports}, {"certificates", d.certificates}, {"revocations", d.revocations}, {"accounts", d.accounts},
 	}
 }
 

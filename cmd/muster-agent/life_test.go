@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -249,6 +250,27 @@ func (i *instance) tree(folders ...string) map[string]string {
 	return all
 }
 
+// startSSHD starts the instance's sshd, and waits until it listens. The network
+// is the test's own.
+func (i *instance) startSSHD() {
+	i.t.Helper()
+	agenttest.Start(i.t, i.root, "sshd", "-D", "-e")
+	ctx, cancel := context.WithTimeout(i.t.Context(), time.Minute)
+	defer cancel()
+	for {
+		connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", "127.0.0.1:22")
+		if err == nil {
+			_ = connection.Close()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			i.t.Fatal("sshd does not listen: ", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
 // TestLife: an instance from its boot until the agent is taken away, with the
 // real Muster, sshd, useradd and visudo.
 func TestLife(t *testing.T) {
@@ -284,6 +306,11 @@ func TestLife(t *testing.T) {
 	if err := json.Unmarshal([]byte(i.agent(exitOK, "status", "-o", "json")), &shown); err != nil || !shown.Running || shown.InstanceID != i.id {
 		t.Errorf("status as JSON: %v, %+v", err, shown)
 	}
+	// sshd has not been started yet.
+	if out := i.agent(exitFailed, "doctor", "--metadata", i.metadata); strings.Count(out, "WRONG") != 1 || !strings.Contains(out, "nothing listens on port 22,") {
+		t.Errorf("doctor:\n%s", out)
+	}
+	i.startSSHD()
 	if out := i.agent(exitOK, "doctor", "--metadata", i.metadata); strings.Contains(out, "WRONG") {
 		t.Errorf("doctor:\n%s", out)
 	}

@@ -56,10 +56,8 @@ func read(t *testing.T, from func() (string, error)) []byte {
 // lies, but was never started.
 func (s *site) newBare(t *testing.T, name string, from func() (string, error)) *instance {
 	t.Helper()
-	content := read(t, from)
-	i := s.newInstance(t, name, bare, func(root string) error {
-		return os.WriteFile(filepath.Join(root, program), content, 0o755)
-	})
+	i := s.newInstance(t, name, bare)
+	i.install(t, from)
 	i.Boot(t)
 	i.healthy(t)
 	return i

@@ -63,13 +63,13 @@ func (c *SSHD) Apply(ctx context.Context, want Want) (changed bool, err error) {
 	}
 	c.openPort(ctx, p.port)
 	c.warn(append(p.limits, c.forwardingLimits(ctx, want.ForwardAgent)...))
-	err = c.reloadIfDue(ctx, p.port)
+	err = c.keepSocket(ctx, p.port)
 	if errors.Is(err, errSocket) && p.port != "" {
 		// Better without the second port than without any.
 		c.refused = p.port
 		return c.Apply(ctx, want)
 	}
-	return changed || trust, err
+	return changed || trust, errors.Join(err, c.reloadIfDue(ctx))
 }
 
 // Warnings are what the last Apply found in the image's part of the
@@ -312,7 +312,7 @@ func (c *SSHD) Remove(ctx context.Context) error {
 		return err
 	}
 	c.openPort(ctx, "")
-	if err := c.reloadIfDue(ctx, ""); err != nil {
+	if err := errors.Join(c.keepSocket(ctx, ""), c.reloadIfDue(ctx)); err != nil {
 		return err
 	}
 	change := c.tree.Begin()

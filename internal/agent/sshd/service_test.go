@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -29,7 +28,7 @@ type managed struct {
 }
 
 // asking are the commands that change nothing.
-var asking = []string{"is-active", "--state", "--query-port", "semanage port -l"}
+var asking = []string{"systemctl show", "--state", "--query-port", "semanage port -l"}
 
 func (m *managed) Run(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
 	if name == "sshd" || name == "ssh-keygen" {
@@ -88,25 +87,25 @@ func TestReload(t *testing.T) {
 		want    []string
 	}{
 		"Debian": {
-			answers: map[string]string{
-				"systemctl": "", "systemctl is-active": "inactive\n", "systemctl is-active ssh.service": "active\n",
-			},
-			mark: "run/systemd/system", want: []string{"systemctl try-reload-or-restart ssh.service"},
+			answers: map[string]string{"systemctl": "", "systemctl show": units("inactive", "active")},
+			mark:    "run/systemd/system", want: []string{"systemctl try-reload-or-restart ssh.service"},
 		},
 		"RHEL, while it starts": {
 			answers: map[string]string{
-				"systemctl": "", "systemctl is-active": "inactive\n", "systemctl is-active sshd.service": "activating\n",
+				"systemctl": "", "systemctl show": "Id=sshd.socket\nActiveState=inactive\n\nId=sshd.service\nActiveState=activating\n",
 			},
 			mark: "run/systemd/system", want: []string{"systemctl try-reload-or-restart sshd.service"},
 		},
-		"Ubuntu's socket": {
-			answers: map[string]string{
-				"systemctl": "", "systemctl is-active ssh.service": "active\n", "systemctl is-active ssh.socket": "active\n",
-			},
-			mark: "run/systemd/system",
-			want: []string{"systemctl try-reload-or-restart ssh.service"},
+		// Reloaded, sshd does not find again what it had from the socket.
+		"a socket": {
+			answers: map[string]string{"systemctl": "", "systemctl show": units("active", "active", "[::]:22")},
+			mark:    "run/systemd/system", want: []string{"systemctl try-restart ssh.service"},
 		},
-		"not started": {answers: map[string]string{"systemctl is-active": "inactive\n"}, mark: "run/systemd/system"},
+		"a socket, and nobody has come yet": {
+			answers: map[string]string{"systemctl": "", "systemctl show": units("active", "inactive", "[::]:22")},
+			mark:    "run/systemd/system",
+		},
+		"not started": {answers: map[string]string{"systemctl show": units("inactive", "inactive")}, mark: "run/systemd/system"},
 		"Alpine": {
 			answers: map[string]string{"rc-service": ""}, mark: "run/openrc/started/sshd", want: []string{"rc-service sshd reload"},
 		},
@@ -126,109 +125,6 @@ func TestReload(t *testing.T) {
 			m.expect(t, test.want...)
 		})
 	}
-}
-
-// socketed is a machine where systemd listens for sshd: on the ports that the
-// real sshd would have, or on none if one of them is somebody else's.
-type socketed struct {
-	*managed
-	taken     string // such a port
-	die       string // the process is killed after this command
-	listening []string
-}
-
-func (s *socketed) Run(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
-	command := strings.Join(args, " ")
-	if name == "systemctl" && command == "is-active ssh.socket" {
-		if s.listening == nil {
-			return []byte("failed\n"), errors.New("exit status 3")
-		}
-		return []byte("active\n"), nil
-	}
-	output, err := s.managed.Run(ctx, stdin, name, args...)
-	if name == "systemctl" && command == "restart ssh.socket" {
-		s.listening = nil
-		settings, settingsErr := s.Runner.Run(ctx, nil, "sshd", "-T")
-		if settingsErr != nil {
-			return nil, settingsErr
-		}
-		ports := regexp.MustCompile(`(?m)^port (\d+)$`).FindAllStringSubmatch(string(settings), -1)
-		for _, port := range ports {
-			s.listening = append(s.listening, port[1])
-		}
-		if slices.Contains(s.listening, s.taken) {
-			s.listening, err = nil, errors.New("Failed to listen on sockets: Address already in use")
-		}
-	}
-	if s.die != "" && command == s.die {
-		panic("killed")
-	}
-	return output, err
-}
-
-// TestSocket: a socket of systemd's is restarted for its ports alone. If it
-// cannot have the second one, it listens on the first, whatever happens.
-func TestSocket(t *testing.T) {
-	h, m := managedHost(t, map[string]string{"systemctl": "", "systemctl is-active": "inactive\n"}, "run/systemd/system")
-	s := &socketed{managed: m, listening: []string{"22"}}
-	start := func() {
-		t.Helper()
-		if err := h.tree.Close(); err != nil {
-			t.Fatal(err)
-		}
-		h.open()
-		h.runner = s
-	}
-	start()
-	expect := func(ports []string, ran ...string) {
-		t.Helper()
-		if !cmp.Equal(s.listening, ports) {
-			t.Errorf("systemd listens on %q", s.listening)
-		}
-		m.expect(t, ran...)
-	}
-	restart := []string{"systemctl daemon-reload", "systemctl restart ssh.socket"}
-	h.apply(h.want())
-	expect([]string{"22"})
-	w := h.want()
-	w.Port = 2222
-	h.apply(w)
-	expect([]string{"22", "2222"}, restart...)
-	w.HostCerts = nil
-	h.apply(w)
-	expect([]string{"22", "2222"})
-
-	// The new port is somebody else's.
-	w.Port, s.taken = 2223, "2223"
-	h.apply(w)
-	expect([]string{"22"}, slices.Concat(restart, restart)...)
-	if all := h.Warnings(); len(all) != 1 || !strings.Contains(all[0], "2223") {
-		t.Errorf("it says %q", all)
-	}
-	// Killed before it could find that out.
-	s.die = "restart ssh.socket"
-	start()
-	func() {
-		defer func() {
-			if recover() == nil {
-				t.Fatal("it was not killed")
-			}
-		}()
-		_, _ = h.Apply(t.Context(), w)
-	}()
-	s.die, m.ran = "", nil
-	start()
-	h.apply(w)
-	expect([]string{"22"}, slices.Concat(restart, restart)...)
-
-	s.taken = ""
-	w.Port = 2224
-	h.apply(w)
-	expect([]string{"22", "2224"}, restart...)
-	if err := h.Remove(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	expect([]string{"22"}, restart...)
 }
 
 // noting is a Runner that looks at a file before it reloads sshd.

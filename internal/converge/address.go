@@ -86,14 +86,21 @@ func (c *Controllers) follow(ctx context.Context, k kept, projectID string) erro
 	if c.cfg.DNS == nil || k.enrolment.InstanceID == "" {
 		return nil
 	}
-	err := c.publish(ctx, k.id)
-	if zone, missing := errors.AsType[*dns.NoZoneError](err); missing {
+	return dnsFailure(c.publish(ctx, k.id))
+}
+
+// dnsFailure tells what somebody must do elsewhere from what may pass.
+func dnsFailure(err error) error {
+	zone, missing := errors.AsType[*dns.NoZoneError](err)
+	switch {
+	case err == nil:
+		return nil
+	case missing:
 		return fmt.Errorf("%w: %w", errOperator, zone)
+	case errors.Is(err, dns.ErrRefused):
+		return fmt.Errorf("%w: DNS records: %w", errOperator, err)
 	}
-	if err != nil {
-		return fmt.Errorf("DNS records: %w", err)
-	}
-	return nil
+	return fmt.Errorf("DNS records: %w", err)
 }
 
 // recordAddresses records what Neutron says, and then asks again: who moved an
@@ -265,5 +272,5 @@ func (c *Controllers) tidy(ctx context.Context, e store.Enrolment) error {
 	if c.cfg.DNS == nil || e.State != store.EnrolmentGone {
 		return nil
 	}
-	return c.cfg.DNS.RemoveAll(ctx, e.InstanceID)
+	return dnsFailure(c.cfg.DNS.RemoveAll(ctx, e.InstanceID))
 }

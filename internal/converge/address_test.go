@@ -393,6 +393,31 @@ func TestMissingZone(t *testing.T) {
 	s.expect(wants(web, f))
 }
 
+// TestMissingZoneIsOver: that somebody must act is said no longer when the comparison found it done, nor when the instance is gone.
+func TestMissingZoneIsOver(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	web, mail := s.boot("web"), s.boot("mail")
+	f := s.floating(web)
+	s.floating(mail)
+	s.read()
+	if failed := s.pending(); len(failed) != 2 {
+		t.Fatal(failed)
+	}
+	s.delete(mail)
+	s.read()
+	s.gone(mail)
+	if failed := s.pending(); len(failed) != 1 {
+		t.Error(failed)
+	}
+	must(t, s.cloud.FreeIPA.AddZone(reverse4+"."))
+	s.reconcile(converge.Order{})
+	s.expect(wants(web, f))
+	if failed := s.pending(); len(failed) != 0 {
+		t.Error(failed)
+	}
+}
+
 // TestForgedPort: a port of another project that says it is the instance's is not.
 func TestForgedPort(t *testing.T) {
 	t.Parallel()

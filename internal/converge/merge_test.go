@@ -53,7 +53,7 @@ func TestRebuiltIsKept(t *testing.T) {
 		hint(false)
 		hint(true)
 		goOn <- errors.New("Nova is down")
-		goOn <- nil // of the two
+		goOn <- errors.New("Nova is down") // of the two
 		time.Sleep(time.Minute)
 		goOn <- nil // what failed, again
 		if synctest.Wait(); !slices.Equal(seen, []bool{false, true, true, true}) {

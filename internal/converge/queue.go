@@ -47,6 +47,7 @@ type Controller interface {
 type Pending interface {
 	DeferKey(ctx context.Context, key store.PendingKey) error
 	DueKeys(ctx context.Context, longest time.Duration, limit int) ([]store.PendingKey, error)
+	FailingKey(ctx context.Context, kind, id string) (store.PendingKey, error)
 	ClaimKey(ctx context.Context, key store.PendingKey, until time.Time) (bool, error)
 	SettleKey(ctx context.Context, key store.PendingKey, until time.Time) error
 	FailingKeys(ctx context.Context) (map[string]store.FailingKeys, error)
@@ -331,6 +332,7 @@ func (q *Queue) work(ctx context.Context, i *item) {
 	j, key := i.job, i.hint.Key
 	started := q.cfg.Now()
 	bounded, cancel := context.WithTimeout(ctx, q.cfg.Timeout)
+	q.claimFailed(bounded, &j)
 	further, err := q.converge(bounded, j.hint)
 	cancel()
 	switch {
@@ -346,6 +348,25 @@ func (q *Queue) work(ctx context.Context, i *item) {
 		j.finish(q.putOff(ctx, j, err))
 	}
 	q.release(i)
+}
+
+// claimFailed takes the record of a key that failed before and came now for another reason: if it converges, whatever was to be done
+// about the failure has been done. A record that cannot be had stays, and is worked on in its turn.
+func (q *Queue) claimFailed(ctx context.Context, j *job) {
+	if j.claim != nil {
+		return
+	}
+	record, err := q.cfg.Pending.FailingKey(ctx, string(j.hint.Key.Kind), j.hint.Key.ID)
+	if err != nil {
+		return
+	}
+	until := q.cfg.Now().Add(claimTime).Truncate(time.Microsecond)
+	if claimed, err := q.cfg.Pending.ClaimKey(ctx, record, until); err != nil || !claimed {
+		return
+	}
+	j.hint.Rebuilt = j.hint.Rebuilt || record.Rebuilt
+	j.hint.Booted = j.hint.Booted && record.Booted
+	j.claim = &claim{record, until}
 }
 
 // converge keeps a fault in one entity's data from ending the process.

@@ -66,6 +66,16 @@ func (m *memory) ClaimKey(_ context.Context, p store.PendingKey, until time.Time
 	return true, m.err
 }
 
+func (m *memory) FailingKey(_ context.Context, kind, id string) (store.PendingKey, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.keys[converge.Key{Kind: converge.Kind(kind), ID: id}]
+	if m.err == nil && p.Attempts == 0 {
+		return p, store.ErrNotFound
+	}
+	return p, m.err
+}
+
 func (m *memory) FailingKeys(context.Context) (map[string]store.FailingKeys, error) {
 	failing := make(map[string]store.FailingKeys)
 	for _, p := range m.all() {
@@ -319,6 +329,41 @@ func TestBackOffHinted(t *testing.T) {
 		down = errors.New("Keystone is down")
 		if got := pause(); got != time.Hour {
 			t.Errorf("after a success: %v", got)
+		}
+	})
+}
+
+// TestSolved: a key that failed, and converges when somebody hints it long before it is tried again, is not listed as failing any more, whichever
+// replica recorded it. Nothing of what it was hinted for then is forgotten.
+func TestSolved(t *testing.T) {
+	inQueue(t, converge.QueueConfig{}, func(t *testing.T, q *converge.Queue, c *controller, m *memory) {
+		record := store.PendingKey{Kind: "instance", ID: "a", Rebuilt: true, Attempts: 2, NextAt: time.Now().Add(time.Hour), LastError: "somebody must act"}
+		if err := m.DeferKey(t.Context(), record); err != nil {
+			t.Fatal(err)
+		}
+		var hints []converge.Hint
+		failure := errors.New("not solved yet")
+		c.do = func(_ context.Context, hint converge.Hint) ([]converge.Key, error) {
+			hints = append(hints, hint)
+			return nil, failure
+		}
+		hint := converge.Hint{Key: converge.Key{Kind: converge.Instance, ID: "a"}}
+		if err := <-q.Offer(t.Context(), []converge.Hint{hint}); err != nil {
+			t.Fatal(err)
+		}
+		if kept := m.all(); len(kept) != 1 || kept[0].Attempts != 3 || kept[0].LastError != "not solved yet" || !kept[0].Rebuilt {
+			t.Errorf("after another failure: %+v", kept)
+		}
+		failure = nil
+		if err := <-q.Offer(t.Context(), []converge.Hint{hint}); err != nil {
+			t.Fatal(err)
+		}
+		if kept := m.all(); len(kept) != 0 {
+			t.Errorf("still recorded: %+v", kept)
+		}
+		hint.Rebuilt = true
+		if want := []converge.Hint{hint, hint}; !slices.Equal(hints, want) {
+			t.Errorf("worked on %+v, want %+v", hints, want)
 		}
 	})
 }

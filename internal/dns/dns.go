@@ -69,6 +69,9 @@ func (e *NoZoneError) Error() string {
 // ErrInvalid: not an address or host name that can have a record.
 var ErrInvalid = errors.New("no address record can be made")
 
+// ErrRefused: the DNS server lets Muster in, but does not let it do this. That stays so until somebody changes its rights.
+var ErrRefused = errors.New("Muster may not do that")
+
 // ErrOvertaken: another replica changed the same records to the contrary at the same time. Who knows how they should be looks again.
 var ErrOvertaken = errors.New("another replica changed the same DNS records")
 
@@ -134,8 +137,8 @@ func New(cfg Config) (*Service, error) {
 
 // Set makes the records of an instance's addresses: those of these addresses are there afterwards, and none that was made for the instance
 // before and is not theirs. What is recorded as made is believed to be there. It goes on after a failure, and returns the failures; a
-// repetition does what is left. ErrInvalid; ErrOvertaken; *NoZoneError, also if only a reverse zone is missing, but only if that is all that is
-// wrong.
+// repetition does what is left. ErrInvalid; ErrOvertaken; ErrRefused, told before other failures; *NoZoneError, also if only a reverse zone is
+// missing, but only if that is all that is wrong.
 func (s *Service) Set(ctx context.Context, instanceID, fqdn string, addresses []netip.Addr) error {
 	return s.set(ctx, instanceID, fqdn, addresses, true)
 }
@@ -175,13 +178,23 @@ func (s *Service) set(ctx context.Context, instanceID, fqdn string, addresses []
 	return worst(failures)
 }
 
-// worst leaves missing zones out where there are other failures, that may pass by themselves.
+// worst begins with what Muster may not do, and leaves missing zones out where there are other failures.
 func worst(failures []error) error {
 	others := slices.DeleteFunc(slices.Clone(failures), func(err error) bool {
 		_, missing := errors.AsType[*NoZoneError](err)
-		return missing
+		return missing || err == nil
+	})
+	slices.SortStableFunc(others, func(a, b error) int {
+		return cmp.Compare(refusedFirst(a), refusedFirst(b))
 	})
 	return cmp.Or(errors.Join(others...), errors.Join(failures...))
+}
+
+func refusedFirst(err error) int {
+	if errors.Is(err, ErrRefused) {
+		return 0
+	}
+	return 1
 }
 
 // Records returns the records that addresses have under a host name, each once. ErrInvalid.
@@ -244,7 +257,7 @@ func (s *Service) removeAll(ctx context.Context, instanceID string) error {
 	for _, o := range there {
 		failures = append(failures, s.remove(ctx, o))
 	}
-	return errors.Join(failures...)
+	return worst(failures)
 }
 
 // records returns the records that an address has.

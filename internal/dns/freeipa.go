@@ -41,7 +41,7 @@ func (f *FreeIPA) Has(ctx context.Context, r Record) (bool, error) {
 	if errors.Is(err, ipa.NotFound) {
 		return false, nil
 	}
-	return err == nil && slices.ContainsFunc(valuesOf(there, r.Type), func(value string) bool { return same(r, value) }), err
+	return err == nil && slices.ContainsFunc(valuesOf(there, r.Type), func(value string) bool { return same(r, value) }), refused(err)
 }
 
 // Add implements Provider.
@@ -50,7 +50,7 @@ func (f *FreeIPA) Add(ctx context.Context, r Record) error {
 }
 
 // errBlind tells that a missing zone says nothing. FreeIPA has zones of its own, and shows none to whom it shows no DNS.
-var errBlind = errors.New(`FreeIPA shows Muster no DNS zone at all, so nothing counts as gone: give it the permission "System: Read DNS Entries"`)
+var errBlind = fmt.Errorf(`%w: FreeIPA shows Muster no DNS zone at all, so nothing counts as gone; give it the permission "System: Read DNS Entries"`, ErrRefused)
 
 // Remove implements Provider. That there is no zone is believed only of a FreeIPA that shows others.
 func (f *FreeIPA) Remove(ctx context.Context, r Record) error {
@@ -83,7 +83,15 @@ func (f *FreeIPA) change(ctx context.Context, r Record, command func(zone, name 
 	if slices.ContainsFunc(harmless, func(code ipa.Code) bool { return errors.Is(result.Err, code) }) {
 		return nil
 	}
-	return result.Err
+	return refused(result.Err)
+}
+
+// refused tells a missing right, and whatever else FreeIPA answers until its set-up is another, from what may pass.
+func refused(err error) error {
+	if own, ok := errors.AsType[*ipa.Error](err); ok && own.Code.Class() == ipa.Operator {
+		return fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return err
 }
 
 func (f *FreeIPA) run(ctx context.Context, command ipa.Command) (ipa.Result, error) {
@@ -113,7 +121,7 @@ func (f *FreeIPA) zone(ctx context.Context, name string) (zone, relative string,
 		case r.Err == nil:
 			return candidates[i] + ".", strings.TrimSuffix(name, "."+candidates[i]), nil
 		case !errors.Is(r.Err, ipa.NotFound):
-			return "", "", fmt.Errorf("look for the zone %s: %w", candidates[i], r.Err)
+			return "", "", fmt.Errorf("look for the zone %s: %w", candidates[i], refused(r.Err))
 		}
 	}
 	return "", "", &NoZoneError{Name: name}

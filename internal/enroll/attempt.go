@@ -49,8 +49,8 @@ func classOf(err error) ipa.Class {
 	return ipa.ClassOf(err)
 }
 
-// problems collects the errors of several commands and returns the one that decides: what may pass by itself before what an
-// operator must do, and that before what stays as it is.
+// problems collects the errors of several commands and returns the one that decides: what an operator must do before what may pass
+// by itself, and that before what stays as it is. Of several alike it is the first, for later ones may come from it.
 type problems struct{ worst error }
 
 func (p *problems) add(err error) {
@@ -58,7 +58,7 @@ func (p *problems) add(err error) {
 		return
 	}
 	rank := func(err error) int {
-		return slices.Index([]ipa.Class{ipa.Permanent, ipa.Operator, ipa.Repeatable}, classOf(err))
+		return slices.Index([]ipa.Class{ipa.Permanent, ipa.Repeatable, ipa.Operator}, classOf(err))
 	}
 	if p.worst == nil || rank(err) > rank(p.worst) {
 		p.worst = err

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
+	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
 )
@@ -252,4 +253,39 @@ func TestStorm(t *testing.T) {
 func isKind(err error, kind problem.Kind) bool {
 	p, ok := errors.AsType[*problem.Problem](err)
 	return ok && p.Kind == kind
+}
+
+// TestFirstCause: without the right to add services, service_add_host fails as well, for want of the service. Who must act is told what to do,
+// and it is not taken for what passes by itself.
+func TestFirstCause(t *testing.T) {
+	w := newWorld(t)
+	w.ipa.Forbid("System: Add Services")
+	r := w.replica(t)
+	_, err := r.Enrol(t.Context(), operator, request(1, "web", "a", "compact_service_HTTP", `["internalapi"]`))
+	must(t, err)
+	e := r.reach(t, 1, store.EnrolmentFailed)
+	if !strings.Contains(e.LastError, "service_add: Insufficient access: Insufficient 'add' privilege") || e.NextAt.IsZero() {
+		t.Errorf("%+v", e)
+	}
+}
+
+// TestWorstProblem: of several failures, that of the operator's is told, then what passes, then what stays, and of those alike the first.
+func TestWorstProblem(t *testing.T) {
+	forbidden, gone := &ipa.Error{Command: "first", Code: ipa.ACIError}, &ipa.Error{Command: "second", Code: ipa.NotFound}
+	invalid, later := &ipa.Error{Command: "third", Code: ipa.ValidationError}, &ipa.Error{Command: "fourth", Code: ipa.ACIError}
+	for _, row := range []struct {
+		of   []error
+		want error
+	}{
+		{[]error{nil, forbidden, gone}, forbidden}, {[]error{gone, forbidden}, forbidden}, {[]error{invalid, gone}, gone},
+		{[]error{forbidden, later}, forbidden}, {[]error{invalid, nil, later}, later}, {[]error{nil}, nil},
+	} {
+		var all problems
+		for _, err := range row.of {
+			all.add(err)
+		}
+		if all.worst != row.want {
+			t.Errorf("of %v: %v, wanted %v", row.of, all.worst, row.want)
+		}
+	}
 }

@@ -42,7 +42,9 @@ func (a *attempt) services(ctx context.Context) error {
 			all.add(err)
 		}
 		if v.Host != a.e.FQDN {
-			all.add(results[0].Err)
+			if err == nil || errors.Is(err, ipa.DuplicateEntry) {
+				all.add(results[0].Err) // else it failed for want of the service
+			}
 			results = results[1:]
 		}
 	}

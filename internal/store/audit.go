@@ -70,7 +70,7 @@ func (s *Store) auditRow(a Audit) ([]any, error) {
 		return nil, fmt.Errorf("audit entry: %w: %w", ErrInvalid, err)
 	}
 	return []any{a.ID, micros(a.At), cut(a.Actor, maxID), cut(a.ActorName, maxName), cut(a.ActorProject, maxID), cut(a.Action, maxID),
-		cut(a.Outcome, maxID), cut(a.ObjectKind, maxID), cut(a.ObjectID, maxName), cut(a.ProjectID, maxID), cut(a.Reason, maxText),
+		cut(a.Outcome, maxID), cut(a.ObjectKind, maxID), cut(a.ObjectID, maxName), cut(a.ProjectID, maxID), note(a.Reason),
 		cut(a.RequestID, maxID), cut(a.Remote, maxID), string(text)}, nil
 }
 

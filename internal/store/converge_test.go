@@ -39,6 +39,9 @@ func TestPendingKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		equal(t, must(f.store().FailingKeys(ctx))(t), map[string]FailingKeys{late.Kind: {1, now}})
+		equal(t, must(f.store().FailingKey(ctx, late.Kind, late.ID))(t).Attempts, 2)
+		_, err = f.store().FailingKey(ctx, soon.Kind, soon.ID) // it never failed
+		isError(t, err, ErrNotFound)
 		again.Rebuilt, again.Since, again.LastError = true, now, again.LastError[:maxText]
 		equal(t, must(f.store().PendingKeys(ctx, Page{}))(t), []PendingKey{soon, again})
 

@@ -44,7 +44,7 @@ type Enrolment struct {
 	OTPState    OTPState
 	OTPSealed   []byte    // the one-time password, sealed by custody; empty once it is used
 	Want        string    // what the instance wants, as JSON of package enroll
-	LastError   string    // of the last attempt; "" if it succeeded; cut if too long
+	LastError   string    // of the last attempt; "" if it succeeded; stored in one line, cut if too long
 	Attempts    int       // failed ones in a row
 	NextAt      time.Time // when there is something to do; zero: not until somebody acts
 	ClaimedBy   string    // the replica that works on it, until ClaimedTill
@@ -100,7 +100,7 @@ func (e Enrolment) row() []any {
 // changes are the columns that an update sets, in their order in the table.
 func (e Enrolment) changes() []any {
 	return []any{e.ProjectID, e.ProjectName, e.FQDN, string(e.State), string(e.OTPState), bytes(e.OTPSealed), e.Want,
-		cut(e.LastError, maxText), int64(e.Attempts), micros(e.NextAt), e.ClaimedBy, micros(e.ClaimedTill), micros(e.CreatedAt),
+		note(e.LastError), int64(e.Attempts), micros(e.NextAt), e.ClaimedBy, micros(e.ClaimedTill), micros(e.CreatedAt),
 		micros(e.UpdatedAt), micros(e.GoneAt), e.Version, micros(e.RebuiltAt), micros(e.OTPReadAt)}
 }
 
@@ -109,7 +109,7 @@ func (e Enrolment) stored() Enrolment {
 	for _, t := range []*time.Time{&e.NextAt, &e.ClaimedTill, &e.CreatedAt, &e.UpdatedAt, &e.GoneAt, &e.RebuiltAt, &e.OTPReadAt} {
 		*t = fromMicros(micros(*t))
 	}
-	e.OTPSealed, e.LastError = fromBytes(e.OTPSealed), cut(e.LastError, maxText)
+	e.OTPSealed, e.LastError = fromBytes(e.OTPSealed), note(e.LastError)
 	return e
 }
 

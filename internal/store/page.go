@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -161,6 +162,14 @@ func cut(s string, limit int) string {
 		s = s[:len(s)-1]
 	}
 	return s
+}
+
+// note makes an error fit, in one line: joined errors have one for each, and so have some of other services.
+func note(s string) string {
+	lines := slices.DeleteFunc(strings.Split(strings.ReplaceAll(s, "\r", "\n"), "\n"), func(line string) bool {
+		return strings.TrimSpace(line) == ""
+	})
+	return cut(strings.Join(lines, "; "), maxText)
 }
 
 // encodeList writes a list of names. JSON, for a name may hold any character.

@@ -19,7 +19,7 @@ type PendingKey struct {
 	Attempts  int  // failed ones in a row
 	NextAt    time.Time
 	Since     time.Time // when it was first put off
-	LastError string    // cut if too long
+	LastError string    // stored in one line, cut if too long
 }
 
 // maxKeyID is the width of the column: a user's and a project's ID with a slash between them.
@@ -48,12 +48,12 @@ func (s *Store) DeferKey(ctx context.Context, k PendingKey) error {
 	write := func(t *tx) error {
 		n, err := t.exec(`UPDATE converge_key SET rebuilt = CASE WHEN rebuilt = 1 THEN 1 ELSE ? END,
 			booted = CASE WHEN booted = 1 THEN ? ELSE 0 END, attempts = ?, next_at = ?, last_error = ?
-			WHERE kind = ? AND id = ?`, rebuilt, booted, k.Attempts, micros(k.NextAt), cut(k.LastError, maxText), k.Kind, k.ID)
+			WHERE kind = ? AND id = ?`, rebuilt, booted, k.Attempts, micros(k.NextAt), note(k.LastError), k.Kind, k.ID)
 		if err != nil || n > 0 {
 			return err
 		}
 		return t.insert(pendingKeyTable, [][]any{{
-			k.Kind, k.ID, rebuilt, k.Attempts, micros(k.NextAt), micros(k.Since), cut(k.LastError, maxText), booted,
+			k.Kind, k.ID, rebuilt, k.Attempts, micros(k.NextAt), micros(k.Since), note(k.LastError), booted,
 		}})
 	}
 	err := s.transact(ctx, write)
@@ -131,6 +131,15 @@ func (s *Store) ClaimKey(ctx context.Context, k PendingKey, until time.Time) (cl
 		return false, fmt.Errorf("claim a key: %w", err)
 	}
 	return claimed, nil
+}
+
+// FailingKey returns the record of a key that has failed and is to be tried again. ErrNotFound: it has none.
+func (s *Store) FailingKey(ctx context.Context, kind, id string) (PendingKey, error) {
+	k, err := one(ctx, s, scanPendingKey, selectPendingKey+" WHERE kind = ? AND id = ? AND attempts > 0", kind, id)
+	if err != nil {
+		return k, fmt.Errorf("pending key: %w", err)
+	}
+	return k, nil
 }
 
 // SettleKey forgets a key that has converged, unless it was put off anew since it was claimed, until the time of the claim.

@@ -163,6 +163,24 @@ func (s *Server) GrantHostManagement(principal string) error {
 	return nil
 }
 
+// Forbid takes a permission out of all privileges. Allow puts it back.
+func (s *Server) Forbid(permission string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.dir.privileges {
+		p.permissions = without(p.permissions, permission)
+	}
+}
+
+// Allow puts a permission into all privileges.
+func (s *Server) Allow(permission string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.dir.privileges {
+		p.permissions = append(without(p.permissions, permission), permission)
+	}
+}
+
 // asAdmin runs a command with all rights. What is there already is no error.
 func (s *Server) asAdmin(name string, args []any, options map[string]any) error {
 	_, trouble := s.dispatch("admin@"+s.cfg.Realm, name, args, options, false)

@@ -215,11 +215,15 @@ func eventually(ctx context.Context, ask func() error) error {
 	}
 }
 
+// sshdTags are sshd's names in the journal: since OpenSSH 9.8 a connection is
+// its session's, since 10.0 its authentication's, too.
+var sshdTags = []string{"-t", "sshd", "-t", "sshd-session", "-t", "sshd-auth"}
+
 // sshdLog is what the machine's sshd has said.
 func sshdLog(m *machine.Machine) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	output, err := m.Run(ctx, "journalctl", "-b", "--no-pager", "-o", "cat", "-t", "sshd")
+	output, err := m.Run(ctx, "journalctl", append([]string{"-b", "--no-pager", "-o", "cat"}, sshdTags...)...)
 	if err != nil {
 		return err.Error()
 	}

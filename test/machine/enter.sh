@@ -26,7 +26,18 @@ mount -t sysfs -o ro sysfs sys
 mount -t tmpfs -o mode=755,size=64m tmpfs run
 mount -t tmpfs -o mode=1777,size=64m tmpfs tmp
 mount -t tmpfs -o mode=755,size=1m tmpfs dev
-for node in /dev/null /dev/zero /dev/full /dev/random /dev/urandom /dev/tty "$@"; do
+# The machine's own ones: what a program does to them (chmod, chown) does not reach those out here.
+while read -r node major minor; do
+    mknod -m 666 "dev/$node" c "$major" "$minor"
+done <<NODES
+null 1 3
+zero 1 5
+full 1 7
+random 1 8
+urandom 1 9
+tty 5 0
+NODES
+for node in "$@"; do
     : >"$root$node"
     mount --bind "$node" "$root$node"
 done

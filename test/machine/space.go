@@ -42,7 +42,7 @@ func Main(m *testing.M) int {
 	if testing.Short() {
 		return m.Run()
 	}
-	base, err := debian(context.Background())
+	base, err := Debian(context.Background(), release())
 	if err != nil {
 		missing = err
 		return m.Run()

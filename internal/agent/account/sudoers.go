@@ -36,7 +36,7 @@ var sudoersAttr = files.Attr{Mode: 0o440}
 var includesFolder = regexp.MustCompile(`(?m)^[@#]includedir\s+"?/etc/sudoers\.d"?\s*$`)
 
 // writeSudoers writes the rules of the accounts that may use sudo. Each set of
-// rules is judged by visudo before sudo can see it.
+// rules is judged by the visudos here before sudo can see it.
 func (a *Accounts) writeSudoers(ctx context.Context, want map[string]agentapi.Account, pamSudo bool) (changed bool, err error) {
 	var able []string
 	for _, name := range a.names() {
@@ -63,34 +63,97 @@ func (a *Accounts) writeSudoers(ctx context.Context, want map[string]agentapi.Ac
 	return changed, err
 }
 
-// replaceSudoers writes rules that visudo has accepted. Before sudo 1.9.10
-// there is no noninteractive_auth; "sudo -n" fails there.
+// replaceSudoers writes rules that all of visudos accept. Rules that are in
+// place and good stay, though a newer sudo might know more of the settings.
 func (a *Accounts) replaceSudoers(ctx context.Context, able []string, pamSudo bool) (changed bool, err error) {
-	if !a.sudoReadsFolder() {
-		return false, fmt.Errorf("%w: sudo is not installed, or /etc/sudoers lacks the line: @includedir %s",
-			ErrSudoers, sudoersFolder)
+	visudos, err := a.visudos(ctx)
+	if err != nil {
+		return false, err
 	}
-	variants := [][]byte{a.sudoers(able, pamSudo, true), a.sudoers(able, pamSudo, false)}
-	var changes []*files.Change
-	for _, content := range variants {
-		change := a.tree.Begin()
-		if err := change.Write(SudoersFile, content, sudoersAttr); err != nil {
-			return false, err
-		}
-		if differs, err := change.Changed(); err != nil || !differs {
-			return false, err
-		}
-		changes = append(changes, change)
+	if !a.sudoReadsFolder(visudos) {
+		return false, fmt.Errorf("%w: /etc/sudoers lacks the line: @includedir %s", ErrSudoers, sudoersFolder)
 	}
-	var refused error
-	for n, content := range variants {
-		err := a.judge(ctx, content)
-		if err == nil {
-			return a.install(ctx, changes[n])
-		}
-		refused = errors.Join(refused, err)
+	change := a.tree.Begin()
+	if err := change.Write(SudoersFile, a.sudoers(able, pamSudo, a.inPlace(pamSudo)), sudoersAttr); err != nil {
+		return false, err
 	}
-	return false, fmt.Errorf("%w: %w", ErrSudoers, refused)
+	differs, err := change.Changed()
+	if err != nil || !differs && a.refusal(ctx, visudos, SudoersFile) == nil {
+		return false, err
+	}
+	settings, err := a.accepted(ctx, visudos, able, pamSudo)
+	if err != nil {
+		return false, err
+	}
+	change = a.tree.Begin()
+	if err := change.Write(SudoersFile, a.sudoers(able, pamSudo, settings), sudoersAttr); err != nil {
+		return false, err
+	}
+	return a.install(ctx, visudos, change)
+}
+
+// judges are the programs that tell which rules sudo accepts: those of the
+// original sudo, and of sudo-rs, which knows fewer settings. Where both are
+// installed, both read the rules.
+var judges = []string{"visudo", "visudo-rs"}
+
+// visudos are the judges that are here.
+func (a *Accounts) visudos(ctx context.Context) ([]string, error) {
+	var found []string
+	for _, name := range judges {
+		if _, err := a.runner.Run(ctx, nil, name, "--version"); !files.Missing(err) {
+			found = append(found, name)
+		}
+	}
+	if found == nil {
+		return nil, fmt.Errorf("%w: sudo is not installed, neither visudo nor visudo-rs is here", ErrSudoers)
+	}
+	return found, nil
+}
+
+// optional are settings by which nothing of the image's keeps the accounts from
+// sudo. One that a sudo does not know can't be in its way.
+func optional(pamSudo bool) []string {
+	if !pamSudo {
+		return []string{"!requiretty"}
+	}
+	// noninteractive_auth is of sudo 1.9.10 and sudo-rs 0.2.6; before, "sudo -n" may fail.
+	return []string{"!requiretty", "authenticate", "!targetpw", "!rootpw", "!runaspw", "noninteractive_auth"}
+}
+
+// inPlace are those settings that the rules in place have.
+func (a *Accounts) inPlace(pamSudo bool) []string {
+	content, err := a.tree.Read(SudoersFile)
+	if err != nil {
+		return optional(pamSudo)
+	}
+	words := strings.FieldsFunc(string(content), func(c rune) bool { return strings.ContainsRune(" ,\n", c) })
+	return slices.DeleteFunc(optional(pamSudo), func(setting string) bool { return !slices.Contains(words, setting) })
+}
+
+// accepted finds out which of the settings the visudos accept. They judge all
+// rules with these settings before it returns.
+func (a *Accounts) accepted(ctx context.Context, visudos, able []string, pamSudo bool) ([]string, error) {
+	settings := optional(pamSudo)
+	refused, err := a.judge(ctx, visudos, a.sudoers(able, pamSudo, settings))
+	if err != nil || refused == nil {
+		return settings, err
+	}
+	var good []string
+	for _, setting := range settings {
+		refused, err := a.judge(ctx, visudos, []byte("Defaults "+setting+"\n"))
+		if err != nil {
+			return nil, err
+		}
+		if refused == nil {
+			good = append(good, setting)
+		}
+	}
+	refused, err = a.judge(ctx, visudos, a.sudoers(able, pamSudo, good))
+	if refused != nil {
+		err = fmt.Errorf("%w: %w", ErrSudoers, refused)
+	}
+	return good, err
 }
 
 // grantsTooMuch tells whether the rules in place name an account that must not
@@ -107,29 +170,50 @@ func (a *Accounts) grantsTooMuch(able []string, pamSudo bool) bool {
 
 // install puts the judged rules in place and takes them back if sudo's rules
 // as a whole were good before and are not any more.
-func (a *Accounts) install(ctx context.Context, change *files.Change) (changed bool, err error) {
-	_, before := a.runner.Run(ctx, nil, "visudo", "-c", "-q")
+func (a *Accounts) install(ctx context.Context, visudos []string, change *files.Change) (changed bool, err error) {
+	visudos = slices.DeleteFunc(slices.Clone(visudos), func(name string) bool { return a.refusal(ctx, []string{name}, "") != nil })
 	if changed, err = change.Apply(ctx); err != nil || !changed {
 		return changed, err
 	}
-	if _, err := a.runner.Run(ctx, nil, "visudo", "-c", "-q"); err != nil && before == nil {
+	if err := a.refusal(ctx, visudos, ""); err != nil {
 		return false, errors.Join(fmt.Errorf("%w: %w", ErrSudoers, err), change.Rollback())
 	}
 	return true, change.Commit()
 }
 
-// judge lets visudo check rules in the state folder.
-func (a *Accounts) judge(ctx context.Context, content []byte) error {
+// judge lets the visudos check rules in the state folder. That they could not be
+// written there is another error.
+func (a *Accounts) judge(ctx context.Context, visudos []string, content []byte) (refused, err error) {
 	if err := a.tree.SaveState(sudoersCandidate, content); err != nil {
-		return err
+		return nil, err
 	}
-	_, err := a.runner.Run(ctx, nil, "visudo", "-c", "-q", "-f", path.Join(a.tree.StateFolder(), sudoersCandidate))
-	return errors.Join(err, a.tree.DropState(sudoersCandidate))
+	refused = a.refusal(ctx, visudos, path.Join(a.tree.StateFolder(), sudoersCandidate))
+	return refused, a.tree.DropState(sudoersCandidate)
 }
 
-// sudoReadsFolder tells whether sudo would see Muster's file.
-func (a *Accounts) sudoReadsFolder() bool {
-	return slices.ContainsFunc([]string{"/etc/sudoers", "/usr/etc/sudoers"}, func(file string) bool {
+// refusal is what one of the visudos has against a file; without a name against
+// all rules of sudo.
+func (a *Accounts) refusal(ctx context.Context, visudos []string, file string) error {
+	args := []string{"-c", "-q"}
+	if file != "" {
+		args = append(args, "-f", file)
+	}
+	for _, name := range visudos {
+		if _, err := a.runner.Run(ctx, nil, name, args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sudoReadsFolder tells whether sudo would see Muster's file. sudo-rs has a file
+// that counts in the place of the original's.
+func (a *Accounts) sudoReadsFolder(visudos []string) bool {
+	read := []string{"/etc/sudoers", "/usr/etc/sudoers"}
+	if own := "/etc/sudoers-rs"; a.tree.Exists(own) && !slices.Contains(visudos, "visudo") {
+		read = []string{own}
+	}
+	return slices.ContainsFunc(read, func(file string) bool {
 		content, err := a.tree.Read(file)
 		return err == nil && includesFolder.Match(content)
 	})
@@ -138,20 +222,20 @@ func (a *Accounts) sudoReadsFolder() bool {
 // sudoers are the rules. Accounts are given by their number: a name such as
 // ALL would mean something else. Without passwords PAM has the say, each time
 // and for the account itself, whatever the image sets for everybody.
-func (a *Accounts) sudoers(able []string, pamSudo, noninteractive bool) []byte {
+func (a *Accounts) sudoers(able []string, pamSudo bool, settings []string) []byte {
+	tag := "NOPASSWD"
+	if pamSudo {
+		settings, tag = append([]string{"timestamp_timeout=0"}, settings...), "PASSWD"
+	}
 	text := &strings.Builder{}
 	text.WriteString("# Made by muster-agent: changes here are lost.\n")
 	for _, name := range able {
 		who := "#" + strconv.Itoa(a.made[name].UID)
-		settings, tag := "!requiretty", "NOPASSWD"
-		if pamSudo {
-			settings += ", authenticate, timestamp_timeout=0, !targetpw, !rootpw, !runaspw"
-			if noninteractive {
-				settings += ", noninteractive_auth"
-			}
-			tag = "PASSWD"
+		fmt.Fprintf(text, "\n# %s\n", name)
+		if len(settings) > 0 {
+			fmt.Fprintf(text, "Defaults:%s %s\n", who, strings.Join(settings, ", "))
 		}
-		fmt.Fprintf(text, "\n# %s\nDefaults:%s %s\n%s ALL=(ALL:ALL) %s: ALL\n", name, who, settings, who, tag)
+		fmt.Fprintf(text, "%s ALL=(ALL:ALL) %s: ALL\n", who, tag)
 	}
 	return []byte(text.String())
 }

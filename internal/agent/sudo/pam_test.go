@@ -69,6 +69,10 @@ func TestInstall(t *testing.T) {
 			},
 			blocks: []string{"/etc/pam.d/sudo"},
 		},
+		"Debian with sudo-rs alone": {
+			content: map[string]string{"/etc/pam.d/other": rules, "/usr/lib/cargo/bin/sudo": ""},
+			blocks:  []string{"/etc/pam.d/sudo", "/etc/pam.d/sudo-i"},
+		},
 		"SUSE": {content: map[string]string{"/usr/lib/pam.d/sudo": rules}, blocks: []string{"/etc/pam.d/sudo"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -142,10 +142,33 @@ func (p *PAM) stage(change *files.Change, service string) error {
 			return change.Write(file, p.withBlock(content), files.Public)
 		}
 	}
+	if p.isRust() {
+		// It uses PAM whether or not anybody says how. These are the rules that PAM has then.
+		content, err := p.others()
+		if err != nil {
+			return err
+		}
+		return change.Write(file, p.withBlock(content), files.Public)
+	}
 	if service == "sudo" {
 		return ErrNoPAM
 	}
 	return nil
+}
+
+// isRust tells whether sudo-rs is here, which comes without files for PAM.
+func (p *PAM) isRust() bool {
+	return slices.ContainsFunc([]string{"/usr/bin/sudo-rs", "/usr/lib/cargo/bin/sudo"}, p.tree.Exists)
+}
+
+// others are PAM's rules for services without a file.
+func (p *PAM) others() ([]byte, error) {
+	for _, folder := range append([]string{pamFolder}, vendorFolders...) {
+		if content, err := p.tree.Read(path.Join(folder, "other")); err == nil {
+			return content, nil
+		}
+	}
+	return nil, ErrNoPAM
 }
 
 // withBlock puts the lines before the distribution's own.

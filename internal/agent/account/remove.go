@@ -152,6 +152,9 @@ func (a *Accounts) used(home string) bool {
 				return nil
 			}
 		}
+		if entry.Type() == fs.ModeSocket {
+			return nil // such as OpenSSH 10.1 and later leave in .ssh/agent; there is nothing in one
+		}
 		if !entry.Type().IsRegular() {
 			return fs.ErrExist
 		}

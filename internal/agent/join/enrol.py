@@ -76,8 +76,13 @@ def main():
 
         run = client.run
         can_prompt = "-W" in run([paths.IPA_GETKEYTAB, "--help"], raiseonerr=False, capture_output=True).output
-    except (ImportError, AttributeError):
+    except AttributeError:
         can_prompt = False
+    except Exception as e:
+        # Such as a module of somebody else's that its package does not depend on. Old clients lack modules of their own.
+        can_prompt = False
+        if not (getattr(e, "name", None) or "").startswith("ipa"):
+            sys.exit("muster: FreeIPA's client cannot be loaded: %s: %s" % (type(e).__name__, e))
     if not can_prompt:
         sys.exit("muster: FreeIPA's client is incomplete, or older than 4.8 and cannot keep the password to itself")
 

@@ -39,6 +39,8 @@ var (
 	ErrInstall = errors.New("FreeIPA's client could not be installed")
 	// ErrTooOld says that the client cannot keep the password to itself.
 	ErrTooOld = errors.New("FreeIPA's client is older than 4.8, and would show the one-time password to every user: update it")
+	// ErrBroken says that the client is there and does not work: a part of it, or of what it needs, is missing.
+	ErrBroken = errors.New("FreeIPA's client is installed, but Python cannot load it: install what it lacks")
 	// ErrPassword says that FreeIPA refuses the one-time password: it was used, or the host was set up anew.
 	ErrPassword = errors.New("FreeIPA does not accept the one-time password")
 	// ErrUnreachable says that no FreeIPA server answers; to try again may help.
@@ -210,6 +212,7 @@ var signs = []struct {
 	err  error
 }{
 	{"older than 4.8", ErrTooOld},
+	{"cannot be loaded", ErrBroken},
 	{"does not accept the one-time password", ErrPassword},
 	{"does not answer", ErrUnreachable},
 	{"Unable to discover domain", ErrUnreachable},

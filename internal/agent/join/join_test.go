@@ -155,6 +155,31 @@ func TestJoinFails(t *testing.T) {
 	}
 }
 
+// TestClientDoesNotLoad: why is in the error. The client of Debian unstable in
+// November 2026 lacked a dependency, so that its Python did not import.
+func TestClientDoesNotLoad(t *testing.T) {
+	for name, test := range map[string]struct {
+		module, text string // in the place of what the client imports first
+		want         error
+		says         string
+	}{
+		"a dependency is missing": {"ipaclient/install/client.py", "import no_such_packaging\n", ErrBroken,
+			"ModuleNotFoundError: No module named 'no_such_packaging'"},
+		"a newer Python": {"ipaclient/install/client.py", "from ast import Removed\n", ErrBroken, "ImportError: cannot import name 'Removed'"},
+		"it is broken":   {"ipaclient/install/client.py", "f(\n", ErrBroken, "SyntaxError"},
+		"an old one":     {"ipaplatform/paths.py", "import ipaold\n", ErrTooOld, "older than 4.8"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := stubMachine(t)
+			agenttest.Write(t, root, filepath.Join(agenttest.PythonModules, test.module), test.text)
+			_, err := newClient(t, root, files.Programs{Root: root}).Join(t.Context(), request)
+			if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.says) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
 func TestRequestIsChecked(t *testing.T) {
 	client := newClient(t, t.TempDir(), files.Programs{})
 	for name, change := range map[string]func(*Request){

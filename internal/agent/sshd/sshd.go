@@ -79,6 +79,8 @@ type SSHD struct {
 	warnings []string
 	// portDone is the second port that this process has opened; "-" before the first.
 	portDone string
+	// leftOut are the host keys that were left out, and why, as was logged.
+	leftOut map[string]string
 	// refused is a second port with which systemd's socket does not start, so
 	// that this process does without.
 	refused string
@@ -108,22 +110,17 @@ func (c *SSHD) HostKeys(ctx context.Context) ([]HostKey, error) {
 		return nil, err
 	}
 	var keys []HostKey
+	leftOut := map[string]string{}
 	for _, file := range settings["hostkey"] {
-		line, err := c.tree.Read(file + ".pub")
-		if err != nil {
-			line, err = c.runner.Run(ctx, nil, "ssh-keygen", "-y", "-P", "", "-f", file)
+		key, reason := c.hostKey(ctx, file)
+		if reason != "" {
+			leftOut[file] = reason
 		}
-		if err != nil {
-			c.log.Warn("a host key is left out, since it cannot be read", "file", file, "error", err)
-			continue
+		if key != "" {
+			keys = append(keys, HostKey{Path: file, PublicKey: key})
 		}
-		key, _, _, _, err := ssh.ParseAuthorizedKey(line)
-		if err != nil {
-			c.log.Warn("a host key is left out, since its public key is damaged", "file", file+".pub")
-			continue
-		}
-		keys = append(keys, HostKey{Path: file, PublicKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(key)))})
 	}
+	c.warnOfKeys(leftOut)
 	if len(keys) == 0 {
 		return nil, errors.New("sshd has no host keys: make them with ssh-keygen -A")
 	}

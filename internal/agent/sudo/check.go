@@ -105,7 +105,7 @@ func Check(ctx context.Context, request Request) (Proof, error) {
 	if err := connection.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return Proof{}, err
 	}
-	return judge.ask(agent.NewClient(connection))
+	return judge.ask(agent.NewClient(connection), exposed(request.Sudo, person))
 }
 
 // judge decides about certificates.
@@ -141,37 +141,74 @@ func newJudge(request Request) (*judge, error) {
 	return j, nil
 }
 
-// ask looks for a good certificate among the agent's, and has the agent prove
-// that it holds the key.
-func (j *judge) ask(keys agent.ExtendedAgent) (Proof, error) {
+// candidate is a certificate that may be good, and the key by which the agent
+// knows that it is to sign with it.
+type candidate struct {
+	cert *ssh.Certificate
+	by   ssh.PublicKey
+}
+
+// candidates are the agent's certificates, and those of the log-in whose key
+// the agent holds without a certificate: many agents can't hold any.
+func candidates(listed []*agent.Key, ofLogin []*ssh.Certificate) (all []candidate) {
+	plain := map[string]bool{}
+	for _, one := range listed[:min(len(listed), maxKeys)] {
+		key, err := ssh.ParsePublicKey(one.Blob)
+		if err != nil {
+			continue
+		}
+		if cert, ok := key.(*ssh.Certificate); ok {
+			all = append(all, candidate{cert, cert})
+		} else {
+			plain[string(one.Blob)] = true
+		}
+	}
+	for _, cert := range ofLogin {
+		if plain[string(cert.Key.Marshal())] {
+			all = append(all, candidate{cert, cert.Key})
+		}
+	}
+	return all
+}
+
+// ask looks for a good certificate among the agent's and the log-in's, and has
+// the agent prove that it holds the key. Where a certificate comes from proves
+// nothing, and need not: it counts by its authority's signature and by its key's.
+func (j *judge) ask(keys agent.ExtendedAgent, ofLogin []*ssh.Certificate) (Proof, error) {
 	listed, err := keys.List()
 	if err != nil {
 		return Proof{}, fmt.Errorf("%w (it does not answer: %w)", ErrNoAgent, err)
 	}
 	var reasons []string
 	tries := 0
-	for _, listed := range listed[:min(len(listed), maxKeys)] {
-		key, err := ssh.ParsePublicKey(listed.Blob)
-		cert, ok := key.(*ssh.Certificate)
-		if err != nil || !ok || tries >= maxTries {
-			continue
+	for _, one := range candidates(listed, ofLogin) {
+		if tries >= maxTries {
+			break
 		}
-		err = j.check(cert)
+		err = j.check(one.cert)
 		if err == nil {
 			tries++
-			err = challenge(keys, cert)
+			err = challenge(keys, one)
 		}
 		if err == nil {
-			return Proof{KeyID: cert.KeyId, Serial: cert.Serial, Fingerprint: ssh.FingerprintSHA256(cert.Key)}, nil
+			return Proof{KeyID: one.cert.KeyId, Serial: one.cert.Serial, Fingerprint: ssh.FingerprintSHA256(one.cert.Key)}, nil
 		}
 		if len(reasons) < maxTries {
-			reasons = append(reasons, fmt.Sprintf("%.100q: %v", cert.KeyId, err))
+			reasons = append(reasons, fmt.Sprintf("%.100q: %v", one.cert.KeyId, err))
 		}
 	}
 	if len(reasons) == 0 {
-		return Proof{}, fmt.Errorf("%w: it holds none at all", ErrNoProof)
+		return Proof{}, fmt.Errorf("%w: it holds none at all%s", ErrNoProof, instead(listed))
 	}
 	return Proof{}, fmt.Errorf("%w: %s", ErrNoProof, strings.Join(reasons, "; "))
+}
+
+// instead is what people can do whose agent holds keys alone.
+func instead(listed []*agent.Key) string {
+	if len(listed) == 0 {
+		return ""
+	}
+	return "; if it can hold keys alone, log in with a certificate for one of these (CertificateFile of ssh)"
 }
 
 // check applies sshd's rules for user certificates, without those options by
@@ -207,7 +244,8 @@ func (j *judge) check(cert *ssh.Certificate) error {
 
 // challenge has the agent sign something new with the certificate's key, in the
 // form of PROTOCOL.sshsig, which is no part of any login.
-func challenge(keys agent.ExtendedAgent, cert *ssh.Certificate) error {
+func challenge(keys agent.ExtendedAgent, one candidate) error {
+	cert := one.cert
 	nonce := make([]byte, 32)
 	rand.Read(nonce)
 	digest := sha512.Sum512(nonce)
@@ -218,7 +256,7 @@ func challenge(keys agent.ExtendedAgent, cert *ssh.Certificate) error {
 	if cert.Key.Type() == ssh.KeyAlgoRSA {
 		flags = agent.SignatureFlagRsaSha512
 	}
-	signature, err := keys.SignWithFlags(cert, data, flags)
+	signature, err := keys.SignWithFlags(one.by, data, flags)
 	if err != nil {
 		return errors.New("the agent does not sign with its key")
 	}

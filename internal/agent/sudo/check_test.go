@@ -34,9 +34,10 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // bench is a machine's lists and a person's agent, without machine or sudo.
 type bench struct {
 	*testing.T
-	root string
-	ca   ssh.Signer
-	keys agent.ExtendedAgent
+	root    string
+	ca      ssh.Signer
+	keys    agent.ExtendedAgent
+	ofLogin []*ssh.Certificate
 }
 
 func newBench(t *testing.T) *bench {
@@ -80,7 +81,7 @@ func (b *bench) ask() (Proof, error) {
 	if err != nil {
 		return Proof{}, err
 	}
-	return judge.ask(b.keys)
+	return judge.ask(b.keys, b.ofLogin)
 }
 
 func TestProof(t *testing.T) {
@@ -348,7 +349,7 @@ func FuzzCertificateBlob(f *testing.F) {
 	f.Add([]byte("ssh-ed25519-cert-v01@openssh.com"))
 	f.Fuzz(func(t *testing.T, blob []byte) {
 		j := &judge{account: "member", now: time.Now}
-		if _, err := j.ask(listing{blob: blob}); err == nil {
+		if _, err := j.ask(listing{blob: blob}, parseExposed(blob)); err == nil {
 			t.Fatal("a proof out of nothing")
 		}
 	})

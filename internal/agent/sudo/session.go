@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"os"
 	"path/filepath"
@@ -46,29 +47,40 @@ func lookUp(root, account string) (person, error) {
 	return person{}, fmt.Errorf("%s is not in /etc/passwd", account)
 }
 
-// dialAgent connects to the agent that the calling session names. The name is
-// looked for in sudo's own environment, which is the caller's, and then in
-// those of the caller's processes that led to it.
+// dialAgent connects to the agent that the calling session names.
 func dialAgent(ctx context.Context, sudo int, who person) (net.Conn, error) {
 	failed := ErrNoAgent
-	seen := map[string]bool{}
-	for pid, n := sudo, 0; pid > 1 && n < maxAncestors; n++ {
-		parent, uid, err := relatives(pid)
-		if err != nil || pid != sudo && uid != who.uid {
-			break
+	for path := range named(sudo, who, "SSH_AUTH_SOCK") {
+		connection, err := dial(ctx, path, sudo, who)
+		if err == nil {
+			return connection, nil
 		}
-		path := socketOf(pid)
-		if path != "" && !seen[path] {
-			seen[path] = true
-			connection, err := dial(ctx, path, sudo, who)
-			if err == nil {
-				return connection, nil
-			}
-			failed = fmt.Errorf("%w (%w)", ErrNoAgent, err)
-		}
-		pid = parent
+		failed = fmt.Errorf("%w (%w)", ErrNoAgent, err)
 	}
 	return nil, failed
+}
+
+// named are the values of a variable in the calling session. It is looked for
+// in sudo's own environment, which is the caller's, and then in those of the
+// caller's processes that led to it.
+func named(sudo int, who person, variable string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		seen := map[string]bool{}
+		for pid, n := sudo, 0; pid > 1 && n < maxAncestors; n++ {
+			parent, uid, err := relatives(pid)
+			if err != nil || pid != sudo && uid != who.uid {
+				return
+			}
+			value := valueOf(pid, variable)
+			if value != "" && !seen[value] {
+				seen[value] = true
+				if !yield(value) {
+					return
+				}
+			}
+			pid = parent
+		}
+	}
 }
 
 // relatives returns a process's parent and real user.
@@ -96,8 +108,8 @@ func relatives(pid int) (parent, uid int, err error) {
 	return parent, uid, nil
 }
 
-// socketOf is the agent's socket in a process's environment, or nothing.
-func socketOf(pid int) string {
+// valueOf is a variable in a process's environment, or nothing.
+func valueOf(pid int, name string) string {
 	f, err := os.Open(proc(pid, "environ"))
 	if err != nil {
 		return ""
@@ -108,8 +120,8 @@ func socketOf(pid int) string {
 		return ""
 	}
 	for variable := range bytes.SplitSeq(environ, []byte{0}) {
-		if path, found := bytes.CutPrefix(variable, []byte("SSH_AUTH_SOCK=")); found {
-			return string(path)
+		if value, found := bytes.CutPrefix(variable, []byte(name+"=")); found {
+			return string(value)
 		}
 	}
 	return ""

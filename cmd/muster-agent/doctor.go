@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -191,20 +192,21 @@ func (d *doctor) sshd(ctx context.Context) (string, error) {
 	if _, err := d.at.programs().Run(ctx, nil, "sshd", "-t"); err != nil {
 		return "", fmt.Errorf("sshd would not start: %w", err)
 	}
-	out, err := d.at.programs().Run(ctx, nil, "sshd", "-T")
+	inspector := sshd.Inspector{Runner: d.at.programs(), Read: func(path string) ([]byte, error) {
+		return os.ReadFile(filepath.Join(d.at.root, path))
+	}}
+	accounts := inspector.Accounts()
+	found, err := inspector.Inspect(ctx, accounts)
 	if err != nil {
 		return "", err
 	}
-	for keyword, value := range map[string]string{"trustedusercakeys": sshd.Folder, "revokedkeys": sshd.RevokedFile} {
-		if !bytes.Contains(out, []byte(keyword+" "+value)) {
-			return "", fmt.Errorf("sshd's %s is not in %s: the agent has not set it up yet, or another line of sshd_config comes first",
-				keyword, value)
-		}
+	if err := found.Err(); err != nil {
+		return "", err
 	}
-	if !bytes.Contains(out, []byte("hostcertificate "+sshd.Folder)) {
+	if !slices.ContainsFunc(found.Settings["hostcertificate"], func(file string) bool { return filepath.Dir(file) == sshd.Folder }) {
 		return "", errors.New("sshd shows no host certificate of Muster's")
 	}
-	return "its configuration is valid, and Muster's part is in force", nil
+	return "its configuration is valid, and Muster's part is in force, for " + list(accounts) + ", too", nil
 }
 
 func (d *doctor) certificates(context.Context) (string, error) {

@@ -33,6 +33,7 @@ import (
 	"github.com/muster-cloud/muster/internal/agent"
 	"github.com/muster-cloud/muster/internal/agent/agenttest"
 	"github.com/muster-cloud/muster/internal/agent/files"
+	"github.com/muster-cloud/muster/internal/agent/sshd"
 	"github.com/muster-cloud/muster/internal/dev"
 	"github.com/muster-cloud/muster/internal/devcloud/compute"
 	"github.com/muster-cloud/muster/internal/uuid"
@@ -286,9 +287,12 @@ func TestLife(t *testing.T) {
 		t.Errorf("status: %+v", status)
 	}
 	out, err := i.programs().Run(t.Context(), nil, "sshd", "-T")
-	for _, want := range []string{"\nhostcertificate /etc/ssh/muster/", "\ntrustedusercakeys /etc/ssh/muster/", "\npasswordauthentication no\n"} {
-		if err != nil || !strings.Contains("\n"+string(out), want) {
-			t.Errorf("sshd -T: %v, without %q", err, want)
+	settings := sshd.ParseSettings(out)
+	for keyword, want := range map[string]string{
+		"hostcertificate": "/etc/ssh/muster/", "trustedusercakeys": "/etc/ssh/muster/", "passwordauthentication": "no",
+	} {
+		if value := settings[keyword]; err != nil || len(value) == 0 || !strings.HasPrefix(value[0], want) {
+			t.Errorf("sshd -T: %v, %s is %q", err, keyword, value)
 		}
 	}
 	for _, account := range status.Accounts {

@@ -171,15 +171,20 @@ func (a *Agent) configure(ctx context.Context) error {
 		}
 	}
 	changed, err := a.machine.Configure(ctx, want)
+	warnings := slices.Clone(a.machine.Warnings()) // which may wait for another use of the machine
+	if err == nil {
+		a.configured = a.cfg.Now()
+	}
+	a.mu.Lock()
+	a.status.Warnings = warnings
+	if err == nil {
+		a.status.ConfiguredAt = a.configured.UTC()
+	}
+	a.mu.Unlock()
+	a.publish()
 	if err != nil {
 		return err
 	}
-	a.configured = a.cfg.Now()
-	warnings := slices.Clone(a.machine.Warnings()) // which may wait for another use of the machine
-	a.mu.Lock()
-	a.status.ConfiguredAt, a.status.Warnings = a.configured.UTC(), warnings
-	a.mu.Unlock()
-	a.publish()
 	if changed {
 		a.log.Info("The machine is set up as Muster says", "version", short(r.State.Version))
 	}

@@ -4,6 +4,7 @@
 package sshd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ const (
 	// candidate is a configuration for sshd to judge before it is put in place.
 	candidate         = "sshd_config.candidate"
 	candidateSettings = "muster.candidate"
+	candidateLine     = "sshd_config.line"
 )
 
 // Apply makes sshd do what is wanted and tells whether that changed anything.
@@ -37,7 +39,8 @@ func (c *SSHD) Apply(ctx context.Context, want Want) (changed bool, err error) {
 			return false, err
 		}
 	}
-	p, err := c.plan(want)
+	blind := c.knows == nil
+	p, err := c.plan(ctx, want)
 	if err != nil {
 		return false, err
 	}
@@ -56,20 +59,29 @@ func (c *SSHD) Apply(ctx context.Context, want Want) (changed bool, err error) {
 	if changed, err = change.Changed(); err != nil {
 		return trust, err
 	}
+	var found *Finding
 	if changed {
-		if err := c.tryChange(ctx, p, change); err != nil {
-			return trust, err
-		}
+		found, err = c.tryChange(ctx, p, change)
+	} else {
+		found, err = c.inForce(ctx, p) // others may have changed what is around Muster's part
+	}
+	if err != nil {
+		return trust, err
+	}
+	if blind && changed {
+		// What this sshd knows could not be asked before.
+		_, err = c.Apply(ctx, want)
+		return true, err
 	}
 	c.openPort(ctx, p.port)
-	c.warn(append(p.limits, c.forwardingLimits(ctx, want.ForwardAgent)...))
+	c.warn(slices.Concat(p.limits, found.Notes, found.forwardingLimits(want.ForwardAgent)))
 	err = c.keepSocket(ctx, p.port)
 	if errors.Is(err, errSocket) && p.port != "" {
 		// Better without the second port than without any.
 		c.refused = p.port
 		return c.Apply(ctx, want)
 	}
-	return changed || trust, errors.Join(err, c.reloadIfDue(ctx))
+	return changed || trust, errors.Join(err, c.reloadIfDue(ctx), found.Err())
 }
 
 // Warnings are what the last Apply found in the image's part of the
@@ -87,20 +99,12 @@ func (c *SSHD) warn(found []string) {
 	c.warnings = found
 }
 
-// forwardingLimits asks sshd for which accounts it forwards no SSH agent.
-func (c *SSHD) forwardingLimits(ctx context.Context, accounts []string) []string {
-	var without []string
-	for _, name := range accounts {
-		output, err := c.sshd(ctx, "-T", "-C", connection(name))
-		if err != nil {
-			c.log.Debug("cannot find out whether sshd forwards agents", "account", name, "error", err)
-			return nil
-		}
-		settings := "\n" + strings.ToLower(string(output))
-		if strings.Contains(settings, "\nallowagentforwarding no\n") || strings.Contains(settings, "\ndisableforwarding yes\n") {
-			without = append(without, name)
-		}
-	}
+// forwardingLimits names the accounts for which sshd forwards no SSH agent.
+func (f *Finding) forwardingLimits(accounts []string) []string {
+	without := f.where(func(s Settings) bool {
+		return s.of("allowagentforwarding") == "no" || s.of("disableforwarding") == "yes"
+	})
+	without = slices.DeleteFunc(without, func(name string) bool { return !slices.Contains(accounts, name) })
 	if len(without) == 0 {
 		return nil
 	}
@@ -126,32 +130,42 @@ func (c *SSHD) stageTrust(p *plan, change *files.Change) error {
 }
 
 // tryChange lets sshd judge the change before and after it is made.
-func (c *SSHD) tryChange(ctx context.Context, p *plan, change *files.Change) error {
+func (c *SSHD) tryChange(ctx context.Context, p *plan, change *files.Change) (*Finding, error) {
 	healthy := c.test(ctx, "")
 	if errors.Is(healthy, ErrMissing) {
-		return healthy
+		return nil, healthy
 	}
 	// If it is broken, and has a part of ours, only the change itself can tell
 	// whether that part is what breaks it.
 	if healthy == nil || !c.present() {
 		if err := c.testCandidate(ctx, p); err != nil {
-			return c.blame(err, healthy)
+			return nil, c.blame(err, healthy)
 		}
 	}
 	if err := c.tree.SaveState(reloadMark, nil); err != nil {
-		return err
+		return nil, err
 	}
 	if _, err := change.Apply(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	err := c.inForce(ctx, p)
-	if err == nil {
-		return change.Commit()
+	if err := c.test(ctx, ""); err != nil {
+		return nil, c.takeBack(change, fmt.Errorf("%w: %w", ErrRefused, err), healthy)
 	}
+	found, err := c.inForce(ctx, p)
+	switch {
+	case err == nil:
+		return found, change.Commit()
+	case errors.Is(err, ErrBroken):
+		err = fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	return nil, c.takeBack(change, err, healthy)
+}
+
+func (c *SSHD) takeBack(change *files.Change, err, healthy error) error {
 	if back := change.Rollback(); back != nil {
 		return errors.Join(err, fmt.Errorf("taking the change back: %w", back))
 	}
-	return c.blame(err, healthy)
+	return c.blame(fmt.Errorf("%w (the change was taken back)", err), healthy)
 }
 
 // blame returns the complaint about a new configuration, unless the present one
@@ -179,6 +193,12 @@ func (c *SSHD) stage(p *plan) (*files.Change, error) {
 	for _, file := range slices.Sorted(maps.Keys(p.certs)) {
 		staged = append(staged, change.Write(file, []byte(p.certs[file]), files.Public))
 	}
+	if len(p.principals) > 0 {
+		staged = append(staged, change.Folder(principalsFolder, files.Folder))
+	}
+	for _, file := range slices.Sorted(maps.Keys(p.principals)) {
+		staged = append(staged, change.Write(file, []byte(p.principals[file]), files.Public))
+	}
 	staged = append(staged, c.stageSettings(p, change))
 	stale, err := c.staleFiles(p)
 	staged = append(staged, err)
@@ -191,15 +211,25 @@ func (c *SSHD) stage(p *plan) (*files.Change, error) {
 // stageSettings writes Muster's settings to where they go and takes them away
 // from where they were.
 func (c *SSHD) stageSettings(p *plan, change *files.Change) error {
-	if p.drop != "" {
-		err := errors.Join(change.Folder(dropFolder, files.Folder), change.Write(p.drop, p.dropContent(), files.Public))
-		return errors.Join(err, change.Restore(mainFile), c.stageDropsGone(change, p.drop))
+	drop := path.Dir(p.file) == dropFolder
+	if drop {
+		if err := change.Folder(dropFolder, files.Folder); err != nil {
+			return err
+		}
+	}
+	if p.file != "" {
+		if err := change.Write(p.file, p.dropContent(), files.Public); err != nil {
+			return err
+		}
+	}
+	if drop && len(p.last) == 0 {
+		return errors.Join(change.Restore(mainFile), c.stageDropsGone(change, p.file))
 	}
 	main, err := c.tree.Read(mainFile)
 	if err != nil {
 		return fmt.Errorf("reading sshd's configuration: %w", err)
 	}
-	return errors.Join(change.Edit(mainFile, p.blockContent(main)), c.stageDropsGone(change, ""))
+	return errors.Join(change.Edit(mainFile, p.mainContent(main)), c.stageDropsGone(change, p.file))
 }
 
 func (c *SSHD) stageDropsGone(change *files.Change, but string) error {
@@ -219,11 +249,18 @@ func (c *SSHD) staleFiles(p *plan) ([]string, error) {
 	var stale []string
 	for _, name := range names {
 		file := path.Join(Folder, name)
-		if strings.HasSuffix(name, "-cert.pub") && p.certs[file] == "" || file == allCAsFile && p.all == nil {
+		if strings.HasSuffix(name, "-cert.pub") && p.certs[file] == "" || file == allCAsFile && p.all == nil ||
+			file == settingsFile && p.file != file {
 			stale = append(stale, file)
 		}
 	}
-	return stale, err
+	accounts, accountsErr := c.tree.List(principalsFolder)
+	for _, name := range accounts {
+		if file := principalsFile(name); p.principals[file] == "" {
+			stale = append(stale, file)
+		}
+	}
+	return stale, errors.Join(err, accountsErr)
 }
 
 // testCandidate lets sshd judge the new configuration while the old one is
@@ -234,9 +271,10 @@ func (c *SSHD) testCandidate(ctx context.Context, p *plan) error {
 		return fmt.Errorf("reading sshd's configuration: %w", err)
 	}
 	names := []string{candidate, candidateSettings}
-	content := p.blockContent(main)
-	if p.drop != "" {
-		content = []byte("Include " + path.Join(c.tree.StateFolder(), candidateSettings) + "\n" + string(files.Strip(main)))
+	content := p.mainContent(main)
+	if p.file != "" {
+		included := []byte(includeLine + "\n") // it may not be there yet, which is no error
+		content = slices.Concat([]byte("Include "+path.Join(c.tree.StateFolder(), candidateSettings)+"\n"), bytes.ReplaceAll(content, included, nil))
 		if err := c.tree.SaveState(candidateSettings, p.dropContent()); err != nil {
 			return err
 		}
@@ -253,56 +291,32 @@ func (c *SSHD) testCandidate(ctx context.Context, p *plan) error {
 	return err
 }
 
-// inForce asks sshd whether it would start, and follow the plan.
-func (c *SSHD) inForce(ctx context.Context, p *plan) error {
-	if err := c.test(ctx, ""); err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	settings, err := c.settings(ctx)
+// inForce asks sshd whether it follows the plan.
+func (c *SSHD) inForce(ctx context.Context, p *plan) (*Finding, error) {
+	found, err := c.inspector().Inspect(ctx, p.accounts)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrRefused, err)
+		return nil, err
 	}
-	for key, value := range p.inForce {
-		if got := settings[key]; c.knows[key] && !slices.Equal(got, []string{value}) {
-			return fmt.Errorf("%w: %s is %s, not %s: look for another line that sets it", ErrNotInForce, key,
-				strings.Join(got, " "), value)
+	c.learn(found.Settings)
+	for keyword, value := range p.inForce {
+		if got := found.Settings.of(strings.ToLower(keyword)); got != value {
+			found.wrong("", keyword, got, value)
 		}
-	}
-	if err := c.letsIn(ctx, p.accounts); err != nil {
-		return err
 	}
 	for file := range p.certs {
-		if !slices.Contains(settings["hostcertificate"], file) {
-			return fmt.Errorf("%w: HostCertificate lacks %s", ErrNotInForce, file)
+		if !slices.Contains(found.Settings["hostcertificate"], file) {
+			found.Wrong = append(found.Wrong, "HostCertificate lacks "+file)
 		}
 	}
-	if p.port != "" && !slices.Contains(settings["port"], p.port) && !slices.ContainsFunc(settings["listenaddress"],
+	if p.port != "" && !slices.Contains(found.Settings["port"], p.port) && !slices.ContainsFunc(found.Settings["listenaddress"],
 		func(address string) bool { return strings.HasSuffix(address, ":"+p.port) }) {
-		return fmt.Errorf("%w: it would not listen on port %s", ErrNotInForce, p.port)
+		found.Wrong = append(found.Wrong, "it would not listen on port "+p.port)
 	}
-	return nil
-}
-
-// letsIn asks sshd to read its configuration as it does when somebody logs in to
-// one of the accounts, which all have the same: there it may refuse what is right
-// for itself. An old one that cannot tell is not asked.
-func (c *SSHD) letsIn(ctx context.Context, accounts []string) error {
-	if len(accounts) == 0 {
-		return nil
+	if len(found.Wrong) > 0 {
+		slices.Sort(found.Wrong)
+		return nil, fmt.Errorf("%w: %s", ErrNotInForce, strings.Join(slices.Compact(found.Wrong), "; "))
 	}
-	_, err := c.sshd(ctx, "-T", "-C", connection(accounts[0]))
-	if err == nil {
-		return nil
-	}
-	if _, other := c.sshd(ctx, "-T", "-C", connection("root")); other != nil {
-		return nil
-	}
-	return fmt.Errorf("%w: for %s: %w", ErrRefused, accounts[0], err)
-}
-
-// connection is an account's, for sshd's tests.
-func connection(account string) string {
-	return "user=" + account + ",host=localhost,addr=127.0.0.1,laddr=127.0.0.1,lport=22"
+	return found, nil
 }
 
 // Remove gives sshd's configuration back as it was before Muster. The lists go
@@ -316,8 +330,12 @@ func (c *SSHD) Remove(ctx context.Context) error {
 		return err
 	}
 	change := c.tree.Begin()
+	accounts, accountsErr := c.tree.List(principalsFolder)
 	names, err := c.tree.List(Folder)
-	staged := []error{err}
+	staged := []error{err, accountsErr}
+	for _, name := range accounts {
+		staged = append(staged, change.Restore(principalsFile(name)))
+	}
 	for _, name := range names {
 		staged = append(staged, change.Restore(path.Join(Folder, name)))
 	}

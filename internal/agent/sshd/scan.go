@@ -33,7 +33,10 @@ const here = "muster's settings"
 type directive struct {
 	key   string // in lower case
 	args  []string
-	match bool // inside a Match block
+	match bool // inside a Match block that is not for everybody
+	// block: inside any Match block. What stands there goes before what does not,
+	// also where the block is for everybody ("Match all").
+	block bool
 }
 
 // scan reads the configuration without Muster's part, and marks where Muster's
@@ -47,7 +50,7 @@ type scan struct {
 // scanConfig reads what sshd reads.
 func scanConfig(tree *files.Tree, own string) ([]directive, error) {
 	s := &scan{tree: tree, own: own}
-	err := s.file(mainConfig(tree), false, 0)
+	err := s.file(mainConfig(tree), directive{}, 0)
 	return s.found, err
 }
 
@@ -59,9 +62,11 @@ func mainConfig(tree *files.Tree) string {
 	return mainFile
 }
 
-func (s *scan) file(name string, match bool, depth int) error {
+// file reads one file, which stands where in says. What comes after it stands
+// there again, whatever blocks the file begins.
+func (s *scan) file(name string, in directive, depth int) error {
 	if name == s.own {
-		s.found = append(s.found, directive{key: here, match: match})
+		s.found = append(s.found, directive{key: here, match: in.match, block: in.block})
 		return nil
 	}
 	if path.Dir(name) == dropFolder && slices.Contains(dropNames, path.Base(name)) {
@@ -80,27 +85,27 @@ func (s *scan) file(name string, match bool, depth int) error {
 		case "":
 			continue
 		case "match":
-			match = len(args) != 1 || !strings.EqualFold(args[0], "all")
+			in.match, in.block = len(args) != 1 || !strings.EqualFold(args[0], "all"), true
 			continue
 		case "include":
 			if depth >= maxDepth {
 				continue
 			}
 			for _, pattern := range args {
-				if err := s.include(pattern, match, depth+1); err != nil {
+				if err := s.include(pattern, in, depth+1); err != nil {
 					return err
 				}
 			}
 			continue
 		}
-		s.found = append(s.found, directive{key: key, args: args, match: match})
+		s.found = append(s.found, directive{key: key, args: args, match: in.match, block: in.block})
 	}
 	return nil
 }
 
 // include reads the files of a pattern in the order of their names, as glob(3)
 // gives them. Patterns in folders' names are not followed.
-func (s *scan) include(pattern string, match bool, depth int) error {
+func (s *scan) include(pattern string, in directive, depth int) error {
 	if !path.IsAbs(pattern) {
 		pattern = path.Join("/etc/ssh", pattern)
 	}
@@ -114,15 +119,22 @@ func (s *scan) include(pattern string, match bool, depth int) error {
 		slices.Sort(names)
 	}
 	for _, name := range names {
-		if fits, err := path.Match(path.Base(pattern), name); err != nil || !fits ||
-			strings.HasPrefix(name, ".") && !strings.HasPrefix(path.Base(pattern), ".") {
+		if !fits(pattern, name) {
 			continue
 		}
-		if err := s.file(path.Join(dir, name), match, depth); err != nil {
+		if err := s.file(path.Join(dir, name), in, depth); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// fits reports whether a pattern of files fits a name in its folder, as glob(3)
+// has it.
+func fits(pattern, name string) bool {
+	pattern = path.Base(pattern)
+	is, err := path.Match(pattern, name)
+	return err == nil && is && (!strings.HasPrefix(name, ".") || strings.HasPrefix(pattern, "."))
 }
 
 // split takes a line apart: "Keyword a b", "keyword=a", quotes around words,

@@ -238,11 +238,11 @@ func TestVendorFile(t *testing.T) {
 	}
 	agenttest.Write(t, h.root, vendorFile, debian)
 	p := &plan{}
-	if _, err := h.choosePlace(p); err != nil || p.drop != dropFolder+"/00-muster.conf" {
-		t.Fatal(p.drop, err)
+	if _, err := h.choosePlace(t.Context(), p); err != nil || p.file != dropFolder+"/00-muster.conf" {
+		t.Fatal(p.file, err)
 	}
 	agenttest.Write(t, h.root, vendorFile, "UsePAM yes\n")
-	if _, err := h.choosePlace(&plan{}); err == nil {
+	if _, err := h.choosePlace(t.Context(), &plan{}); err == nil {
 		t.Fatal("a file of the package's would be changed")
 	}
 }

@@ -6,12 +6,16 @@
 // second port, and no passwords.
 //
 // The settings stand in one file of /etc/ssh/sshd_config.d, if sshd reads it
-// before anything else sets the same, or else in one marked block at the top
-// of sshd_config: for sshd the first value wins. Everything else is in
-// /etc/ssh/muster. A change is judged by "sshd -t" before it becomes visible
-// and again after, and by "sshd -T" whether it is in force; otherwise it is
-// taken back. So sshd always has a configuration with which it would start,
-// and a configuration that was broken before is not touched.
+// before anything else sets the same, or else in one that the first line of
+// sshd_config includes: for sshd the first value wins, and one in a Match block
+// that applies wins over all that is in none. So what says who gets into Muster's
+// accounts stands in Match blocks of their own (see rules). An sshd before 8.2
+// knows no Include: there the settings are marked blocks at the top and at the
+// end of sshd_config. Everything else is in /etc/ssh/muster. A change is judged
+// by "sshd -t" before it becomes visible and again after, and by "sshd -T", for
+// each account, whether it is in force; otherwise it is taken back. So sshd
+// always has a configuration with which it would start, and a configuration that
+// was broken before is not touched.
 //
 // It never stops or restarts sshd, never touches host keys, and never takes
 // away what lets others in: authorities that the image trusts stay trusted,
@@ -24,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"path"
 	"strconv"
 	"strings"
@@ -37,10 +42,12 @@ import (
 var (
 	// ErrBroken says that sshd refuses its configuration as it was before Muster came.
 	ErrBroken = errors.New("sshd refuses its own configuration, which Muster did not make: correct it, then Muster goes on")
-	// ErrRefused says that sshd refuses the configuration with Muster's part; it was taken back.
-	ErrRefused = errors.New("sshd refuses the configuration with Muster's settings, so they were taken back")
-	// ErrNotInForce says that something else sets the same; the change was taken back.
-	ErrNotInForce = errors.New("sshd does not follow Muster's settings, so they were taken back")
+	// ErrRefused says that sshd refuses the configuration with Muster's part.
+	ErrRefused = errors.New("sshd refuses the configuration with Muster's settings")
+	// ErrNotInForce says that something else sets the same.
+	ErrNotInForce = errors.New("sshd does not follow Muster's settings: the agent has not set it up yet, or another line that it reads first says otherwise")
+	// ErrShut says that all is set up, but that sshd uses none of the algorithms of Muster's certificates.
+	ErrShut = errors.New("sshd is set up, but its algorithms do not fit Muster's certificates")
 	// ErrForeignRevokedKeys says that the image has a revocation list of its own, and sshd knows only one.
 	ErrForeignRevokedKeys = errors.New("sshd_config names another RevokedKeys, and sshd reads only one: " +
 		"remove that line, so that Muster's list can be used")
@@ -58,7 +65,16 @@ const (
 	// allCAsFile has also the authorities that the image itself trusts. It is
 	// there only if the image names some.
 	allCAsFile = Folder + "/all_user_ca_keys"
+	// principalsFolder has a file for each account, of the principals that get in.
+	principalsFolder = Folder + "/principals"
+	// settingsFile holds Muster's settings where no file in dropFolder would be read
+	// first, and sshd_config includes it.
+	settingsFile = Folder + "/sshd_config"
 )
+
+// principalsFile names the principals that get into an account: its own name, as
+// if there were no such file.
+func principalsFile(account string) string { return principalsFolder + "/" + account }
 
 // Config describes an SSHD.
 type Config struct {
@@ -75,6 +91,8 @@ type SSHD struct {
 	log    *slog.Logger
 	// knows are the keywords of this sshd; nil before the first "sshd -T".
 	knows map[string]bool
+	// accepted remembers which lines this sshd takes.
+	accepted map[string]bool
 	// warnings are what the last Apply left to the image, and what comes of it.
 	warnings []string
 	// portDone is the second port that this process has opened; "-" before the first.
@@ -134,14 +152,17 @@ type Want struct {
 	// UserCAs are authorized_keys lines of the authorities whose user
 	// certificates are good. None: nobody's are.
 	UserCAs []string
-	// Accounts accept certificates that name them, whatever the image says
-	// about principals, and nothing else.
+	// Accounts accept Muster's certificates that name them, whatever the image
+	// says, and nothing else.
 	Accounts []string
 	// ForwardAgent are accounts of no use without their forwarded SSH agent.
 	// Where the image does not forward it, Warnings says so.
 	ForwardAgent []string
 	// Port is a second port beside those that sshd has; 0 and 22 mean none.
 	Port int
+	// PenaltyExempt are addresses and networks whose refused log-ins sshd does not
+	// punish, where it would.
+	PenaltyExempt []string
 	// PasswordAuthentication leaves passwords as the image has them. Without
 	// it nobody gets in by password.
 	PasswordAuthentication bool
@@ -157,8 +178,15 @@ func (w Want) check() error {
 			return errors.New("a user authority is no public key")
 		}
 	}
+	for _, network := range w.PenaltyExempt {
+		if _, err := netip.ParsePrefix(network); err != nil {
+			if _, err := netip.ParseAddr(network); err != nil {
+				return fmt.Errorf("%q is neither an address nor a network", network)
+			}
+		}
+	}
 	for _, account := range w.Accounts {
-		if account == "" || strings.ContainsAny(account, " \t\r\n\"',*?!#\\") {
+		if strings.Trim(account, ".") == "" || strings.ContainsAny(account, " \t\r\n\"',*?!#\\/%") {
 			return fmt.Errorf("%q is no account name", account)
 		}
 	}
@@ -189,28 +217,58 @@ func (c *SSHD) SetRevoked(ctx context.Context, list []byte) error {
 	return err
 }
 
-// settings is what "sshd -T" says: the values of each keyword in lower case.
-func (c *SSHD) settings(ctx context.Context) (map[string][]string, error) {
-	output, err := c.sshd(ctx, "-T")
-	if err != nil && strings.Contains(err.Error(), "connection test specification") {
-		// Older ones want to know for whom, once there are Match blocks.
-		output, err = c.sshd(ctx, "-T", "-C", connection("root"))
-	}
+// settings is what "sshd -T" says. The keywords that it has are those that this
+// sshd knows, but for some lists that are empty.
+func (c *SSHD) settings(ctx context.Context) (Settings, error) {
+	settings, err := c.inspector().settings(ctx)
 	if err != nil {
-		if files.Missing(err) {
-			return nil, ErrMissing
-		}
-		return nil, fmt.Errorf("%w: %w", ErrBroken, err)
+		return nil, err
 	}
-	settings := map[string][]string{}
+	c.learn(settings)
+	return settings, nil
+}
+
+func (c *SSHD) learn(settings Settings) {
 	c.knows = map[string]bool{}
-	for line := range strings.Lines(string(output)) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		key = strings.ToLower(key)
-		settings[key] = append(settings[key], value)
+	for key := range settings {
 		c.knows[key] = true
 	}
-	return settings, nil
+}
+
+func (c *SSHD) inspector() Inspector {
+	return Inspector{Runner: prepared{c}, Read: c.tree.Read}
+}
+
+// prepared runs sshd with the folder that it wants.
+type prepared struct{ *SSHD }
+
+// Run implements files.Runner.
+func (p prepared) Run(ctx context.Context, _ []byte, _ string, args ...string) ([]byte, error) {
+	return p.sshd(ctx, args...)
+}
+
+// accepts reports whether this sshd takes a line, which need not make sense on
+// this machine. It complains about lines by the name of their file.
+func (c *SSHD) accepts(ctx context.Context, line string) bool {
+	if known, asked := c.accepted[line]; asked {
+		return known
+	}
+	if err := c.tree.SaveState(candidateLine, []byte(line+"\n")); err != nil {
+		return false
+	}
+	err := c.test(ctx, path.Join(c.tree.StateFolder(), candidateLine))
+	if errors.Is(err, ErrMissing) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	if dropped := c.tree.DropState(candidateLine); dropped != nil {
+		c.log.Warn("a file that sshd has judged stays", "error", dropped)
+	}
+	takes := err == nil || !strings.Contains(err.Error(), candidateLine)
+	if c.accepted == nil {
+		c.accepted = map[string]bool{}
+	}
+	c.accepted[line] = takes
+	return takes
 }
 
 // test lets sshd judge a configuration file; without a name its own.

@@ -6,6 +6,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -26,7 +27,8 @@ func newAudit(p *program) *cobra.Command {
 		Use: "audit", Short: "List who did what", Args: cobra.NoArgs,
 		Long: `List what was issued, refused, revoked and administered, the newest first: in
 your project, or, for the cloud's operator, in another one or all. Times are in
-UTC.
+UTC. What somebody is refused again within the same minute adds to one entry,
+which tells of the first time, and how often it was.
 
 ` + loginHelp,
 		Example: `  muster audit --since 24h
@@ -63,7 +65,11 @@ func (p *program) audit(ctx context.Context, cloud cloudFlags, query client.Audi
 var auditTable = table[client.AuditEntry]{
 	head: []string{"TIME", "WHO", "ACTION", "OUTCOME", "OBJECT", "PROJECT", "REASON"},
 	row: func(e client.AuditEntry) []string {
-		return []string{second(e.At), cmp.Or(e.ActorName, e.Actor), e.Action, e.Outcome,
+		outcome := e.Outcome
+		if e.Times > 1 {
+			outcome = fmt.Sprintf("%s ×%d", outcome, e.Times)
+		}
+		return []string{second(e.At), cmp.Or(e.ActorName, e.Actor), e.Action, outcome,
 			strings.TrimSpace(e.ObjectKind + " " + e.ObjectID), e.AuthID, e.Reason}
 	},
 }

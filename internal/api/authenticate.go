@@ -22,7 +22,7 @@ type Tokens interface {
 
 // AuditLog takes the records of refusals.
 type AuditLog interface {
-	AppendAudit(ctx context.Context, entry store.Audit) error
+	AppendRefusal(ctx context.Context, entry store.Audit, of string) error
 }
 
 // Caller is who asks, as Keystone says.
@@ -36,12 +36,14 @@ type Caller struct {
 type Guard struct {
 	tokens Tokens
 	audit  AuditLog
+	users  *RateLimiter // nil: nobody is limited
 	rules  atomic.Pointer[policy.Enforcer]
 }
 
-// NewGuard returns a guard that decides by the rules.
-func NewGuard(tokens Tokens, rules *policy.Enforcer, audit AuditLog) *Guard {
-	g := &Guard{tokens: tokens, audit: audit}
+// NewGuard returns a guard that decides by the rules, and lets each user ask
+// as often as the limiter allows.
+func NewGuard(tokens Tokens, rules *policy.Enforcer, audit AuditLog, users *RateLimiter) *Guard {
+	g := &Guard{tokens: tokens, audit: audit, users: users}
 	g.rules.Store(rules)
 	return g
 }
@@ -61,6 +63,9 @@ func (g *Guard) Authenticated(endpoint Endpoint) Endpoint {
 			return Response{}, err
 		}
 		r.Caller = newCaller(g, token)
+		if !g.users.allow(token.UserID) && !r.Caller.unlimited() {
+			return Response{}, problem.New(problem.TooMany, "too many requests of user %s", token.UserID)
+		}
 		return endpoint(r)
 	}
 }
@@ -77,6 +82,14 @@ func newCaller(g *Guard, token *keystone.Token) *Caller {
 		ProjectDomainID: token.ProjectDomainID,
 		DomainID:        token.DomainID, SystemScope: systemScope, IsAdminProject: token.IsAdminProject, Roles: token.Roles,
 	}.Credentials()}
+}
+
+// unlimited tells whether the caller may ask however often: Nova asks for each
+// read of each instance's metadata, all as one user. Who may ask as Nova does
+// can only be Nova and the cloud's operator.
+func (c *Caller) unlimited() bool {
+	own := Object{ProjectID: c.ProjectID, UserID: c.UserID}.target()
+	return c.May(policy.VendordataCreate, own) || c.May(policy.JoinCreate, own)
 }
 
 // May tells whether a rule allows the caller something.
@@ -104,11 +117,12 @@ func (r *Request) Authorize(rule string, object Object) error {
 	if r.Caller == nil {
 		return refusal
 	}
-	err := r.Caller.guard.audit.AppendAudit(r.Context(), store.Audit{
+	// The project is the caller's word, and tells no two refusals apart.
+	err := r.Caller.guard.audit.AppendRefusal(r.Context(), store.Audit{
 		At: time.Now(), Actor: r.Caller.UserID, ActorName: r.Caller.UserName, ActorProject: r.Caller.ProjectID,
 		Action: rule, Outcome: "refused", ObjectKind: "project", ObjectID: object.ProjectID, ProjectID: object.ProjectID,
 		Reason: "not allowed by policy", RequestID: r.ID, Remote: r.Remote,
-	})
+	}, "")
 	if err != nil {
 		// The refusal stands; the request's record tells that it was not recorded.
 		refusal.Cause = errors.Join(errors.New("the refusal could not be recorded"), err)

@@ -274,7 +274,7 @@ func TestDescribed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	guard := api.NewGuard(nil, nil, nil)
+	guard := api.NewGuard(nil, nil, nil, nil)
 	router := api.NewRouter(api.RouterConfig{Logger: slog.New(slog.DiscardHandler), Metrics: api.NewMetrics(prometheus.NewRegistry())},
 		tatu.New(tatu.Config{Guard: guard}), vendordata.New(vendordata.Config{Guard: guard}), vendordata.NewJoin(guard, nil), instance.New(instance.Config{}),
 		operator.New(operator.Config{Guard: guard, Enrolments: (*enroll.Service)(nil), Comparison: (*converge.Comparison)(nil)}), health.New(nil), described)

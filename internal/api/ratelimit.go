@@ -12,12 +12,12 @@ import (
 	"github.com/muster-cloud/muster/internal/problem"
 )
 
-// limitedAddresses bounds the memory of a RateLimiter. An address that was
+// limited bounds the memory of a RateLimiter. An address or user that was
 // forgotten starts with a full bucket.
-const limitedAddresses = 65_536
+const limited = 65_536
 
-// RateLimiter allows each address so many requests a second. A nil
-// RateLimiter allows everything.
+// RateLimiter allows each address, or each user, so many requests a second. A
+// nil RateLimiter allows everything.
 type RateLimiter struct {
 	perSecond rate.Limit
 	burst     int
@@ -31,7 +31,7 @@ func NewRateLimiter(perSecond float64, burst int) *RateLimiter {
 	if perSecond <= 0 {
 		return nil
 	}
-	buckets, err := simplelru.NewLRU[string, *rate.Limiter](limitedAddresses, nil)
+	buckets, err := simplelru.NewLRU[string, *rate.Limiter](limited, nil)
 	if err != nil {
 		panic(err) // the size is a constant above zero
 	}
@@ -51,13 +51,16 @@ func (l *RateLimiter) Limited(endpoint Endpoint) Endpoint {
 	}
 }
 
-// allow takes one request from the address's bucket.
-func (l *RateLimiter) allow(address string) bool {
+// allow takes one request from somebody's bucket.
+func (l *RateLimiter) allow(name string) bool {
+	if l == nil {
+		return true
+	}
 	l.mu.Lock()
-	bucket, ok := l.buckets.Get(address)
+	bucket, ok := l.buckets.Get(name)
 	if !ok {
 		bucket = rate.NewLimiter(l.perSecond, l.burst)
-		l.buckets.Add(address, bucket)
+		l.buckets.Add(name, bucket)
 	}
 	l.mu.Unlock()
 	return bucket.Allow()

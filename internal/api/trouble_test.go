@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -94,6 +95,25 @@ func TestTroubleIsDescribed(t *testing.T) {
 		w.do("none", "GET", agentapi.PathPrograms+agentapi.Programs["amd64"], "").want(429)
 		for _, path := range []string{agentapi.PathHostCerts, agentapi.PathChallenges, agentapi.PathRenew, agentapi.PathState, agentapi.PathEnrolment} {
 			w.do("none", "POST", path, "{}").want(429)
+		}
+	})
+	t.Run("a user asks too often", func(t *testing.T) {
+		const burst = 100
+		w := newTroubled(t, checks, deployment.Options{Settings: deployment.Settings{"api": {
+			"user_rate_limit": "0.001", "user_rate_burst": strconv.Itoa(burst)}}})
+		refused := false
+		for n := 0; n <= burst && !refused; n++ {
+			refused = w.do("owner", "GET", "/v1/usercerts", "").Status == 429
+		}
+		if got := w.askAll("owner"); got[429] < len(calls)*3/4 {
+			t.Errorf("a user without requests left: %v", got)
+		}
+		w.do("member", "GET", "/v1/usercerts", "").want(200) // another user, in the same project
+		// Nova asks as one user for all instances, and must never wait.
+		for _, unlimited := range []string{"service", "admin"} {
+			if got := w.askAll(unlimited); got[429] > 0 {
+				t.Errorf("%s: %v", unlimited, got)
+			}
 		}
 	})
 	exercised, statuses := checks.Exercised(), []int{429, 500, 503}

@@ -261,6 +261,31 @@ func testRefusals(t *testing.T, w *world) {
 	}
 }
 
+// TestRefusalsAreOneEntry: who asks again for what is not allowed, on whatever
+// replica, fills no list.
+func TestRefusalsAreOneEntry(t *testing.T) { everywhere(t, testRefusalsAreOneEntry) }
+
+func testRefusalsAreOneEntry(t *testing.T, w *world) {
+	const asked = 100
+	for range asked {
+		w.do("member", "GET", "/v1/audit", "", "X-Auth-Sudo-Project-ID: "+newID()).want(403)
+	}
+	path := "/v1/audit?actor=" + w.users["bob"]
+	entries := w.do("admin", "GET", path, "", "X-Auth-All-Projects: True").want(200).json()["audit"].([]any)
+	var times int64
+	for _, entry := range entries {
+		n, err := entry.(map[string]any)["times"].(json.Number).Int64()
+		if err != nil {
+			t.Fatal(err)
+		}
+		times += n
+	}
+	// The loop may have met the end of a minute.
+	if len(entries) < 1 || len(entries) > 2 || times != asked {
+		t.Errorf("%d entries of %d refusals, want one or two of %d", len(entries), times, asked)
+	}
+}
+
 // TestAuditFilters: a value that no record can hold is refused under its name.
 func TestAuditFilters(t *testing.T) { everywhere(t, testAuditFilters) }
 

@@ -77,6 +77,7 @@ type AuditEntry struct {
 	RequestID    string            `json:"request_id"`
 	Remote       string            `json:"remote"`
 	Details      map[string]string `json:"details"`
+	Times        int64             `json:"times"` // refused within a minute; what the rest says is of the first time
 }
 
 // AuditQuery selects audit entries; empty fields select all.

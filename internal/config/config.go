@@ -300,6 +300,8 @@ type API struct {
 	RequestTimeout time.Duration
 	LongPollMax    time.Duration
 	MaxLongPolls   int
+	UserRateLimit  float64
+	UserRateBurst  int
 }
 
 // Listener is one [listen:NAME].

@@ -42,6 +42,11 @@ func apiOptions() []option {
 		{name: "max_long_polls", initial: "20000", min: "0", max: "1000000",
 			field: at(func(a *API) any { return &a.MaxLongPolls }),
 			help:  "How many requests may wait at once, on each listener; more are refused with 503. 0: none may wait."},
+		{name: "user_rate_limit", initial: "50", min: "0", max: "1000000", field: at(func(a *API) any { return &a.UserRateLimit }),
+			help: "Requests with a token per second and user, on each replica; more are refused with 429. 0: no limit. Who may ask for " +
+				"vendordata by the policy, as Nova's user and operators do, is never limited."},
+		{name: "user_rate_burst", initial: "500", min: "1", max: "1000000", field: at(func(a *API) any { return &a.UserRateBurst }),
+			help: "How many such requests may come at once."},
 	}
 }
 

@@ -50,7 +50,7 @@ type Records interface {
 	ObjectUsers(ctx context.Context, kind store.ObjectKind, names []string) ([]store.Object, error)
 	ReleaseObjects(ctx context.Context, instanceID string) ([]store.Object, error)
 	ReleaseSome(ctx context.Context, e store.Enrolment, objects []store.Object) error
-	AppendAudit(ctx context.Context, a store.Audit) error
+	AppendRefusal(ctx context.Context, a store.Audit, of string) error
 }
 
 // Sealer keeps one-time passwords readable for Muster alone. *custody.Keyring is one.
@@ -217,7 +217,7 @@ func (s *Service) refuse(ctx context.Context, entry store.Audit, refusal error) 
 	}
 	entry.Outcome, entry.Reason = "refused", refusal.Error()
 	s.metrics.answers.WithLabelValues("refused").Inc()
-	if err := s.cfg.Store.AppendAudit(ctx, entry); err != nil {
+	if err := s.cfg.Store.AppendRefusal(ctx, entry, entry.ObjectID); err != nil {
 		s.cfg.Logger.ErrorContext(ctx, "A refusal could not be recorded", "action", entry.Action, "instance", entry.ObjectID,
 			"reason", entry.Reason, "error", err)
 	}

@@ -152,9 +152,14 @@ func TestOneOwner(t *testing.T) {
 	must(t, w.ipa.Join("db.example.test", first.OTP))
 	audits, err := r.store.Audits(t.Context(), store.AuditFilter{Action: "enrolment.create", ObjectID: id(2)}, store.Page{})
 	must(t, err)
-	equal(t, len(audits), 3)
-	equal(t, audits[0].Outcome, "refused")
-	equal(t, audits[0].Details, map[string]string{"fqdn": "db.internal.example.test", "owner": id(1)})
+	var times int64 // in one entry, unless a minute ended meanwhile
+	for _, a := range audits {
+		times += a.Times
+	}
+	equal(t, times, int64(3))
+	refusal := audits[len(audits)-1]
+	equal(t, refusal.Outcome, "refused")
+	equal(t, refusal.Details, map[string]string{"fqdn": "db.example.test", "owner": id(1)})
 }
 
 // TestForeignEntry leaves alone what was there before, until an operator lets the instance have it.

@@ -101,7 +101,7 @@ func (s *Server) build(ctx context.Context) error {
 	if err := s.store.CheckSchema(ctx); err != nil {
 		return fmt.Errorf("[database] connection: %w", err)
 	}
-	s.guard = api.NewGuard(s.tokens, rules, s.store)
+	s.guard = api.NewGuard(s.tokens, rules, s.store, api.NewRateLimiter(s.cfg.API.UserRateLimit, s.cfg.API.UserRateBurst))
 	if s.authority, err = sshca.New(s.authorityConfig(keyring)); err != nil {
 		return fmt.Errorf("[ssh]: %w", err)
 	}

@@ -82,7 +82,7 @@ func (s *Service) recordShared(ctx context.Context, by Actor, instance store.Ins
 	entry.Outcome, entry.Reason, entry.Details = "refused", "another instance has the host key that signed", map[string]string{"key": fingerprint}
 	s.cfg.Logger.WarnContext(ctx, "An instance signs with a host key that another one has too, and is refused; its image was built with host keys in it",
 		"instance", instance.ID, "key", fingerprint)
-	if err := s.cfg.Store.AppendAudit(ctx, entry); err != nil {
+	if err := s.cfg.Store.AppendRefusal(ctx, entry, entry.ObjectID); err != nil {
 		s.cfg.Logger.ErrorContext(ctx, "A refusal could not be recorded", "action", entry.Action, "object", entry.ObjectID, "error", err)
 	}
 }

@@ -205,7 +205,7 @@ func (s *Service) audit(by Actor, action, projectID, objectKind, objectID string
 // a refusal into anything else; the log then has it.
 func (s *Service) refuse(ctx context.Context, entry store.Audit, refusal *problem.Problem) error {
 	entry.Outcome, entry.Reason = "refused", refusal.Reason
-	if err := s.cfg.Store.AppendAudit(ctx, entry); err != nil {
+	if err := s.cfg.Store.AppendRefusal(ctx, entry, entry.ObjectID); err != nil {
 		s.cfg.Logger.ErrorContext(ctx, "A refusal could not be recorded", "action", entry.Action, "object", entry.ObjectID, "reason", entry.Reason, "error", err)
 	}
 	return refusal

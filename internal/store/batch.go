@@ -53,8 +53,9 @@ type batch struct {
 	objects    map[string]map[objectKey]bool // that instances have, by instance ID
 	made       map[ObjectKind][]string       // names of objects that turned out to be Muster's
 
-	rows    map[*table][][]any
-	updates []update
+	rows     map[*table][][]any
+	refusals map[string][]any // audit entries that may be there already, by ID
+	updates  []update
 }
 
 // hostKey is an instance's key.
@@ -220,7 +221,7 @@ func (s *Store) runBatch(t *tx, writes []*write) error {
 		instances: make(map[string]*Instance), tokens: make(map[string]*Instance), newHosts: make(map[hostKey]HostCert),
 		enrolments: make(map[string]*Enrolment), owners: make(map[string]string),
 		objects: make(map[string]map[objectKey]bool), made: make(map[ObjectKind][]string),
-		rows: make(map[*table][][]any),
+		rows: make(map[*table][][]any), refusals: make(map[string][]any),
 	}
 	for _, w := range writes {
 		if w.need != nil {
@@ -355,7 +356,7 @@ func (b *batch) write() error {
 			return err
 		}
 	}
-	return nil
+	return b.writeRefusals()
 }
 
 // writeMade marks objects, for all instances that have them, many at a time and in one order.

@@ -17,7 +17,7 @@ var (
 		"reason revoked_by")
 	revokedNameTable = newTable("revoked_name", "value project_id kind")
 	auditTable       = newTable("audit", "id at actor actor_name actor_project action outcome object_kind object_id project_id "+
-		"reason request_id remote details")
+		"reason request_id remote details times")
 	enrolmentTable = newTable("enrolment", "instance_id project_id project_name fqdn state otp_state otp_sealed want last_error attempts "+
 		"next_at claimed_by claimed_till created_at updated_at gone_at version rebuilt_at otp_read_at")
 	ownerTable      = newTable("fqdn_owner", "fqdn instance_id created_at")

@@ -550,7 +550,7 @@ func TestAudits(t *testing.T) {
 		for n := range 5 {
 			a := Audit{At: f.clock.Now(), Actor: id(50 + n%2), ActorName: "jörg", ActorProject: id(1), Action: "usercert:create", Outcome: "ok",
 				ObjectKind: "usercert", ObjectID: strconv.Itoa(n), ProjectID: id(1), Reason: "because", RequestID: "req-1", Remote: "192.0.2.1",
-				Details: map[string]string{"key": "välue"}}
+				Details: map[string]string{"key": "välue"}, Times: 1}
 			if err := f.store().AppendAudit(ctx, a); err != nil {
 				t.Fatal(err)
 			}
@@ -576,6 +576,76 @@ func TestAudits(t *testing.T) {
 		equal(t, listed(AuditFilter{}, Page{After: first[1].ID}), all[2:])
 		equal(t, must(f.store().PruneAudit(ctx, all[1].At, 100))(t), 3)
 		equal(t, listed(AuditFilter{}, Page{}), all[:2])
+	})
+}
+
+// TestRefusalsAreCounted: whoever is refused again and again, on whatever replica, adds no entry but the first of each minute.
+func TestRefusalsAreCounted(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		ctx := t.Context()
+		refused := func(actor, remote, action, object string) Audit {
+			return Audit{At: f.clock.Now(), Actor: actor, Action: action, Outcome: "refused", ObjectID: object, ProjectID: id(1), Remote: remote}
+		}
+		refuse := func(a Audit, of string) {
+			t.Helper()
+			if err := f.store().AppendRefusal(ctx, a, of); err != nil {
+				t.Fatal(err)
+			}
+		}
+		count := func(af AuditFilter) (entries, times int) {
+			t.Helper()
+			for _, a := range must(f.store().Audits(ctx, af, Page{}))(t) {
+				entries, times = entries+1, times+int(a.Times)
+			}
+			return entries, times
+		}
+		want := func(af AuditFilter, entries, times int) {
+			t.Helper()
+			if e, n := count(af); e != entries || n != times {
+				t.Errorf("%+v: %d entries of %d refusals, want %d of %d", af, e, n, entries, times)
+			}
+		}
+		begin := f.clock.Now() // a fraction of a second into a minute
+		refuse(refused(id(50), "192.0.2.1", "audit:list", "first"), "")
+		f.clock.step(59 * time.Second)
+		const callers, calls = 8, 25
+		var wg sync.WaitGroup
+		for range callers {
+			wg.Go(func() {
+				for n := range calls {
+					if err := f.store().AppendRefusal(ctx, refused(id(50), "192.0.2.2", "audit:list", strconv.Itoa(n)), ""); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		want(AuditFilter{}, 1, 1+callers*calls)
+		first := must(f.store().Audits(ctx, AuditFilter{}, Page{}))(t)[0]
+		if first.ObjectID != "first" || first.Remote != "192.0.2.1" || !first.At.Equal(begin) {
+			t.Errorf("the entry does not tell of the first refusal: %+v", first)
+		}
+
+		// Another caller, action, object and minute each have their own entry.
+		refuse(refused(id(51), "192.0.2.2", "audit:list", ""), "")
+		refuse(refused(id(50), "192.0.2.2", "host:list", ""), "")
+		for _, object := range []string{"a", "b", "a"} {
+			refuse(refused(id(50), "192.0.2.2", "hosttoken.create", object), object)
+		}
+		for _, remote := range []string{"192.0.2.3", "192.0.2.4", "192.0.2.3"} {
+			refuse(refused("", remote, "hostcert.issue", "i"), "i")
+		}
+		want(AuditFilter{Action: "audit:list"}, 2, 2+callers*calls)
+		want(AuditFilter{Action: "hosttoken.create"}, 2, 3)
+		want(AuditFilter{Action: "hostcert.issue"}, 2, 3)
+		f.clock.step(time.Second)
+		next := f.clock.Now()
+		refuse(refused(id(50), "192.0.2.1", "audit:list", ""), "")
+		want(AuditFilter{Actor: id(50), Action: "audit:list"}, 2, 2+callers*calls)
+		want(AuditFilter{Action: "audit:list", Since: next}, 1, 1)
+		want(AuditFilter{Actor: id(50), Action: "audit:list", Since: begin, Until: next}, 1, 1+callers*calls)
+		want(AuditFilter{Actor: id(50), Action: "audit:list", Since: begin.Add(time.Microsecond), Until: next}, 0, 0)
+		want(AuditFilter{Actor: id(50), Action: "audit:list", Until: begin}, 0, 0)
 	})
 }
 

@@ -218,6 +218,8 @@ project_domain_name = Default
 master_key_file = %[5]s
 [vendordata]
 api_endpoint = http://192.0.2.1:18322
+[api]
+user_rate_limit = 0
 [listen:main]
 address = 127.0.0.1:0
 faces = tatu, vendordata, join, instance, operator, health, metrics

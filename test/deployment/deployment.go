@@ -107,6 +107,7 @@ func Prepare(t testing.TB, o Options) *Deployment {
 		"custody": {"master_key_file": keys},
 		// The tests' instances are not Nova's, and would be gone.
 		"converge":   {"enabled": "false"},
+		"api":        {"user_rate_limit": "0"},
 		"vendordata": {"api_endpoint": "http://127.0.0.1"},
 		"listen:main": {
 			"address": "127.0.0.1:0", "faces": "tatu, vendordata, instance, operator, health, metrics", "rate_limit": "0",
@@ -139,7 +140,7 @@ func (d *Deployment) enrolment(t testing.TB) Settings {
 			"cafile": "ipa-ca.crt", "client_conf": "",
 		},
 		"enroll": {"enabled": "true", "answer_within": patient.String()},
-		"api":    {"request_timeout": (2 * patient).String()},
+		"api":    {"request_timeout": (2 * patient).String(), "user_rate_limit": "0"},
 		"listen:main": {
 			"address": "127.0.0.1:0", "faces": "tatu, vendordata, join, instance, operator, health, metrics", "rate_limit": "0",
 		},

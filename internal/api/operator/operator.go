@@ -282,6 +282,7 @@ type entry struct {
 	RequestID    string            `json:"request_id"`
 	Remote       string            `json:"remote"`
 	Details      map[string]string `json:"details"`
+	Times        int64             `json:"times"`
 }
 
 func (f *Face) listAudit(r *api.Request) (api.Response, error) {
@@ -312,7 +313,7 @@ func (f *Face) listAudit(r *api.Request) (api.Response, error) {
 		list.Entries = append(list.Entries, entry{
 			ID: a.ID, At: api.Time(a.At), Actor: a.Actor, ActorName: a.ActorName, ActorProject: a.ActorProject,
 			Action: a.Action, Outcome: a.Outcome, ObjectKind: a.ObjectKind, ObjectID: a.ObjectID, AuthID: a.ProjectID,
-			Reason: a.Reason, RequestID: a.RequestID, Remote: a.Remote, Details: a.Details,
+			Reason: a.Reason, RequestID: a.RequestID, Remote: a.Remote, Details: a.Details, Times: a.Times,
 		})
 	}
 	list.Links = r.Links(page, len(records), last)

@@ -69,7 +69,7 @@ func (w *world) Validate(_ context.Context, token string) (*keystone.Token, erro
 	return &w.token, nil
 }
 
-func (w *world) AppendAudit(_ context.Context, entry store.Audit) error {
+func (w *world) AppendRefusal(_ context.Context, entry store.Audit, _ string) error {
 	w.refused = append(w.refused, entry)
 	return nil
 }
@@ -114,7 +114,7 @@ func (w *world) router(t *testing.T, log io.Writer, strict bool) http.Handler {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	guard := api.NewGuard(w, rules, w)
+	guard := api.NewGuard(w, rules, w, nil)
 	enrolment, err := NewEnrolment(EnrolmentConfig{
 		Enroller: w, Images: w, Projects: w, AnswerWithin: 4 * time.Second, Strict: strict, Logger: logger,
 	})
@@ -497,7 +497,7 @@ func FuzzJoin(f *testing.F) {
 	}
 	w := newWorld()
 	logger := slog.New(slog.DiscardHandler)
-	guard := api.NewGuard(w, rules, w)
+	guard := api.NewGuard(w, rules, w, nil)
 	enrolment, err := NewEnrolment(EnrolmentConfig{Enroller: w, Images: w, Projects: w, AnswerWithin: time.Second, Logger: logger})
 	if err != nil {
 		f.Fatal(err)

@@ -24,7 +24,7 @@ func TestSocketsKeepNoHome(t *testing.T) {
 			t.Fatal(err)
 		}
 		// As OpenSSH 10.6 names it, of a session that was cut off.
-		if err := syscall.Mknod(filepath.Join(folder, "s.fTmWd4rl9I.sshd.TxuGu8wUr1"), syscall.S_IFSOCK|0o600, 0); err != nil {
+		if err := syscall.Mknod(filepath.Join(folder, "s.2N0me1rP8M.sshd.178.Zb1LOpRX6I"), syscall.S_IFSOCK|0o600, 0); err != nil {
 			t.Fatal(err)
 		}
 	}

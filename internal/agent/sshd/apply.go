@@ -74,7 +74,7 @@ func (c *SSHD) Apply(ctx context.Context, want Want) (changed bool, err error) {
 		return true, err
 	}
 	c.openPort(ctx, p.port)
-	c.warn(slices.Concat(p.limits, found.Notes, found.forwardingLimits(want.ForwardAgent)))
+	c.warn(slices.Concat(p.limits, found.Notes, c.forwardingLimits(found, want.ForwardAgent)))
 	err = c.keepSocket(ctx, p.port)
 	if errors.Is(err, errSocket) && p.port != "" {
 		// Better without the second port than without any.
@@ -97,19 +97,6 @@ func (c *SSHD) warn(found []string) {
 		}
 	}
 	c.warnings = found
-}
-
-// forwardingLimits names the accounts for which sshd forwards no SSH agent.
-func (f *Finding) forwardingLimits(accounts []string) []string {
-	without := f.where(func(s Settings) bool {
-		return s.of("allowagentforwarding") == "no" || s.of("disableforwarding") == "yes"
-	})
-	without = slices.DeleteFunc(without, func(name string) bool { return !slices.Contains(accounts, name) })
-	if len(without) == 0 {
-		return nil
-	}
-	return []string{"sshd forwards no SSH agent for " + strings.Join(without, ", ") + ", by AllowAgentForwarding or DisableForwarding in its " +
-		"configuration, and sudo asks that agent (pam_sudo): sudo refuses them; allow forwarding there, or let the operator switch pam_sudo off"}
 }
 
 // writeTrust writes the user authorities alone.

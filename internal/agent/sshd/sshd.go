@@ -156,7 +156,8 @@ type Want struct {
 	// says, and nothing else.
 	Accounts []string
 	// ForwardAgent are accounts of no use without their forwarded SSH agent.
-	// Where the image does not forward it, Warnings says so.
+	// Where sshd does not forward it, Warnings says so. sshd tells their sessions
+	// by which certificate somebody logged in (ExposeAuthInfo).
 	ForwardAgent []string
 	// Port is a second port beside those that sshd has; 0 and 22 mean none.
 	Port int

@@ -178,7 +178,7 @@ func (h *host) setUpWithPort(port int, accounts ...agentapi.Account) {
 		h.Fatal(err)
 	}
 	want := sshd.Want{
-		Port: port, HostCerts: map[string]string{}, Accounts: result.Active,
+		Port: port, HostCerts: map[string]string{}, Accounts: result.Active, ForwardAgent: result.Active,
 		UserCAs: []string{string(ssh.MarshalAuthorizedKey(h.ca.PublicKey()))},
 	}
 	for _, key := range keys {
@@ -279,6 +279,29 @@ func TestSudoAsksForACertificate(t *testing.T) {
 		}
 		if got := open.does("sudo id -u"); !strings.Contains(got, "it holds none at all") {
 			t.Fatal(got)
+		}
+	})
+	t.Run("an agent without certificates", func(t *testing.T) {
+		erin, frank := h.visitor(4, "member"), h.visitor(5, "member")
+		open := erin.login("member", erin.withoutCertificate())
+		if got := open.does("cp $SSH_USER_AUTH kept; sudo -n id -u"); got != "0" {
+			t.Fatal(got)
+		}
+		// Somebody else's certificate, which is no secret, helps nobody.
+		theirs := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(frank.cert)))
+		if got := open.does("echo 'publickey " + theirs + "' >$SSH_USER_AUTH; sudo -n id -u"); !strings.Contains(got, "it holds none at all") {
+			t.Error(got)
+		}
+		if got := open.does("rm $SSH_USER_AUTH; mkfifo $SSH_USER_AUTH; sudo -n id -u; rm $SSH_USER_AUTH"); !strings.Contains(got, "it holds none at all") {
+			t.Error(got)
+		}
+		// What sshd wrote counts wherever it stands.
+		if got := open.does("SSH_USER_AUTH=$HOME/kept sudo -n id -u"); got != "0" {
+			t.Error(got)
+		}
+		h.revoke(1, 4)
+		if got := open.does("SSH_USER_AUTH=$HOME/kept sudo -n id -u"); !strings.Contains(got, "it is revoked") {
+			t.Error(got)
 		}
 	})
 	dave := h.visitor(3, "member", "reader")

@@ -49,7 +49,7 @@ func lookUp(root, account string) (person, error) {
 
 // dialAgent connects to the agent that the calling session names.
 func dialAgent(ctx context.Context, sudo int, who person) (net.Conn, error) {
-	failed := ErrNoAgent
+	failed := fmt.Errorf("%w; if you did, \"muster-agent status\" says what keeps sshd from forwarding it", ErrNoAgent)
 	for path := range named(sudo, who, "SSH_AUTH_SOCK") {
 		connection, err := dial(ctx, path, sudo, who)
 		if err == nil {

@@ -5,6 +5,7 @@ package sudo
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -112,6 +113,20 @@ func (v *visitor) refused(name string, options []string, remote, want string) {
 }
 
 var forward = []string{"-A"}
+
+// withoutCertificate makes the person's agent one that holds the key alone, and
+// returns options by which ssh forwards it, and shows the certificate.
+func (v *visitor) withoutCertificate() []string {
+	v.Helper()
+	if err := errors.Join(v.keys.RemoveAll(), v.keys.Add(agent.AddedKey{PrivateKey: v.key})); err != nil {
+		v.Fatal(err)
+	}
+	file := filepath.Join(v.T.TempDir(), "key-cert.pub")
+	if err := os.WriteFile(file, ssh.MarshalAuthorizedKey(v.cert), 0o600); err != nil {
+		v.Fatal(err)
+	}
+	return []string{"-A", "-o", "CertificateFile=" + file}
+}
 
 // session is an open login that runs lines which it gets.
 type session struct {

@@ -677,3 +677,87 @@ func (d slowDNS) Set(ctx context.Context, instanceID, fqdn string, addresses []n
 	d.before()
 	return d.DNS.Set(ctx, instanceID, fqdn, addresses)
 }
+
+// TestRecordsRemovedByOthers: what somebody took out of DNS, or out of FreeIPA, is seen by a comparison, which changes nothing if it is only to
+// look, and comes back.
+func TestRecordsRemovedByOthers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, reverse4)
+	web, mail := s.boot("web"), s.boot("mail")
+	f, g := s.floating(web), s.floating(mail)
+	s.read()
+	s.expect(wants(web, f), wants(mail, g))
+	must(t, s.cloud.FreeIPA.RemoveRecord(zone+".", "web", "arecord", f.Address.String()))
+	s.expect(wants(web, f)[:1], wants(mail, g))
+	looked := func(report converge.Report) (n int) {
+		for _, kind := range report.Kinds {
+			if kind.Kind == converge.Address {
+				n = kind.Look
+			}
+		}
+		return n
+	}
+	for range 2 {
+		if n := looked(s.reconcile(converge.Order{DryRun: true})); n != 1 {
+			t.Errorf("a look finds %d instances", n)
+		}
+		s.expect(wants(web, f)[:1], wants(mail, g))
+	}
+	s.reconcile(converge.Order{})
+	s.expect(wants(web, f), wants(mail, g))
+	if n := looked(s.reconcile(converge.Order{DryRun: true})); n != 0 {
+		t.Errorf("a look finds %d instances afterwards", n)
+	}
+	s.delete(web)
+	s.delete(mail)
+	s.read()
+	s.gone(web)
+	s.gone(mail)
+	s.expect()
+}
+
+// TestEntryRemovedByOthers: a host that somebody took out of FreeIPA is told by the comparison.
+func TestEntryRemovedByOthers(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	web := s.boot("web")
+	s.read()
+	must(t, s.cloud.FreeIPA.Remove("web."+zone))
+	looked := func(order converge.Order) (n int) {
+		for _, kind := range s.reconcile(order).Kinds {
+			if kind.Kind == converge.Instance {
+				n = kind.Look
+			}
+		}
+		return n
+	}
+	if n := looked(converge.Order{DryRun: true}); n != 1 {
+		t.Errorf("a look finds %d instances", n)
+	}
+	if n := looked(converge.Order{}); n != 1 {
+		t.Errorf("the comparison looks at %d instances", n)
+	}
+	e, err := s.store.Enrolment(t.Context(), web.id)
+	if err != nil || e.State != store.EnrolmentFailed || !strings.Contains(e.LastError, "somebody removed the host entry") {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+// TestComparedWithoutFreeIPA: all else is compared, and what could not be is said.
+func TestComparedWithoutFreeIPA(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, reverse4)
+	web, mail := s.boot("web"), s.boot("mail")
+	f := s.floating(web)
+	s.read()
+	s.cloud.FreeIPA.Inject(func(string) freeipa.Fault { return freeipa.Fault{Status: 503} })
+	s.delete(mail)
+	s.news() // which nobody hears of
+	if _, err := s.compare.Reconcile(t.Context(), converge.Order{}); err == nil || !strings.Contains(err.Error(), "compare entries with FreeIPA") ||
+		!strings.Contains(err.Error(), "compare DNS records") {
+		t.Error(err)
+	}
+	s.cloud.FreeIPA.Inject(nil)
+	s.gone(mail)
+	s.expect(wants(web, f))
+}

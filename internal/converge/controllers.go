@@ -70,6 +70,7 @@ type DNS interface {
 	Set(ctx context.Context, instanceID, fqdn string, addresses []netip.Addr) error
 	Trim(ctx context.Context, instanceID, fqdn string, addresses []netip.Addr) error
 	RemoveAll(ctx context.Context, instanceID string) error
+	Missing(ctx context.Context, recorded []store.Object) ([]store.Object, error)
 }
 
 // Enrolments get instances into FreeIPA and out again. Repeats, and instances
@@ -84,6 +85,11 @@ type Enrolments interface {
 	// Differs tells, without asking anybody, whether Update may have anything
 	// to do.
 	Differs(e store.Enrolment, metadata map[string]string) bool
+	// Astray tells, by instance, which of the enrolments somebody else changed
+	// in FreeIPA. It changes nothing.
+	Astray(ctx context.Context, enrolments []store.Enrolment) (instances []string, err error)
+	// Mend has FreeIPA agree with the enrolment of one that went astray.
+	Mend(ctx context.Context, instanceID string) error
 }
 
 // Authority issues and revokes.
@@ -122,6 +128,7 @@ type Records interface {
 	SetAddresses(ctx context.Context, instanceID string, addresses []store.Address) error
 	AddAddresses(ctx context.Context, addresses []store.Address) error
 	ObjectsOf(ctx context.Context, kind store.ObjectKind, instanceIDs []string) (map[string][]store.Object, error)
+	DoubtRecords(ctx context.Context, names []string) error
 }
 
 // Config is what Controllers are made of.

@@ -232,6 +232,14 @@ func (o orders) Update(ctx context.Context, id string, metadata map[string]strin
 		ProjectDomain: func(context.Context, string) (string, error) { return "default", nil }})
 }
 
+func (o orders) Astray(ctx context.Context, all []store.Enrolment) ([]string, error) {
+	return o.service.Astray(ctx, all)
+}
+
+func (o orders) Mend(ctx context.Context, id string) error {
+	return o.service.Mend(ctx, enroll.Actor{}, id)
+}
+
 func (o orders) Differs(e store.Enrolment, metadata map[string]string) bool {
 	return o.service.Differs(e, metadata)
 }

@@ -106,6 +106,14 @@ func (l leaving) Leave(ctx context.Context, id string) error {
 	return l.service.Leave(ctx, enroll.Actor{}, id)
 }
 
+func (l leaving) Astray(ctx context.Context, all []store.Enrolment) ([]string, error) {
+	return l.service.Astray(ctx, all)
+}
+
+func (l leaving) Mend(ctx context.Context, id string) error {
+	return l.service.Mend(ctx, enroll.Actor{}, id)
+}
+
 // Publish implements messaging.Publisher.
 func (s *site) Publish(_ context.Context, _, _ string, body []byte) error {
 	message, err := notify.Parse(body)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -29,6 +30,7 @@ type survey struct {
 
 	servers map[compact]server // Nova's
 	kept    map[compact]bool   // instances that Muster keeps something of
+	astray  []string           // instances of which somebody else changed what FreeIPA has
 }
 
 // server is what is kept of one of Nova's.
@@ -253,6 +255,9 @@ func (s *survey) instances(ctx context.Context) (*findings, error) {
 	if err != nil {
 		return nil, err
 	}
+	if len(s.astray) > 0 {
+		found.prepare = func(ctx context.Context) ([]Key, error) { return found.look, s.mend(ctx) }
+	}
 	if err := s.compareInstances(ctx, found); err != nil {
 		return nil, err
 	}
@@ -275,6 +280,9 @@ func (s *survey) compareMetadata(ctx context.Context, found *findings, listed []
 	if err != nil {
 		return err
 	}
+	if err := s.compareEntries(ctx, found, enrolments); err != nil {
+		return err
+	}
 	again := make(map[string]time.Time)
 	for _, e := range enrolments {
 		switch server := byID[e.InstanceID]; {
@@ -286,6 +294,42 @@ func (s *survey) compareMetadata(ctx context.Context, found *findings, listed []
 		}
 	}
 	return s.lookAtRelaunched(ctx, found, again)
+}
+
+// compareEntries finds instances of which somebody else has changed what FreeIPA
+// has. That FreeIPA does not answer keeps only that from being found out.
+func (s *survey) compareEntries(ctx context.Context, found *findings, enrolments []store.Enrolment) error {
+	if found.failure != nil {
+		return nil
+	}
+	if err := s.controllers.pace.Wait(ctx); err != nil {
+		return err
+	}
+	astray, err := s.controllers.cfg.Enrolments.Astray(ctx, enrolments)
+	if err != nil {
+		found.failure = fmt.Errorf("compare entries with FreeIPA: %w", err)
+		return ctx.Err()
+	}
+	for _, id := range astray {
+		found.look = append(found.look, Key{Instance, id})
+	}
+	s.astray = append(s.astray, astray...)
+	return nil
+}
+
+// mend has FreeIPA agree with the records again. Whatever one instance's trouble
+// is, the others are seen to.
+func (s *survey) mend(ctx context.Context) error {
+	for _, id := range s.astray {
+		if err := s.controllers.cfg.Enrolments.Mend(ctx, id); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			s.controllers.cfg.Logger.WarnContext(ctx, "What somebody else changed in FreeIPA was not put right; the next comparison will",
+				"instance", id, "error", err)
+		}
+	}
+	return nil
 }
 
 // lookAtRelaunched has those instances looked at that were launched once more

@@ -6,7 +6,9 @@ package converge
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/store"
@@ -74,14 +76,46 @@ func (s *survey) addresses(ctx context.Context) (*findings, error) {
 	for t := range unrecorded {
 		look[t.instance] = true
 	}
-	if err := s.compareRecords(ctx, look); err != nil {
+	lost := make(map[string]bool) // names of DNS records
+	missing := func(ctx context.Context, o []store.Object) ([]store.Object, error) {
+		if found.failure != nil {
+			return nil, nil
+		}
+		gone, err := s.missingRecords(ctx, o)
+		if err != nil {
+			found.failure = fmt.Errorf("compare DNS records: %w", err)
+			return nil, ctx.Err()
+		}
+		for _, o := range gone {
+			lost[o.Name] = true
+		}
+		return gone, nil
+	}
+	if err := s.compareRecords(ctx, look, missing); err != nil {
 		return nil, err
 	}
 	found.look = keysOf(look)
-	if len(unrecorded) > 0 {
-		found.prepare = func(ctx context.Context) ([]Key, error) { return s.recordAddresses(ctx, unrecorded) }
+	if len(unrecorded) > 0 || len(lost) > 0 {
+		found.prepare = func(ctx context.Context) ([]Key, error) {
+			if err := s.controllers.cfg.Records.DoubtRecords(ctx, slices.Sorted(maps.Keys(lost))); err != nil || len(unrecorded) == 0 {
+				return found.look, err
+			}
+			return s.recordAddresses(ctx, unrecorded)
+		}
 	}
 	return found, nil
+}
+
+// missingRecords are those of the records that DNS does not have, though
+// nobody has a change under way.
+func (s *survey) missingRecords(ctx context.Context, records []store.Object) ([]store.Object, error) {
+	if len(records) == 0 {
+		return nil, nil
+	}
+	if err := s.controllers.pace.Wait(ctx); err != nil {
+		return nil, err
+	}
+	return s.controllers.cfg.DNS.Missing(ctx, records)
 }
 
 // recordAddresses records listed addresses, lists anew, and returns what then
@@ -119,7 +153,7 @@ func (s *survey) recordAddresses(ctx context.Context, unrecorded listing) ([]Key
 	for t := range actual {
 		look[t.instance] = true
 	}
-	if err := s.compareRecords(ctx, look); err != nil {
+	if err := s.compareRecords(ctx, look, nil); err != nil {
 		return nil, err
 	}
 	return keysOf(look), nil
@@ -206,8 +240,9 @@ func (s *survey) compareAddresses(ctx context.Context, found *findings, actual l
 }
 
 // compareRecords finds instances whose DNS records are not those that their
-// recorded addresses should have.
-func (s *survey) compareRecords(ctx context.Context, look map[compact]bool) error {
+// recorded addresses should have, or (unless missing is nil) are not there.
+func (s *survey) compareRecords(ctx context.Context, look map[compact]bool,
+	missing func(context.Context, []store.Object) ([]store.Object, error)) error {
 	cfg := s.controllers.cfg
 	if cfg.DNS == nil {
 		return nil
@@ -229,12 +264,29 @@ func (s *survey) compareRecords(ctx context.Context, look map[compact]bool) erro
 		if err != nil {
 			return err
 		}
+		var believed []store.Object
 		for _, e := range enrolments {
-			if id, ok := compactID(e.InstanceID); ok && s.wrongRecords(e, addresses[e.InstanceID], records[e.InstanceID]) {
+			id, ok := compactID(e.InstanceID)
+			switch {
+			case !ok:
+			case s.wrongRecords(e, addresses[e.InstanceID], records[e.InstanceID]):
 				look[id] = true
+			case stays(e):
+				believed = append(believed, records[e.InstanceID]...)
 			}
 		}
 		page.After = ids[len(ids)-1]
+		if missing == nil {
+			continue
+		}
+		gone, err := missing(ctx, believed)
+		if err != nil {
+			return err
+		}
+		for _, o := range gone {
+			id, _ := compactID(o.InstanceID)
+			look[id] = true
+		}
 	}
 }
 

@@ -99,6 +99,10 @@ func (e *enrolments) Differs(_ store.Enrolment, metadata map[string]string) bool
 	return metadata["compact_service_HTTP"] != ""
 }
 
+func (e *enrolments) Astray(context.Context, []store.Enrolment) ([]string, error) { return nil, nil }
+
+func (e *enrolments) Mend(context.Context, string) error { return nil }
+
 const (
 	adminPassword  = "admin-password"
 	musterPassword = "muster-password"

@@ -56,6 +56,8 @@ type Provider interface {
 	// Remove removes the record and leaves others of its name. That it is not there is no error. *NoZoneError is certain: there is none, and
 	// not only none that Muster may see.
 	Remove(ctx context.Context, r Record) error
+	// Missing returns those of the records that are not there, also for want of a zone. It asks for many at a time.
+	Missing(ctx context.Context, records []Record) ([]Record, error)
 }
 
 // NoZoneError tells that the DNS server has no zone for a name, or that Muster may not see it.
@@ -176,6 +178,32 @@ func (s *Service) set(ctx context.Context, instanceID, fqdn string, addresses []
 		}
 	}
 	return worst(failures)
+}
+
+// Missing returns those of the recorded records that the DNS server does not have although Muster made them: somebody else has removed them. Of
+// those that are being changed, or are unsure, nothing is said.
+func (s *Service) Missing(ctx context.Context, recorded []store.Object) (missing []store.Object, err error) {
+	var records []Record
+	asked := make(map[Record]bool)
+	for _, o := range recorded {
+		if r, err := parseRecord(o.Name); err == nil && o.Settled() && !asked[r] {
+			asked[r], records = true, append(records, r)
+		}
+	}
+	gone, err := s.cfg.Provider.Missing(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	lacks := make(map[string]bool, len(gone))
+	for _, r := range gone {
+		lacks[r.String()] = true
+	}
+	for _, o := range recorded {
+		if lacks[o.Name] && o.Settled() {
+			missing = append(missing, o)
+		}
+	}
+	return missing, nil
 }
 
 // worst begins with what Muster may not do, and leaves missing zones out where there are other failures.

@@ -285,6 +285,46 @@ func TestSet(t *testing.T) {
 	}
 }
 
+// TestMissing: of many records those are told that are not there, or whose zone is gone. Where no zone is seen, nothing counts as missing.
+func TestMissing(t *testing.T) {
+	w := newWorld(t, "10.in-addr.arpa.")
+	ctx := t.Context()
+	var addresses []netip.Addr
+	for n := range 2*lookedAtOnce + 3 {
+		addresses = append(addresses, netip.AddrFrom4([4]byte{10, 0, byte(n / 250), byte(n%250 + 1)}))
+	}
+	must(t, w.Service.Set(ctx, instance, "web.example.test", addresses[:3]))
+	must(t, w.ipa.RemoveRecord("example.test.", "web", "arecord", "10.0.0.2"))
+	must(t, w.ipa.RemoveRecord("10.in-addr.arpa.", "3.0.0", "ptrrecord", "web.example.test."))
+	recorded, err := w.store.Objects(ctx, instance)
+	must(t, err)
+	equal(t, len(recorded), 6)
+	recorded = append(recorded, store.Object{Kind: store.ObjectRecord, Name: "web.gone.example A 10.0.0.1", InstanceID: instance, State: store.ObjectMade})
+	for _, a := range addresses[3:] { // of another instance, not there either
+		recorded = append(recorded, store.Object{Kind: store.ObjectRecord, Name: "db.example.test A " + a.String(), InstanceID: other, State: store.ObjectMade})
+	}
+	recorded = append(recorded,
+		store.Object{Kind: store.ObjectRecord, Name: "db.example.test A 10.9.9.9", InstanceID: other, State: store.ObjectIntended},
+		store.Object{Kind: store.ObjectRecord, Name: "damaged", InstanceID: other, State: store.ObjectMade})
+	missing, err := w.Service.Missing(ctx, recorded)
+	must(t, err)
+	names := map[string]int{}
+	for _, o := range missing {
+		if o.InstanceID == other {
+			names["db"]++
+		} else {
+			names[o.Name]++
+		}
+	}
+	equal(t, names, map[string]int{"web.example.test A 10.0.0.2": 1, "3.0.0.10.in-addr.arpa PTR web.example.test": 1, "web.gone.example A 10.0.0.1": 1,
+		"db": len(addresses) - 3})
+
+	w.cfg.Provider = NewFreeIPA(w.login(nobody))
+	if missing, err := w.Service.Missing(ctx, recorded); !errors.Is(err, ErrRefused) || missing != nil {
+		t.Errorf("%v, %v", missing, err)
+	}
+}
+
 // TestSetAsksNobodyInVain: what is as it should be costs no call.
 func TestSetAsksNobodyInVain(t *testing.T) {
 	w := newWorld(t, "10.in-addr.arpa.")

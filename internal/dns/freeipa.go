@@ -58,12 +58,115 @@ func (f *FreeIPA) Remove(ctx context.Context, r Record) error {
 	if _, missing := errors.AsType[*NoZoneError](err); !missing {
 		return err
 	}
-	shown, findErr := f.directory.ZoneFind(ctx, "", 1)
-	switch {
-	case errors.Is(findErr, ipa.NotFound), findErr == nil && len(shown.Entries) == 0:
+	if blind := f.sees(ctx); blind != nil {
+		return blind
+	}
+	return err
+}
+
+// lookedAtOnce is how many names FreeIPA is asked for in one call.
+const lookedAtOnce = 100
+
+// Missing implements Provider. That there is no zone is believed only of a FreeIPA that shows others.
+func (f *FreeIPA) Missing(ctx context.Context, records []Record) (missing []Record, err error) {
+	for len(records) > 0 {
+		part := records[:min(lookedAtOnce, len(records))]
+		records = records[len(part):]
+		some, err := f.missing(ctx, part)
+		if err != nil {
+			return nil, err
+		}
+		missing = append(missing, some...)
+	}
+	return missing, nil
+}
+
+func (f *FreeIPA) missing(ctx context.Context, records []Record) (missing []Record, err error) {
+	zones, err := f.zones(ctx, records)
+	if err != nil {
+		return nil, err
+	}
+	var zoned []Record
+	var shows []ipa.Command
+	for _, r := range records {
+		zone, relative := longest(r.Name, zones)
+		if zone == "" {
+			missing = append(missing, r)
+			continue
+		}
+		zoned, shows = append(zoned, r), append(shows, ipa.RecordShow(zone, relative))
+	}
+	if len(missing) > 0 {
+		if err := f.sees(ctx); err != nil {
+			return nil, err
+		}
+	}
+	results, err := f.directory.Batch(ctx, shows...)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range zoned {
+		there, err := results[i].Record()
+		if err != nil && !errors.Is(err, ipa.NotFound) {
+			return nil, refused(err)
+		}
+		if !slices.ContainsFunc(valuesOf(there, r.Type), func(value string) bool { return same(r, value) }) {
+			missing = append(missing, r)
+		}
+	}
+	return missing, nil
+}
+
+// zones are those that may hold the records, by name.
+func (f *FreeIPA) zones(ctx context.Context, records []Record) (map[string]bool, error) {
+	there := make(map[string]bool)
+	var candidates []string
+	for _, r := range records {
+		for rest := r.Name; rest != ""; _, rest, _ = strings.Cut(rest, ".") {
+			if _, known := there[rest]; !known {
+				there[rest], candidates = false, append(candidates, rest)
+			}
+		}
+	}
+	for len(candidates) > 0 {
+		part := candidates[:min(lookedAtOnce, len(candidates))]
+		candidates = candidates[len(part):]
+		commands := make([]ipa.Command, 0, len(part))
+		for _, name := range part {
+			commands = append(commands, ipa.ZoneShow(name+"."))
+		}
+		results, err := f.directory.Batch(ctx, commands...)
+		if err != nil {
+			return nil, err
+		}
+		for i, name := range part {
+			if err := results[i].Err; err != nil && !errors.Is(err, ipa.NotFound) {
+				return nil, fmt.Errorf("look for the zone %s: %w", name, refused(err))
+			}
+			there[name] = results[i].Err == nil
+		}
+	}
+	return there, nil
+}
+
+// longest returns the zone with the longest name that holds a name, and the name relative to it.
+func longest(name string, zones map[string]bool) (zone, relative string) {
+	for rest := name; rest != ""; _, rest, _ = strings.Cut(rest, ".") {
+		switch {
+		case zones[rest] && rest == name:
+			return name + ".", "@"
+		case zones[rest]:
+			return rest + ".", strings.TrimSuffix(name, "."+rest)
+		}
+	}
+	return "", ""
+}
+
+// sees tells whether FreeIPA shows any zone.
+func (f *FreeIPA) sees(ctx context.Context) error {
+	shown, err := f.directory.ZoneFind(ctx, "", 1)
+	if errors.Is(err, ipa.NotFound) || err == nil && len(shown.Entries) == 0 {
 		return errBlind
-	case findErr != nil:
-		return findErr
 	}
 	return err
 }
@@ -104,27 +207,14 @@ func (f *FreeIPA) run(ctx context.Context, command ipa.Command) (ipa.Result, err
 
 // zone finds the zone with the longest name that holds a name, and the name relative to it. All candidates are asked for at once.
 func (f *FreeIPA) zone(ctx context.Context, name string) (zone, relative string, err error) {
-	var candidates []string
-	var commands []ipa.Command
-	for rest := name; rest != ""; _, rest, _ = strings.Cut(rest, ".") {
-		candidates = append(candidates, rest)
-		commands = append(commands, ipa.ZoneShow(rest+"."))
-	}
-	results, err := f.directory.Batch(ctx, commands...)
+	zones, err := f.zones(ctx, []Record{{Name: name}})
 	if err != nil {
 		return "", "", err
 	}
-	for i, r := range results {
-		switch {
-		case r.Err == nil && candidates[i] == name:
-			return name + ".", "@", nil
-		case r.Err == nil:
-			return candidates[i] + ".", strings.TrimSuffix(name, "."+candidates[i]), nil
-		case !errors.Is(r.Err, ipa.NotFound):
-			return "", "", fmt.Errorf("look for the zone %s: %w", candidates[i], refused(r.Err))
-		}
+	if zone, relative = longest(name, zones); zone == "" {
+		return "", "", &NoZoneError{Name: name}
 	}
-	return "", "", &NoZoneError{Name: name}
+	return zone, relative, nil
 }
 
 // attribute says how FreeIPA names and spells the record.

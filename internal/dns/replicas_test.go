@@ -173,6 +173,8 @@ func (r *replica) Has(_ context.Context, record Record) (bool, error) {
 	return r.c.zone[record], nil
 }
 
+func (r *replica) Missing(context.Context, []Record) ([]Record, error) { return nil, nil }
+
 func (r *replica) Add(_ context.Context, record Record) error {
 	r.before(func() { r.c.zone[record] = true })
 	r.c.zone[record] = true
@@ -217,9 +219,10 @@ func (c *cloud) alone() *Service {
 // plain is the DNS server without stops.
 type plain struct{ c *cloud }
 
-func (p plain) Has(_ context.Context, r Record) (bool, error) { return p.c.zone[r], nil }
-func (p plain) Add(_ context.Context, r Record) error         { p.c.zone[r] = true; return nil }
-func (p plain) Remove(_ context.Context, r Record) error      { delete(p.c.zone, r); return nil }
+func (p plain) Has(_ context.Context, r Record) (bool, error)       { return p.c.zone[r], nil }
+func (p plain) Missing(context.Context, []Record) ([]Record, error) { return nil, nil }
+func (p plain) Add(_ context.Context, r Record) error               { p.c.zone[r] = true; return nil }
+func (p plain) Remove(_ context.Context, r Record) error            { delete(p.c.zone, r); return nil }
 
 // prepare begins anew, under another name.
 func (c *cloud) prepare(fqdn string) {

@@ -4,6 +4,7 @@
 package enroll
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,13 +105,29 @@ func (a *attempt) record(ctx context.Context) error {
 	return nil
 }
 
-func (a *attempt) made(kind store.ObjectKind, name string) {
-	a.change.Made = append(a.change.Made, store.Object{Kind: kind, Name: name})
+// made notes that an object is Muster's, and what it is known by, if that was told.
+func (a *attempt) made(kind store.ObjectKind, name, identity string) {
+	a.change.Made = append(a.change.Made, store.Object{Kind: kind, Name: name, Identity: identity})
 }
 
-func (a *attempt) found(kind store.ObjectKind, name string) {
+// found notes that an object is somebody else's. If Muster had made one of the name, it had the identity lost.
+func (a *attempt) found(kind store.ObjectKind, name, lost string) {
 	a.service.metrics.found.Inc()
-	a.change.Found = append(a.change.Found, store.Object{Kind: kind, Name: name})
+	a.change.Found = append(a.change.Found, store.Object{Kind: kind, Name: name, Identity: lost})
+}
+
+// same tells whether an entry that FreeIPA shows may be the one that was recorded. What was recorded before identities were is believed.
+func same(recorded, shown string) bool { return recorded == "" || shown == "" || recorded == shown }
+
+// ours tells whether Muster made the host entry that FreeIPA shows: it is the one that was recorded, or its description says so.
+func (a *attempt) ours(o store.Object, shown ipa.Host) bool {
+	return o.State == store.ObjectMade && same(o.Identity, shown.ID) || madeFor(a.e.InstanceID, shown)
+}
+
+// replaced logs that an entry is left alone which somebody made anew under the name of one of Muster's.
+func (a *attempt) replaced(ctx context.Context, o store.Object) {
+	a.service.cfg.Logger.InfoContext(ctx, "An entry that Muster had made was replaced by somebody else; the new one is left alone",
+		"kind", string(o.Kind), "name", o.Name, "instance", a.e.InstanceID)
 }
 
 // objectKey is one object of the instance.
@@ -135,6 +152,7 @@ func (a *attempt) readObjects(ctx context.Context) error {
 // users says who has an object.
 type users struct {
 	made    bool     // Muster made it
+	id      string   // the identity of what Muster made, if it is known
 	leaving bool     // another instance is about to remove it
 	staying bool     // another instance has it
 	all     []string // instances
@@ -148,6 +166,7 @@ func (a *attempt) users(ctx context.Context, kind store.ObjectKind, names []stri
 		u := byName[o.Name]
 		u.all = append(u.all, o.InstanceID)
 		u.made = u.made || o.State == store.ObjectMade
+		u.id = cmp.Or(u.id, o.Identity)
 		if o.InstanceID != a.e.InstanceID {
 			u.leaving = u.leaving || o.Leaving
 			u.staying = u.staying || !o.Leaving

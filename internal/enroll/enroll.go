@@ -47,6 +47,7 @@ type Records interface {
 	CountEnrolments(ctx context.Context) (map[store.EnrolmentState]int, error)
 	Owners(ctx context.Context, names []string) (map[string]store.Enrolment, error)
 	Objects(ctx context.Context, instanceID string) ([]store.Object, error)
+	ObjectsOf(ctx context.Context, kind store.ObjectKind, instanceIDs []string) (map[string][]store.Object, error)
 	ObjectUsers(ctx context.Context, kind store.ObjectKind, names []string) ([]store.Object, error)
 	ReleaseObjects(ctx context.Context, instanceID string) ([]store.Object, error)
 	ReleaseSome(ctx context.Context, e store.Enrolment, objects []store.Object) error

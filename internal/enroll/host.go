@@ -68,7 +68,8 @@ func (a *attempt) judgeHosts(ctx context.Context, hosts []objectKey, results []i
 		host := hosts[i]
 		switch {
 		case r.Err == nil:
-			a.made(host.kind, host.name)
+			entry, _ := r.Host() // what it is known by can do without
+			a.made(host.kind, host.name, entry.ID)
 			if host.name == a.e.FQDN {
 				a.e.OTPState = store.OTPSet
 			}
@@ -106,11 +107,11 @@ func (a *attempt) claimHosts(ctx context.Context, names []string, otp ipa.Secret
 		switch {
 		case err != nil:
 			all.add(err)
-		case !madeFor(a.e.InstanceID, host) && a.objects[objectKey{store.ObjectHost, name}].State != store.ObjectMade:
-			a.found(store.ObjectHost, name)
+		case !a.ours(a.objects[objectKey{store.ObjectHost, name}], host):
+			a.found(store.ObjectHost, name, a.objects[objectKey{store.ObjectHost, name}].Identity)
 			all.add(&foreignError{name, a.e.InstanceID})
 		default:
-			a.made(store.ObjectHost, name)
+			a.made(store.ObjectHost, name, host.ID)
 			if name == a.e.FQDN {
 				all.add(a.setOTP(ctx, host, otp))
 			}
@@ -136,25 +137,74 @@ func (a *attempt) setOTP(ctx context.Context, host ipa.Host, otp ipa.Secret) err
 	return nil
 }
 
-// rebuild makes the old keytab invalid and sets the new one-time password. A host entry that is not there is made anew.
+// rebuild makes the old keytabs invalid and sets the new one-time password. A host entry that is not there is made anew; one that somebody
+// else has made is left alone.
 func (a *attempt) rebuild(ctx context.Context, otp ipa.Secret) error {
-	results, err := a.service.cfg.Directory.Batch(ctx, ipa.HostDisable(a.e.FQDN), ipa.HostMod(a.e.FQDN, ipa.HostAttributes{Password: otp}))
+	shown, err := a.service.cfg.Directory.Batch(ctx, ipa.HostShow(a.e.FQDN))
 	if err != nil {
 		return err
 	}
-	disabled, set := results[0].Err, results[1].Err
+	own := a.objects[objectKey{store.ObjectHost, a.e.FQDN}]
+	host, err := shown[0].Host()
+	there := !errors.Is(err, ipa.NotFound)
 	switch {
-	case errors.Is(disabled, ipa.NotFound):
+	case there && err != nil:
+		return err
+	case there && !a.ours(own, host):
+		a.found(store.ObjectHost, a.e.FQDN, own.Identity)
+		return &foreignError{a.e.FQDN, a.e.InstanceID}
+	}
+	commands, err := a.disabling(ctx)
+	if err != nil {
+		return err
+	}
+	if there {
+		commands = append(commands, ipa.HostDisable(a.e.FQDN), ipa.HostMod(a.e.FQDN, ipa.HostAttributes{Password: otp}))
+	}
+	results, err := a.service.cfg.Directory.Batch(ctx, commands...)
+	if err != nil {
+		return err
+	}
+	var all problems
+	for _, r := range results {
+		if !errors.Is(r.Err, ipa.AlreadyInactive) && !errors.Is(r.Err, ipa.NotFound) && !errors.Is(r.Err, ipa.EmptyModlist) {
+			all.add(r.Err)
+		}
+	}
+	if all.worst != nil {
+		return all.worst
+	}
+	if !there || errors.Is(results[len(results)-1].Err, ipa.NotFound) {
 		a.e.OTPState = store.OTPNew
 		return nil
-	case disabled != nil && !errors.Is(disabled, ipa.AlreadyInactive):
-		return disabled
-	case set != nil && !errors.Is(set, ipa.EmptyModlist):
-		return set
 	}
-	a.made(store.ObjectHost, a.e.FQDN)
+	a.made(store.ObjectHost, a.e.FQDN, host.ID)
 	a.e.OTPState = store.OTPSet
 	return nil
+}
+
+// disabling are the commands that make the keytabs of services on other host names invalid: host_disable leaves them, and what ran before the
+// rebuild may have had them. Names of the instance's own are disabled whole. On names that instances share, so are services that Muster made and
+// no other instance has.
+func (a *attempt) disabling(ctx context.Context) (commands []ipa.Command, err error) {
+	var shared []store.Object
+	for _, v := range a.want.Services {
+		if o := a.objects[objectKey{store.ObjectService, v.principal()}]; v.Shared && o.State == store.ObjectMade {
+			shared = append(shared, o)
+		}
+	}
+	if shared, err = a.unused(ctx, store.ObjectService, shared); err != nil {
+		return nil, err
+	}
+	for _, o := range shared {
+		commands = append(commands, ipa.ServiceDisable(o.Name))
+	}
+	for _, host := range a.want.hosts(a.e.FQDN) {
+		if !host.Shared && a.objects[objectKey{store.ObjectHost, host.Host}].State == store.ObjectMade {
+			commands = append(commands, ipa.HostDisable(host.Host))
+		}
+	}
+	return commands, nil
 }
 
 // shareHosts looks at entries that are there for services, and that several instances may share; and, on those that are foreign, at the
@@ -186,10 +236,10 @@ func (a *attempt) shareHosts(ctx context.Context, names []string) error {
 			all.add(err)
 		case users[name].leaving:
 			all.add(fmt.Errorf("host %s: %w", name, errLater))
-		case users[name].made || slices.ContainsFunc(users[name].all, func(id string) bool { return madeFor(id, host) }):
-			a.made(store.ObjectServiceHost, name)
+		case users[name].made && same(users[name].id, host.ID) || slices.ContainsFunc(users[name].all, func(id string) bool { return madeFor(id, host) }):
+			a.made(store.ObjectServiceHost, name, host.ID)
 		default:
-			a.found(store.ObjectServiceHost, name)
+			a.found(store.ObjectServiceHost, name, users[name].id)
 			for i, v := range services {
 				all.add(a.beforeService(v, there[i]))
 			}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/muster-cloud/muster/internal/ipa"
@@ -56,15 +57,16 @@ func (a *attempt) removeHosts(ctx context.Context, hosts []store.Object) error {
 	return a.carryOut(ctx, commands)
 }
 
-// certain leaves those hosts that Muster made. Where that was never recorded, the entry's description tells.
+// certain leaves those hosts that Muster made, and that nobody replaced since: FreeIPA shows the entry that was recorded. Where it was never
+// recorded that Muster made it, the entry's description tells.
 func (a *attempt) certain(ctx context.Context, hosts []store.Object) ([]store.Object, error) {
 	var made, unsure []store.Object
 	var shows []ipa.Command
 	for _, o := range hosts {
-		switch o.State {
-		case store.ObjectMade:
+		switch {
+		case o.State == store.ObjectMade && o.Identity == "":
 			made = append(made, o)
-		case store.ObjectIntended:
+		case o.State == store.ObjectMade || o.State == store.ObjectIntended:
 			unsure = append(unsure, o)
 			shows = append(shows, ipa.HostShow(o.Name))
 		}
@@ -77,10 +79,13 @@ func (a *attempt) certain(ctx context.Context, hosts []store.Object) ([]store.Ob
 	for i, o := range unsure {
 		host, err := results[i].Host()
 		switch {
-		case err == nil && madeFor(a.e.InstanceID, host):
-			made = append(made, o)
-		case err != nil && !errors.Is(err, ipa.NotFound):
+		case errors.Is(err, ipa.NotFound):
+		case err != nil:
 			all.add(err)
+		case a.ours(o, host):
+			made = append(made, o)
+		case o.State == store.ObjectMade:
+			a.replaced(ctx, o)
 		}
 	}
 	return made, all.worst
@@ -115,28 +120,28 @@ func (a *attempt) removeShared(ctx context.Context, services, hosts []store.Obje
 	for _, o := range made {
 		ours[o.Name] = true
 	}
-	var names []string
+	var removable []store.Object
 	for _, o := range services {
 		_, host, _ := strings.Cut(o.Name, "/")
 		if shared[host] && (o.State == store.ObjectMade || o.State == store.ObjectIntended && ours[host]) {
-			names = append(names, o.Name)
+			removable = append(removable, o)
 		}
 	}
-	if err := a.removeServices(ctx, names); err != nil {
+	if err := a.removeServices(ctx, removable); err != nil {
 		return err
 	}
 	return a.removeServiceHosts(ctx, made)
 }
 
-// removeServices deletes those services that no other instance has, and that no other host manages.
-func (a *attempt) removeServices(ctx context.Context, names []string) error {
-	names, err := a.unused(ctx, store.ObjectService, names)
-	if err != nil || len(names) == 0 {
+// removeServices deletes those services that no other instance has, that no other host manages, and that nobody has replaced.
+func (a *attempt) removeServices(ctx context.Context, services []store.Object) error {
+	services, err := a.unused(ctx, store.ObjectService, services)
+	if err != nil || len(services) == 0 {
 		return err
 	}
-	shows := make([]ipa.Command, 0, len(names))
-	for _, name := range names {
-		shows = append(shows, ipa.ServiceShow(name))
+	shows := make([]ipa.Command, 0, len(services))
+	for _, o := range services {
+		shows = append(shows, ipa.ServiceShow(o.Name))
 	}
 	results, err := a.service.cfg.Directory.Batch(ctx, shows...)
 	if err != nil {
@@ -144,56 +149,53 @@ func (a *attempt) removeServices(ctx context.Context, names []string) error {
 	}
 	var all problems
 	var deletions []ipa.Command
-	for i, name := range names {
+	for i, o := range services {
 		entry, err := results[i].Service()
 		switch {
 		case errors.Is(err, ipa.NotFound):
 		case err != nil:
 			all.add(err)
-		case len(a.managers(name, entry.ManagedBy)) == 0:
-			deletions = append(deletions, ipa.ServiceDel(name))
+		case !same(o.Identity, entry.ID):
+			a.replaced(ctx, o)
+		case len(a.managers(o.Name, entry.ManagedBy)) == 0:
+			deletions = append(deletions, ipa.ServiceDel(o.Name))
 		}
 	}
 	all.add(a.carryOut(ctx, deletions))
 	return all.worst
 }
 
-// unused leaves those objects that no other instance has. Those that are leaving too count no more: the last one to go removes the object.
-func (a *attempt) unused(ctx context.Context, kind store.ObjectKind, names []string) ([]string, error) {
-	if len(names) == 0 {
+// unused leaves those objects, of one kind, that no other instance has. Those that are leaving too count no more: the last one to go removes
+// the object.
+func (a *attempt) unused(ctx context.Context, kind store.ObjectKind, objects []store.Object) ([]store.Object, error) {
+	if len(objects) == 0 {
 		return nil, nil
+	}
+	names := make([]string, 0, len(objects))
+	for _, o := range objects {
+		names = append(names, o.Name)
 	}
 	users, err := a.users(ctx, kind, names)
 	if err != nil {
 		return nil, err
 	}
-	var unused []string
-	for _, name := range names {
-		if !users[name].staying {
-			unused = append(unused, name)
-		}
-	}
-	return unused, nil
+	return slices.DeleteFunc(slices.Clone(objects), func(o store.Object) bool { return users[o.Name].staying }), nil
 }
 
 // removeServiceHosts deletes shared hosts that no other instance has, and that carry no other service.
 func (a *attempt) removeServiceHosts(ctx context.Context, hosts []store.Object) error {
-	names := make([]string, 0, len(hosts))
-	for _, o := range hosts {
-		names = append(names, o.Name)
-	}
-	names, err := a.unused(ctx, store.ObjectServiceHost, names)
+	hosts, err := a.unused(ctx, store.ObjectServiceHost, hosts)
 	if err != nil {
 		return err
 	}
 	var deletions []ipa.Command
-	for _, name := range names {
-		others, err := a.service.cfg.Directory.ServiceFind(ctx, ipa.ServiceFilter{ManagedBy: name, Limit: 1})
+	for _, o := range hosts {
+		others, err := a.service.cfg.Directory.ServiceFind(ctx, ipa.ServiceFilter{ManagedBy: o.Name, Limit: 1})
 		if err != nil && !errors.Is(err, ipa.NotFound) {
 			return err
 		}
 		if len(others.Entries) == 0 {
-			deletions = append(deletions, ipa.HostDel(name, a.service.cfg.RemoveHostRecords))
+			deletions = append(deletions, ipa.HostDel(o.Name, a.service.cfg.RemoveHostRecords))
 		}
 	}
 	return a.carryOut(ctx, deletions)

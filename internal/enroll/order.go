@@ -42,7 +42,12 @@ func (s *Service) Rebuild(ctx context.Context, by Actor, instanceID string, at t
 		case e.State == store.EnrolmentLeaving || e.State == store.EnrolmentGone:
 			return false, nil
 		case e.OTPState == store.OTPNew || e.OTPState == store.OTPRebuild:
-			return false, nil // nobody got it yet
+			// Nobody got it yet. What failed, because its entry is not there, say, is tried again.
+			again := e.State == store.EnrolmentFailed
+			if again {
+				e.State, e.Attempts = store.EnrolmentWanted, 0
+			}
+			return again, nil
 		case !e.RebuiltAt.Before(at) || e.OTPReadAt.After(at) && s.believed(e.OTPReadAt):
 			return false, nil
 		}

@@ -78,7 +78,7 @@ func (s *Service) compareNow(ctx context.Context, e store.Enrolment) store.Enrol
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
-	return s.compare(ctx, e)
+	return s.compare(ctx, e, true)
 }
 
 // reportEvery is the time between two reasons of an instance that are recorded.

@@ -315,32 +315,65 @@ func (s *Service) look(ctx context.Context, e store.Enrolment) store.Enrolment {
 		ctx, cancel := context.WithTimeout(ctx, min(lookTime, s.cfg.AnswerWithin/2))
 		defer cancel()
 		s.looked.Add(e.InstanceID, now)
-		return s.compare(ctx, e), nil
+		return s.compare(ctx, e, true), nil
 	})
 	return latest.(store.Enrolment)
 }
 
-// compare records what FreeIPA says of an instance whose one-time password waits.
-func (s *Service) compare(ctx context.Context, e store.Enrolment) store.Enrolment {
+// compare records what FreeIPA says of an instance's own entry. asked: the instance gets the password that waits, if it does.
+func (s *Service) compare(ctx context.Context, e store.Enrolment, asked bool) store.Enrolment {
 	host, err := s.cfg.Directory.HostShow(ctx, e.FQDN)
-	changed := e
-	switch {
-	case errors.Is(err, ipa.NotFound):
-		changed.State, changed.OTPState = store.EnrolmentFailed, store.OTPNew
-		changed.LastError = "somebody removed the host entry from FreeIPA; to make it anew: muster enrolment retry " + e.InstanceID
-	case err != nil:
+	there := !errors.Is(err, ipa.NotFound)
+	if there && err != nil {
 		return e
-	case !host.HasKeytab:
+	}
+	own, err := s.ownEntry(ctx, e)
+	if err != nil {
+		return e
+	}
+	changed := e
+	var learned store.EnrolmentChange
+	switch {
+	case !there:
+		changed = s.lost(e, "somebody removed the host entry from FreeIPA; to make it anew: muster enrolment retry "+e.InstanceID)
+	case !same(own.Identity, host.ID) && !madeFor(e.InstanceID, host):
+		changed = s.lost(e, (&foreignError{e.FQDN, e.InstanceID}).Error())
+		learned.Found = []store.Object{own}
+	case host.HasKeytab && e.OTPState != store.OTPUsed:
+		changed = joined(changed)
+	case !host.HasKeytab && asked:
 		// Whoever asks now gets a password that nobody has used: see Rebuild.
 		changed.OTPReadAt = s.cfg.Now()
-	default:
-		changed = joined(changed)
+	case own.Identity != "" || own.State != store.ObjectMade:
+		return e // there is nothing to record
 	}
-	saved, err := s.cfg.Store.SaveEnrolment(ctx, changed, store.EnrolmentChange{})
+	if there && own.Identity == "" && own.State == store.ObjectMade {
+		own.Identity = host.ID // recorded before identities were, or adopted
+		learned.Made = []store.Object{own}
+	}
+	saved, err := s.cfg.Store.SaveEnrolment(ctx, changed, learned)
 	if err != nil {
 		return e
 	}
 	return saved
+}
+
+// ownEntry is what is recorded of the entry under the instance's own name.
+func (s *Service) ownEntry(ctx context.Context, e store.Enrolment) (store.Object, error) {
+	objects, err := s.cfg.Store.Objects(ctx, e.InstanceID)
+	for _, o := range objects {
+		if o.Kind == store.ObjectHost && o.Name == e.FQDN {
+			return o, nil
+		}
+	}
+	return store.Object{Kind: store.ObjectHost, Name: e.FQDN}, err
+}
+
+// lost is an enrolment whose entry was taken away. The password that went with it may be known to somebody: the next entry gets another.
+func (s *Service) lost(e store.Enrolment, reason string) store.Enrolment {
+	e.State, e.OTPState, e.LastError, e.NextAt = store.EnrolmentFailed, store.OTPNew, reason, time.Time{}
+	e.OTPSealed, e.OTPReadAt = s.newOTP(e.InstanceID), time.Time{}
+	return e
 }
 
 // joined is an enrolment whose one-time password is spent.

@@ -32,12 +32,13 @@ func (a *attempt) services(ctx context.Context) error {
 	var shared []service
 	for _, v := range a.want.Services {
 		err := results[0].Err
+		entry, _ := results[0].Service() // what it is known by can do without
 		results = results[1:]
 		switch {
 		case errors.Is(err, ipa.DuplicateEntry) && v.Shared:
 			shared = append(shared, v)
 		case err == nil || errors.Is(err, ipa.DuplicateEntry):
-			a.made(store.ObjectService, v.principal())
+			a.made(store.ObjectService, v.principal(), entry.ID)
 		default:
 			all.add(err)
 		}
@@ -66,7 +67,7 @@ func (a *attempt) beforeService(v service, shown ipa.Result) error {
 		return err
 	}
 	if a.objects[objectKey{store.ObjectService, v.principal()}].State == store.ObjectAbsent && slices.Contains(entry.ManagedBy, a.e.FQDN) {
-		a.made(store.ObjectService, v.principal())
+		a.made(store.ObjectService, v.principal(), entry.ID)
 	}
 	return nil
 }
@@ -89,8 +90,8 @@ func (a *attempt) settleAbsent(ctx context.Context, objects []store.Object) erro
 		entry, err := results[n].Service()
 		switch {
 		case err == nil && slices.Contains(entry.ManagedBy, a.e.FQDN):
-			objects[i].State = store.ObjectMade
-			a.made(store.ObjectService, objects[i].Name)
+			objects[i].State, objects[i].Identity = store.ObjectMade, entry.ID
+			a.made(store.ObjectService, objects[i].Name, entry.ID)
 		case err != nil && !errors.Is(err, ipa.NotFound):
 			return err
 		}
@@ -125,15 +126,17 @@ func (a *attempt) shareServices(ctx context.Context, services []service) error {
 	var all problems
 	for i, v := range services {
 		principal := v.principal()
+		users := serviceUsers[principal]
+		entry, err := results[i].Service()
 		switch {
-		case results[i].Err != nil:
-			all.add(fmt.Errorf("service %s: %w", principal, results[i].Err))
-		case serviceUsers[principal].leaving:
+		case err != nil:
+			all.add(fmt.Errorf("service %s: %w", principal, err))
+		case users.leaving:
 			all.add(fmt.Errorf("service %s: %w", principal, errLater))
-		case serviceUsers[principal].made || hostUsers[v.Host].made:
-			a.made(store.ObjectService, principal)
+		case (users.made || hostUsers[v.Host].made) && same(users.id, entry.ID):
+			a.made(store.ObjectService, principal, entry.ID)
 		default:
-			a.found(store.ObjectService, principal)
+			a.found(store.ObjectService, principal, users.id)
 		}
 	}
 	return all.worst

@@ -189,14 +189,14 @@ func (a *attempt) resign(ctx context.Context, services []store.Object) error {
 }
 
 // oursAmong are the services that Muster made. One that may have been made is Muster's if its host is.
-func (a *attempt) oursAmong(services []store.Object) (names []string) {
+func (a *attempt) oursAmong(services []store.Object) (ours []store.Object) {
 	for _, o := range services {
 		_, host, _ := strings.Cut(o.Name, "/")
 		own := a.objects[objectKey{store.ObjectHost, host}].State == store.ObjectMade ||
 			a.objects[objectKey{store.ObjectServiceHost, host}].State == store.ObjectMade
 		if o.State == store.ObjectMade || o.State == store.ObjectIntended && own {
-			names = append(names, o.Name)
+			ours = append(ours, o)
 		}
 	}
-	return names
+	return ours
 }

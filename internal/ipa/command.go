@@ -126,7 +126,7 @@ func HostMod(fqdn string, attributes HostAttributes) Command {
 
 // HostShow reads a host entry. The answer is a Host.
 func HostShow(fqdn string) Command {
-	return Command{name: "host_show", args: []any{fqdn}, repeat: true}
+	return Command{name: "host_show", args: []any{fqdn}, options: map[string]any{"all": true}, repeat: true}
 }
 
 // HostFilter selects host entries; an empty field selects all.
@@ -151,9 +151,15 @@ func HostDel(fqdn string, updateDNS bool) Command {
 	return Command{name: "host_del", args: []any{fqdn}, options: map[string]any{"updatedns": updateDNS}, repeat: true}
 }
 
-// HostDisable makes the keytabs of a host and its services invalid. AlreadyInactive: it had none.
+// HostDisable makes the keytabs of a host and of the services on its name invalid, not those of services that it manages elsewhere.
+// AlreadyInactive: it had none.
 func HostDisable(fqdn string) Command {
 	return Command{name: "host_disable", args: []any{fqdn}, repeat: true}
+}
+
+// ServiceDisable makes the keytab of a service invalid. AlreadyInactive: it had none.
+func ServiceDisable(principal string) Command {
+	return Command{name: "service_disable", args: []any{principal}, repeat: true}
 }
 
 // ServiceAdd adds the entry of a service "NAME/HOST"; HOST must be there. The answer is a Service.
@@ -173,7 +179,7 @@ func ServiceRemoveHost(principal string, hosts ...string) Command {
 
 // ServiceShow reads a service entry. The answer is a Service.
 func ServiceShow(principal string) Command {
-	return Command{name: "service_show", args: []any{principal}, repeat: true}
+	return Command{name: "service_show", args: []any{principal}, options: map[string]any{"all": true}, repeat: true}
 }
 
 // ServiceFilter selects service entries; an empty field selects all.

@@ -19,6 +19,7 @@ const (
 // Host is a host entry. Times and certificates are left out.
 type Host struct {
 	FQDN        string
+	ID          string // ipaUniqueID: another entry of the same name has another. HostFind does not tell it
 	Description string
 	UserClass   []string
 	Location    string
@@ -33,6 +34,7 @@ type Host struct {
 func (h *Host) UnmarshalJSON(raw []byte) error {
 	var e struct {
 		FQDN        values `json:"fqdn"`
+		ID          values `json:"ipauniqueid"`
 		Description values `json:"description"`
 		UserClass   values `json:"userclass"`
 		Location    values `json:"nshostlocation"`
@@ -46,7 +48,7 @@ func (h *Host) UnmarshalJSON(raw []byte) error {
 		return err
 	}
 	*h = Host{
-		FQDN: e.FQDN.first(), Description: e.Description.first(), UserClass: e.UserClass, Location: e.Location.first(),
+		FQDN: e.FQDN.first(), ID: e.ID.first(), Description: e.Description.first(), UserClass: e.UserClass, Location: e.Location.first(),
 		OSVersion: e.OSVersion.first(), HasPassword: e.HasPassword.truth(), HasKeytab: e.HasKeytab.truth(),
 		ManagedBy: e.ManagedBy, Groups: e.Groups,
 	}
@@ -56,6 +58,7 @@ func (h *Host) UnmarshalJSON(raw []byte) error {
 // Service is a service entry.
 type Service struct {
 	Principal string // with realm
+	ID        string // ipaUniqueID: another entry of the same name has another. ServiceFind does not tell it
 	HasKeytab bool
 	ManagedBy []string
 }
@@ -64,6 +67,7 @@ type Service struct {
 func (s *Service) UnmarshalJSON(raw []byte) error {
 	var e struct {
 		Canonical values `json:"krbcanonicalname"`
+		ID        values `json:"ipauniqueid"`
 		Names     values `json:"krbprincipalname"`
 		HasKeytab values `json:"has_keytab"`
 		ManagedBy values `json:"managedby_host"`
@@ -71,7 +75,7 @@ func (s *Service) UnmarshalJSON(raw []byte) error {
 	if err := json.Unmarshal(raw, &e); err != nil {
 		return err
 	}
-	*s = Service{Principal: e.Canonical.first(), HasKeytab: e.HasKeytab.truth(), ManagedBy: e.ManagedBy}
+	*s = Service{Principal: e.Canonical.first(), ID: e.ID.first(), HasKeytab: e.HasKeytab.truth(), ManagedBy: e.ManagedBy}
 	if s.Principal == "" {
 		s.Principal = e.Names.first()
 	}

@@ -190,3 +190,13 @@ func (e enrolments) Update(ctx context.Context, id string, metadata map[string]s
 func (e enrolments) Differs(enrolled store.Enrolment, metadata map[string]string) bool {
 	return e.service.Differs(enrolled, metadata)
 }
+
+// Astray implements converge.Enrolments.
+func (e enrolments) Astray(ctx context.Context, all []store.Enrolment) ([]string, error) {
+	return e.service.Astray(ctx, all)
+}
+
+// Mend implements converge.Enrolments.
+func (e enrolments) Mend(ctx context.Context, id string) error {
+	return e.service.Mend(ctx, convergeActor, id)
+}

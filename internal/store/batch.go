@@ -48,10 +48,10 @@ type batch struct {
 	tokens    map[string]*Instance // by hash
 	newHosts  map[hostKey]HostCert // inserted by this batch
 
-	enrolments map[string]*Enrolment         // by instance ID
-	owners     map[string]string             // of host names: instance IDs
-	objects    map[string]map[objectKey]bool // that instances have, by instance ID
-	made       map[ObjectKind][]string       // names of objects that turned out to be Muster's
+	enrolments map[string]*Enrolment            // by instance ID
+	owners     map[string]string                // of host names: instance IDs
+	objects    map[string]map[objectKey]bool    // that instances have, by instance ID
+	made       map[ObjectKind]map[string]string // identities, as far as they are known, of objects that turned out to be Muster's, by name
 
 	rows     map[*table][][]any
 	refusals map[string][]any // audit entries that may be there already, by ID
@@ -220,7 +220,7 @@ func (s *Store) runBatch(t *tx, writes []*write) error {
 		projects: make(map[string]bool), keys: make(map[string]KeyState), revoked: make(map[revokedName]bool),
 		instances: make(map[string]*Instance), tokens: make(map[string]*Instance), newHosts: make(map[hostKey]HostCert),
 		enrolments: make(map[string]*Enrolment), owners: make(map[string]string),
-		objects: make(map[string]map[objectKey]bool), made: make(map[ObjectKind][]string),
+		objects: make(map[string]map[objectKey]bool), made: make(map[ObjectKind]map[string]string),
 		rows: make(map[*table][][]any), refusals: make(map[string][]any),
 	}
 	for _, w := range writes {
@@ -362,10 +362,15 @@ func (b *batch) write() error {
 // writeMade marks objects, for all instances that have them, many at a time and in one order.
 func (b *batch) writeMade() error {
 	for _, kind := range slices.Sorted(maps.Keys(b.made)) {
-		slices.Sort(b.made[kind])
 		names := make([]any, 0, len(b.made[kind]))
-		for _, name := range slices.Compact(b.made[kind]) {
+		for _, name := range slices.Sorted(maps.Keys(b.made[kind])) {
 			names = append(names, name)
+			if identity := b.made[kind][name]; identity != "" {
+				_, err := b.tx.exec("UPDATE external_object SET identity = ? WHERE kind = ? AND name = ?", identity, string(kind), name)
+				if err != nil {
+					return err
+				}
+			}
 		}
 		err := inChunks(names, func(list string, values []any) error {
 			_, err := b.tx.exec("UPDATE external_object SET state = 'made' WHERE kind = ? AND name IN "+list,

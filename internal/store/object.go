@@ -41,6 +41,8 @@ type Object struct {
 	State      ObjectState // empty when recorded: intended
 	Leaving    bool        // the instance wants it no more
 	CreatedAt  time.Time
+	// Identity is what the entry's system knows it by, which one that is made later under the same name does not have. Empty: not known.
+	Identity string
 	// UnsureUntil is until when a change may have an effect of which nobody recorded how it ended, see BeginChange. Zero: there is none.
 	UnsureUntil time.Time
 }
@@ -52,11 +54,14 @@ func (o Object) Settled() bool { return o.State == ObjectMade && !o.Leaving && o
 type EnrolmentChange struct {
 	Names   []string // host names that the instance takes; those that it has already are fine
 	Objects []Object // of Kind and Name, intended; of those that are recorded already it is noted that they stay
-	Made    []Object // of Kind and Name, that turned out to be Muster's: so for all instances that have them
-	Found   []Object // of Kind and Name, that were there before
-	Absent  []Object // of Kind and Name, that were seen not to be there; counts only for those that are intended
-	Gone    []Object // of Kind and Name, that were removed: forgotten, and their host names are free again
-	Audit   *Audit
+	// Made are of Kind and Name, that turned out to be Muster's: so for all instances that have them. Their Identity is recorded if it is known.
+	Made []Object
+	// Found are of Kind and Name, that were there before. One with an Identity was Muster's as long as it had that, which somebody else's
+	// has not: then so for all instances that have it.
+	Found  []Object
+	Absent []Object // of Kind and Name, that were seen not to be there; counts only for those that are intended
+	Gone   []Object // of Kind and Name, that were removed: forgotten, and their host names are free again
+	Audit  *Audit
 }
 
 func (o Object) check() error {
@@ -65,17 +70,18 @@ func (o Object) check() error {
 	c.that(o.Name != "", "an object must have a name")
 	c.text("name of the object", o.Name, maxObject)
 	c.id("instance ID", o.InstanceID)
+	c.ascii("identity", o.Identity)
 	return c.err
 }
 
 func (o Object) row() []any {
-	return []any{string(o.Kind), o.Name, o.InstanceID, string(o.State), number(o.Leaving), micros(o.CreatedAt), micros(o.UnsureUntil)}
+	return []any{string(o.Kind), o.Name, o.InstanceID, string(o.State), number(o.Leaving), micros(o.CreatedAt), micros(o.UnsureUntil), o.Identity}
 }
 
 func scanObject(r scanner) (Object, error) {
 	var o Object
 	var leaving, created, unsure int64
-	err := r.Scan(&o.Kind, &o.Name, &o.InstanceID, &o.State, &leaving, &created, &unsure)
+	err := r.Scan(&o.Kind, &o.Name, &o.InstanceID, &o.State, &leaving, &created, &unsure, &o.Identity)
 	o.Leaving, o.CreatedAt, o.UnsureUntil = leaving != 0, fromMicros(created), fromMicros(unsure)
 	return o, err
 }
@@ -172,9 +178,17 @@ func (p *prepared) writeObjects(b *batch) {
 		b.insert(objectTable, o.row())
 	}
 	for _, o := range p.change.Made {
-		b.made[o.Kind] = append(b.made[o.Kind], o.Name)
+		if b.made[o.Kind] == nil {
+			b.made[o.Kind] = make(map[string]string)
+		}
+		b.made[o.Kind][o.Name] = cmp.Or(o.Identity, b.made[o.Kind][o.Name])
 	}
 	for _, o := range p.change.Found {
+		if o.Identity != "" {
+			b.updateAny("UPDATE external_object SET state = 'found', identity = '' WHERE kind = ? AND name = ? AND identity = ?",
+				string(o.Kind), o.Name, o.Identity)
+			continue
+		}
 		b.updateAny("UPDATE external_object SET state = 'found' WHERE kind = ? AND name = ? AND instance_id = ? "+
 			"AND state IN ('intended', 'absent')", string(o.Kind), o.Name, p.instanceID)
 	}

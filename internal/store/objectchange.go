@@ -165,3 +165,23 @@ func judgeChange(t *tx, c ObjectChange) error {
 	}
 	return nil
 }
+
+// DoubtRecords records that DNS records which Muster made were seen not to be there. They count as unsettled then, and are made again by
+// whoever looks at one of their instances. One that is being changed is left as it is.
+func (s *Store) DoubtRecords(ctx context.Context, names []string) error {
+	values := make([]any, 0, len(names))
+	for _, name := range names {
+		values = append(values, name)
+	}
+	err := inChunks(values, func(chunk string, values []any) error {
+		return s.transact(ctx, func(t *tx) error {
+			_, err := t.exec("UPDATE external_object SET state = 'intended' WHERE kind = ? AND state = 'made' AND unsure_until = 0 AND name IN "+chunk,
+				append([]any{string(ObjectRecord)}, values...)...)
+			return err
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("doubt DNS records: %w", err)
+	}
+	return nil
+}

@@ -4,6 +4,7 @@
 package store
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -156,5 +157,82 @@ func TestChangesAtOnce(t *testing.T) {
 		wg.Wait()
 		equal(t, alone, 1)
 		equal(t, len(times), 8)
+	})
+}
+
+// TestDoubtRecords: DNS records that are not there though they were made are unsettled, of all instances that have them. What is under way, or no
+// DNS record, is left as it is.
+func TestDoubtRecords(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		ctx, s := t.Context(), f.store()
+		made := func(name string, n int) Object {
+			t.Helper()
+			c := must(s.BeginChange(ctx, Object{Kind: ObjectRecord, Name: name, InstanceID: id(n)}, false, late))(t)
+			isError(t, s.EndChange(ctx, c), nil)
+			return c.Object
+		}
+		lost, kept := "a.test A 10.0.0.1", "a.test A 10.0.0.2"
+		made(lost, 1)
+		made(lost, 2)
+		made(kept, 1)
+		busy := made("a.test A 10.0.0.3", 1)
+		must(s.BeginChange(ctx, busy, false, late))(t)
+		isError(t, s.DoubtRecords(ctx, nil), nil)
+		isError(t, s.DoubtRecords(ctx, []string{lost, busy.Name}), nil)
+		settled := map[string]bool{}
+		for _, n := range []int{1, 2} {
+			for _, o := range must(s.Objects(ctx, id(n)))(t) {
+				settled[o.Name+" "+o.InstanceID] = o.Settled()
+				if o.Name == busy.Name {
+					equal(t, o.UnsureUntil.IsZero(), false)
+				}
+			}
+		}
+		equal(t, settled, map[string]bool{lost + " " + id(1): false, lost + " " + id(2): false, kept + " " + id(1): true, busy.Name + " " + id(1): false})
+	})
+}
+
+// TestIdentities: what an entry is known by is recorded for all instances that have it, and is forgotten when it is somebody else's.
+func TestIdentities(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		ctx, s := t.Context(), f.store()
+		shared := Object{Kind: ObjectServiceHost, Name: "vip.test"}
+		var enrolments []Enrolment
+		for _, n := range []int{100, 101} {
+			e, _, err := s.BeginEnrolment(ctx, f.enrolment(1, n, fmt.Sprintf("h%d.test", n)), EnrolmentChange{Objects: []Object{shared}})
+			isError(t, err, nil)
+			enrolments = append(enrolments, e)
+		}
+		save := func(n int, change EnrolmentChange) {
+			t.Helper()
+			enrolments[n] = must(s.SaveEnrolment(ctx, enrolments[n], change))(t)
+		}
+		is := func(state ObjectState, identity string) {
+			t.Helper()
+			for _, e := range enrolments {
+				objects := must(s.Objects(ctx, e.InstanceID))(t)
+				equal(t, len(objects), 1)
+				equal(t, objects[0].State, state)
+				equal(t, objects[0].Identity, identity)
+			}
+		}
+		with := func(identity string) []Object {
+			o := shared
+			o.Identity = identity
+			return []Object{o}
+		}
+		save(0, EnrolmentChange{Made: with("first")})
+		is(ObjectMade, "first")
+		save(1, EnrolmentChange{Made: with("")}) // nobody told
+		is(ObjectMade, "first")
+		save(1, EnrolmentChange{Found: with("")}) // seen by one that did not know that it is Muster's
+		save(1, EnrolmentChange{Found: with("another")})
+		is(ObjectMade, "first")
+		save(1, EnrolmentChange{Made: with("second")}) // made again
+		is(ObjectMade, "second")
+		save(0, EnrolmentChange{Found: with("second")})
+		is(ObjectFound, "")
+		_, err := s.SaveEnrolment(ctx, enrolments[0], EnrolmentChange{Made: with("ü")})
+		isError(t, err, ErrInvalid)
 	})
 }

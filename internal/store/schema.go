@@ -21,7 +21,7 @@ var (
 	enrolmentTable = newTable("enrolment", "instance_id project_id project_name fqdn state otp_state otp_sealed want last_error attempts "+
 		"next_at claimed_by claimed_till created_at updated_at gone_at version rebuilt_at otp_read_at")
 	ownerTable      = newTable("fqdn_owner", "fqdn instance_id created_at")
-	objectTable     = newTable("external_object", "kind name instance_id state leaving created_at unsure_until")
+	objectTable     = newTable("external_object", "kind name instance_id state leaving created_at unsure_until identity")
 	pendingKeyTable = newTable("converge_key", "kind id rebuilt attempts next_at since last_error booted")
 	addressTable    = newTable("instance_address", "instance_id source_id address kind network_id created_at")
 )

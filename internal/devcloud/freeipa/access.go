@@ -106,13 +106,58 @@ func (c *call) may(right, kind, attr string) bool {
 		for _, name := range r.privileges {
 			for _, granted := range c.dir.privileges[strings.ToLower(name)].permissions {
 				p := c.dir.permissions[strings.ToLower(granted)]
-				if p != nil && p.kind == kind && slices.Contains(p.rights, right) && (attr == "" || slices.Contains(p.attrs, attr)) {
+				if p != nil && p.kind == kind && slices.Contains(p.rights, right) && (attr == "" || kind == "dns" || slices.Contains(p.attrs, attr)) {
 					return true
 				}
 			}
 		}
 	}
 	return false
+}
+
+// recordAttributes are those of DNS entries that permissions are about.
+var recordAttributes = []string{"aaaarecord", "arecord", "idnsname", "ptrrecord"}
+
+// addRights tells what the caller may do to an entry's attributes, if it asks.
+func (c *call) addRights(result entry, kind string, attributes []string) {
+	if !c.flag("rights") || !c.flag("all") {
+		return
+	}
+	rights := entry{}
+	for _, attribute := range attributes {
+		may := "rsc"
+		if attribute == "userpassword" || attribute == "krbprincipalkey" {
+			may = "" // nobody may read those
+		}
+		if c.may("write", kind, attribute) {
+			may += "wo"
+		}
+		rights[attribute] = may
+	}
+	result["attributelevelrights"] = rights
+}
+
+// memberOf are the roles of a member, their privileges, and the permissions of those.
+func (d *directory) memberOf(has func(*role) bool) (all []string) {
+	add := func(dn string) {
+		if !slices.Contains(all, dn) {
+			all = append(all, dn)
+		}
+	}
+	for _, r := range sortedValues(d.roles) {
+		if !has(r) {
+			continue
+		}
+		add(d.roleDN(r))
+		for _, name := range r.privileges {
+			p := d.privileges[strings.ToLower(name)]
+			add(d.privilegeDN(p))
+			for _, permission := range p.permissions {
+				add(d.permissionDN(permission))
+			}
+		}
+	}
+	return all
 }
 
 // deniedTo returns "" if the caller may write the attribute, else what FreeIPA says of a member that is left out for it.

@@ -61,6 +61,7 @@ func serviceCommands() map[string]command {
 		"service_remove_host": on(name, (*call).serviceRemoveHost, "host"),
 		"service_show":        on(name, (*call).serviceShow, "rights"),
 		"service_find":        search((*call).serviceFind, name, "krbprincipalname", "man_by_host"),
+		"service_disable":     on(name, (*call).serviceDisable),
 		"service_del":         on(name, (*call).serviceDel, "continue"),
 	}
 }

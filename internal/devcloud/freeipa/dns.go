@@ -92,13 +92,18 @@ func (z *zone) add(name, kind, value string) {
 	}
 }
 
-func (z *zone) remove(name, kind, value string) {
+// take removes a value and leaves the entry, be it without any.
+func (z *zone) take(name, kind, value string) {
 	left := without(z.records[name][kind], value)
 	if len(left) > 0 {
 		z.records[name][kind] = left
 		return
 	}
 	delete(z.records[name], kind)
+}
+
+func (z *zone) remove(name, kind, value string) {
+	z.take(name, kind, value)
 	if len(z.records[name]) == 0 {
 		delete(z.records, name)
 	}
@@ -209,7 +214,9 @@ func (c *call) dnszoneShow() (entry, *fail) {
 	if trouble != nil {
 		return nil, trouble
 	}
-	return entry{"result": c.dir.zoneView(z), "value": dnsName(z.name), "summary": nil}, nil
+	result := c.dir.zoneView(z)
+	c.addRights(result, "dns", recordAttributes)
+	return entry{"result": result, "value": dnsName(z.name), "summary": nil}, nil
 }
 
 func (c *call) dnszoneFind() (entry, *fail) {

@@ -252,6 +252,7 @@ func (c *call) hostShow() (entry, *fail) {
 		result = c.dir.rawHost(h)
 	}
 	result["dn"] = c.dir.hostDN(h.fqdn)
+	c.addRights(result, "host", permissionAttrs)
 	return entry{"result": result, "value": h.fqdn, "summary": nil}, nil
 }
 

@@ -72,9 +72,11 @@ func (c *call) hostDisable() (entry, *fail) {
 		return nil, validationError("hostname", "An IPA master host cannot be deleted or disabled")
 	}
 	done := false
-	for _, s := range c.dir.services {
+	for _, s := range sortedValues(c.dir.services) {
 		if s.host() == h.fqdn && s.keytab {
-			s.keytab = false
+			if trouble := c.disableService(s); trouble != nil {
+				return nil, trouble
+			}
 			done = true
 		}
 	}
@@ -89,6 +91,31 @@ func (c *call) hostDisable() (entry, *fail) {
 	}
 	h.keytab = false
 	return entry{"result": true, "value": h.fqdn, "summary": fmt.Sprintf("Disabled host \"%s\"", h.fqdn)}, nil
+}
+
+// serviceDisable makes a service's keytab invalid.
+func (c *call) serviceDisable() (entry, *fail) {
+	s, trouble := c.findService()
+	switch {
+	case trouble != nil:
+		return nil, trouble
+	case s.host() == c.dir.master:
+		return nil, validationError("principal", s.principal+" is required by the IPA master")
+	case !s.keytab:
+		return nil, alreadyInactive()
+	}
+	if trouble := c.disableService(s); trouble != nil {
+		return nil, trouble
+	}
+	return entry{"result": true, "value": s.principal, "summary": fmt.Sprintf("Disabled service \"%s\"", s.principal)}, nil
+}
+
+func (c *call) disableService(s *service) *fail {
+	if !c.may("write", "service", "krbprincipalkey") {
+		return cannotWrite("krbPrincipalKey", c.dir.serviceDN(s.principal))
+	}
+	s.keytab = false
+	return nil
 }
 
 // join enrols a host (ipaserver's join command). The caller is the host itself, let in with its one-time password, or

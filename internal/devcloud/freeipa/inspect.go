@@ -117,6 +117,44 @@ func (s *Server) Join(fqdn, otp string) error {
 	return nil
 }
 
+// TakeKeytab gives a service its keytab, as ipa-getkeytab does for one of the hosts that manage it.
+func (s *Server) TakeKeytab(principal string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name, _ := s.dir.principalName(principal)
+	found := s.dir.services[name]
+	if found == nil {
+		return fmt.Errorf("freeipa: no service %q", principal)
+	}
+	found.keytab = true
+	return nil
+}
+
+// Replace deletes an entry of a host or a service and makes it anew under the same name, as an administrator may.
+func (s *Server) Replace(name string) error {
+	command := "host"
+	if strings.Contains(name, "/") {
+		command = "service"
+	}
+	if err := s.asAdmin(command+"_del", []any{name}, nil); err != nil {
+		return err
+	}
+	return s.asAdmin(command+"_add", []any{name}, map[string]any{"force": true})
+}
+
+// Remove deletes a host or a service, as an administrator may.
+func (s *Server) Remove(name string) error {
+	if strings.Contains(name, "/") {
+		return s.asAdmin("service_del", []any{name}, nil)
+	}
+	return s.asAdmin("host_del", []any{name}, nil)
+}
+
+// RemoveRecord deletes one value of a DNS record, of a kind such as "arecord", as an administrator may.
+func (s *Server) RemoveRecord(zone, name, kind, value string) error {
+	return s.asAdmin("dnsrecord_del", []any{zone, name}, map[string]any{kind: value})
+}
+
 // hostManagement are the permissions that an installer gives to the service that enrols instances.
 var hostManagement = []string{
 	"System: Add Hosts", "System: Remove Hosts", "Modify host password", "Modify host userclass",

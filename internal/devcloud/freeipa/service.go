@@ -154,8 +154,34 @@ func (c *call) serviceShow() (entry, *fail) {
 		result["ipauniqueid"] = []string{s.id}
 		kerberosFlags(result)
 	}
+	if c.flag("all") && c.flag("raw") {
+		c.dir.rawService(s, result)
+	}
 	result["dn"] = c.dir.serviceDN(s.principal)
+	c.addRights(result, "service", permissionAttrs)
 	return entry{"result": result, "value": s.principal, "summary": nil}, nil
+}
+
+// rawService makes a view of a service what LDAP holds: whose member it is, directly or not, among it.
+func (d *directory) rawService(s *service, e entry) {
+	for lower, proper := range map[string]string{
+		"objectclass": "objectClass", "ipauniqueid": "ipaUniqueID", "ipakrbprincipalalias": "ipaKrbPrincipalAlias",
+	} {
+		e[proper] = e[lower]
+		delete(e, lower)
+	}
+	for _, computed := range []string{"ipakrbrequirespreauth", "ipakrbokasdelegate", "ipakrboktoauthasdelegate", "managedby_host"} {
+		delete(e, computed)
+	}
+	e["has_keytab"] = []string{strings.ToUpper(fmt.Sprint(s.keytab))}
+	managers := []string{}
+	for _, host := range s.managedBy {
+		managers = append(managers, d.hostDN(host))
+	}
+	e["managedby"] = managers
+	if memberOf := d.memberOf(func(r *role) bool { return slices.Contains(r.services, s.principal) }); len(memberOf) > 0 {
+		e["memberof"] = memberOf
+	}
 }
 
 func (c *call) serviceFind() (entry, *fail) {

@@ -119,6 +119,8 @@ type State struct {
 	// SSHPort is a second port for sshd; 22: none.
 	SSHPort                int  `json:"ssh_port"`
 	PasswordAuthentication bool `json:"password_authentication"`
+	// PenaltyExempt are networks whose refused log-ins sshd should not punish.
+	PenaltyExempt []string `json:"penalty_exempt,omitempty"`
 	// PAMSudo: sudo only with a forwarded agent that holds a certificate.
 	PAMSudo bool `json:"pam_sudo"`
 	// PollSeconds is how often to ask for the state. A changed revocation list

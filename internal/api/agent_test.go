@@ -396,6 +396,14 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
+// TestPenaltyExempt: instances are told the networks that sshd should not punish.
+func TestPenaltyExempt(t *testing.T) {
+	w := newWorld(t, 1, deployment.Options{Settings: deployment.Settings{"agent": {"penalty_exempt": "192.0.2.10, 2001:db8:5::/64"}}})
+	if got, want := w.certified().state().PenaltyExempt, []string{"192.0.2.10/32", "2001:db8:5::/64"}; !slices.Equal(got, want) {
+		t.Errorf("they are told %q", got)
+	}
+}
+
 func TestState(t *testing.T) {
 	w := newWorld(t, 1, deployment.Options{}) // a replica may take seconds to follow another's rotation
 	m := w.certified()

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"strings"
@@ -61,7 +62,9 @@ func newWorld(t testing.TB, replicas int, o deployment.Options) *world {
 		o.Settings = deployment.Settings{}
 	}
 	folder := programs(t)
-	o.Settings["agent"] = map[string]string{"directory": folder}
+	agent := map[string]string{"directory": folder}
+	maps.Copy(agent, o.Settings["agent"])
+	o.Settings["agent"] = agent
 	// The instances of these tests are not in Nova, and nobody looks for them.
 	o.Settings["neutron"] = map[string]string{"enabled": "false"}
 	o.Settings["converge"] = map[string]string{"enabled": "true", "create_authorities": "false"}

@@ -177,6 +177,7 @@ type Agent struct {
 	CAFile                 string // empty: as the image has it
 	PollInterval           time.Duration
 	PasswordAuthentication bool
+	PenaltyExempt          []netip.Prefix
 	IPAServer              string // empty: found by DNS
 	IPAClientOptions       []string
 	InstallIPAClient       bool

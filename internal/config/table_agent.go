@@ -22,6 +22,9 @@ func agentOptions() []option {
 			help: "How often an instance asks what has changed. Revocations do not wait for it."},
 		{name: "password_authentication", initial: "false", field: at(func(a *Agent) any { return &a.PasswordAuthentication }),
 			help: "Let sshd of the instances accept passwords."},
+		{name: "penalty_exempt", field: at(func(a *Agent) any { return &a.PenaltyExempt }), example: "192.0.2.10, 2001:db8:5::/64",
+			help: "Addresses and networks that sshd of the instances does not punish for refused log-ins: bastions, and NAT behind which " +
+				"many people are. From OpenSSH 9.8 on a few refusals shut everybody behind an address out for 15 seconds to 10 minutes (PerSourcePenalties)."},
 		{name: "ipa_server", field: at(func(a *Agent) any { return &a.IPAServer }), example: "ipa1.example.com",
 			help: "The FreeIPA server that instances join through. Empty: they find one by DNS, and others when it is down."},
 		{name: "ipa_client_options", field: at(func(a *Agent) any { return &a.IPAClientOptions }), example: "--mkhomedir, --no-ntp",

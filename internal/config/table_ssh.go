@@ -85,7 +85,8 @@ func sshOptions() []option {
 	return []option{
 		{name: "ca_algorithm", initial: "ed25519", field: at(func(s *SSH) any { return &s.CAAlgorithm }),
 			choices: []string{"ed25519", "ecdsa-p256", "ecdsa-p384", "rsa-3072", "rsa-4096"},
-			help:    "The kind of key that new authorities get. RSA signs with rsa-sha2-512."},
+			help: "The kind of key that new authorities get. RSA signs with rsa-sha2-512. sshd and ssh refuse certificates of a kind that is not in " +
+				"their CASignatureAlgorithms: where they follow FIPS, that is ed25519. Authorities that are there get another kind when they are rotated."},
 		{name: "ca_lifetime", initial: "0", min: "0", field: at(func(s *SSH) any { return &s.CALifetime }),
 			help: "How long a generation of an authority's keys may sign; no certificate outlives it. 0: without end."},
 		{name: "user_cert_lifetime", initial: "12h", min: "1m", field: at(func(s *SSH) any { return &s.UserCertLifetime }),

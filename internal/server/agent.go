@@ -88,6 +88,9 @@ func (s *Server) agentState() agentapi.State {
 		PasswordAuthentication: s.cfg.Agent.PasswordAuthentication,
 		PollSeconds:            int(s.cfg.Agent.PollInterval / time.Second),
 	}
+	for _, network := range s.cfg.Agent.PenaltyExempt {
+		state.PenaltyExempt = append(state.PenaltyExempt, network.String())
+	}
 	if s.cfg.API.MaxLongPolls > 0 {
 		state.LongPollSeconds = min(int(s.cfg.API.LongPollMax/time.Second), agentapi.MaxWaitList)
 	}

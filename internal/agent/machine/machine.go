@@ -115,6 +115,7 @@ func (m *Machine) Configure(ctx context.Context, want agent.Want) (bool, error) 
 	sshdChanged, sshdErr := m.sshd.Apply(ctx, sshd.Want{
 		HostCerts: want.HostCerts, UserCAs: state.UserCAs, Accounts: accounts.Made, ForwardAgent: needAgent(state, accounts.Active),
 		Port: state.SSHPort, PasswordAuthentication: state.PasswordAuthentication,
+		PenaltyExempt: state.PenaltyExempt,
 	})
 	return accounts.Changed || sudoChanged || sshdChanged, errors.Join(accountErr, sudoErr, sshdErr)
 }

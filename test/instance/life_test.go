@@ -48,6 +48,9 @@ func TestLife(t *testing.T) {
 		t.Logf("why that took so long:\n%s\n%s", tail(i.Console(), 2000), i.agentLog())
 	}
 	i.healthy(t)
+	if said := i.Must(t, program, "doctor"); strings.Contains(said, "WRONG") {
+		t.Errorf("doctor:\n%s", said)
+	}
 
 	s.certify(t, alice)
 	s.certify(t, bob)

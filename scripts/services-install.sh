@@ -42,6 +42,12 @@ mariadb-server-core the records, on MariaDB
 mariadb-client-core mariadb-install-db and the command line client
 krb5-kdc            a real Kerberos realm, the judge of log-ins to FreeIPA
 krb5-admin-server   kadmin.local, which fills it
+krb5-kdc-ldap       the realm's database, which knows constrained delegation
+slapd               OpenLDAP, where that is, and which FreeIPA's web server opens for its callers
+ldap-utils          OpenLDAP's commands
+libsasl2-modules-gssapi-mit log-in to it with Kerberos
+apache2-bin         the web server before FreeIPA
+libapache2-mod-auth-gssapi how it lets callers in
 rabbitmq-server     the broker that notifications come through
 python3-oslo.messaging the original sender of notifications, the judge of ours
 python3-keystone    a real Keystone, the judge of tokens and roles

@@ -34,11 +34,11 @@ func (c *Client) do(ctx context.Context, command Command) (json.RawMessage, erro
 		}
 		answer, err := s.call(ctx, command)
 		if answered(err) {
-			c.succeeded(s)
+			c.succeeded(ctx, s)
 			return answer, err
 		}
 		if blames(err) {
-			c.failed(s, err)
+			c.failed(ctx, s, err)
 		}
 		if ctx.Err() != nil || !goOn(command, err) {
 			return nil, err

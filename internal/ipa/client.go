@@ -25,6 +25,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/muster-cloud/muster/internal/outage"
 )
 
 // Config says how to reach FreeIPA. Zero fields get the defaults that are named.
@@ -92,9 +94,13 @@ type Client struct {
 
 	lookups singleflight.Group
 
+	refusal outage.Outage // of all servers: what they want of us is in one directory
+	looking outage.Outage // in the DNS
+
 	mu         sync.Mutex
 	servers    []*server // in the order of preference
-	preferred  *server   // the one that worked last
+	preferred  *server   // the one that worked last, unless it has failed since
+	last       *server   // the one that answered last
 	discovered time.Time // when the DNS was asked
 	rejected   backoff   // log-in refused: by all servers, as they share one directory
 }
@@ -225,39 +231,48 @@ func (c *Client) pick(tried map[*server]bool) (*server, error) {
 	return nil, &UnavailableError{RetryAfter: soonest.trouble.wait(now), Err: soonest.trouble.cause}
 }
 
-// succeeded makes the server the preferred one.
-func (c *Client) succeeded(s *server) {
+// succeeded makes the server the preferred one. The log says when it is back, and when it has taken over.
+func (c *Client) succeeded(ctx context.Context, s *server) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	s.trouble = backoff{}
-	c.rejected = backoff{}
-	if c.preferred != s {
-		if c.preferred != nil {
-			c.cfg.Logger.Info("FreeIPA calls now go to another server", "server", s.name)
-		}
-		c.preferred = s
+	s.trouble, c.rejected = backoff{}, backoff{}
+	before := c.last
+	c.preferred, c.last = s, s
+	c.mu.Unlock()
+	s.away.Note(ctx, c.cfg.Logger, s.use(), nil)
+	c.refusal.Note(ctx, c.cfg.Logger, logIn, nil)
+	if before != nil && before != s {
+		c.cfg.Logger.InfoContext(ctx, "FreeIPA calls now go to another server", "server", s.name, "before", before.name)
 	}
 }
 
 // failed leaves the server alone for a while. Refused credentials stop all log-ins for a while.
-func (c *Client) failed(s *server, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.cfg.Now()
+func (c *Client) failed(ctx context.Context, s *server, err error) {
+	// The end of the caller's time may be the failure itself.
+	ctx = context.WithoutCancel(ctx)
 	var login *LoginError
 	if errors.As(err, &login) && login.Rejected {
-		if c.rejected.fail(now, rejectedFirst, rejectedMost, err) {
-			c.cfg.Logger.Error("log-in to FreeIPA refused", "server", s.name, "error", err)
-		}
+		c.mu.Lock()
+		c.rejected.fail(c.cfg.Now(), rejectedFirst, rejectedMost, err)
+		c.mu.Unlock()
+		c.refusal.Note(ctx, c.cfg.Logger, logIn, err)
 		return
 	}
+	c.mu.Lock()
 	if c.preferred == s {
 		c.preferred = nil
 	}
-	if s.trouble.fail(now, c.cfg.BackoffMin, c.cfg.BackoffMax, err) {
-		c.cfg.Logger.Warn("FreeIPA server failed", "server", s.name, "error", err, "back_off", s.trouble.wait(now))
-	}
+	s.trouble.fail(c.cfg.Now(), c.cfg.BackoffMin, c.cfg.BackoffMax, err)
+	c.mu.Unlock()
+	s.away.Note(ctx, c.cfg.Logger, s.use(), err)
 }
+
+// What the log says cannot, or can again, be done.
+const (
+	logIn  = "log in to FreeIPA"
+	lookUp = "look FreeIPA's servers up in the DNS"
+)
+
+func (s *server) use() string { return "use FreeIPA server " + s.name }
 
 // discover asks the DNS for the servers where none are configured and the list is old. An old list that can't be
 // renewed stays in use.
@@ -269,13 +284,14 @@ func (c *Client) discover(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.LoginTimeout)
 		defer cancel()
 		_, records, err := c.cfg.Resolver.LookupSRV(ctx, "ldap", "tcp", c.cfg.Domain)
+		c.looking.Note(context.WithoutCancel(ctx), c.cfg.Logger, lookUp, err)
 		return nil, c.adopt(records, err)
 	})
 	select {
 	case answer := <-found:
 		return answer.Err
 	case <-ctx.Done():
-		return fmt.Errorf("look FreeIPA's servers up in the DNS: %w", ctx.Err())
+		return fmt.Errorf(lookUp+": %w", ctx.Err())
 	}
 }
 
@@ -340,12 +356,11 @@ type backoff struct {
 	cause    error
 }
 
-// fail doubles the time with each failure. Failures of calls that were under way together count once; it reports
-// whether this one counts.
-func (b *backoff) fail(now time.Time, first, most time.Duration, cause error) bool {
+// fail doubles the time with each failure. Failures of calls that were under way together count once.
+func (b *backoff) fail(now time.Time, first, most time.Duration, cause error) {
 	b.cause = cause
 	if now.Before(b.until) {
-		return false
+		return
 	}
 	wait := most
 	if b.failures < 20 {
@@ -353,7 +368,6 @@ func (b *backoff) fail(now time.Time, first, most time.Duration, cause error) bo
 	}
 	b.failures++
 	b.until = now.Add(wait)
-	return true
 }
 
 func (b *backoff) wait(now time.Time) time.Duration { return b.until.Sub(now) }

@@ -11,14 +11,13 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/muster-cloud/muster/internal/devcloud/freeipa"
 	"github.com/muster-cloud/muster/internal/ipa"
 )
 
 // TestEnrolmentCalls walks a host's life with every typed call.
-func TestEnrolmentCalls(t *testing.T) {
-	w := newWorld(t, freeipa.Config{})
-	c := newClient(t, config(w))
+func TestEnrolmentCalls(t *testing.T) { everyDoor(t, tryEnrolmentCalls) }
+
+func tryEnrolmentCalls(t *testing.T, w *world, c *ipa.Client) {
 	ctx := t.Context()
 
 	release, err := c.Ping(ctx)
@@ -68,12 +67,12 @@ func TestEnrolmentCalls(t *testing.T) {
 	}
 	must(t, c.HostDel(ctx, "vm1.example.test", false))
 	wantCode(t, c.HostDel(ctx, "vm1.example.test", false), ipa.NotFound, ipa.Permanent)
-	wantCode(t, c.HostDel(ctx, "ipa.example.test", false), ipa.ValidationError, ipa.Permanent)
+	wantCode(t, c.HostDel(ctx, w.HostName(), false), ipa.ValidationError, ipa.Permanent)
 }
 
-func TestServiceCalls(t *testing.T) {
-	w := newWorld(t, freeipa.Config{})
-	c := newClient(t, config(w))
+func TestServiceCalls(t *testing.T) { everyDoor(t, tryServiceCalls) }
+
+func tryServiceCalls(t *testing.T, w *world, c *ipa.Client) {
 	ctx := t.Context()
 	for _, name := range []string{"vm1.example.test", "sub.example.test"} {
 		_, err := c.HostAdd(ctx, name, ipa.HostAttributes{})
@@ -107,10 +106,10 @@ func TestServiceCalls(t *testing.T) {
 	wantCode(t, c.ServiceDel(ctx, "HTTP/sub.example.test"), ipa.ACIError, ipa.Operator)
 }
 
-func TestDNSCalls(t *testing.T) {
-	w := newWorld(t, freeipa.Config{})
+func TestDNSCalls(t *testing.T) { everyDoor(t, tryDNSCalls) }
+
+func tryDNSCalls(t *testing.T, w *world, c *ipa.Client) {
 	must(t, w.AddZone("77.168.192.in-addr.arpa."))
-	c := newClient(t, config(w))
 	ctx := t.Context()
 	zone, err := c.ZoneShow(ctx, "example.test.")
 	must(t, err)
@@ -154,9 +153,9 @@ func TestDNSCalls(t *testing.T) {
 }
 
 // TestBatch sends good and bad commands in one request, and finds each one's own outcome.
-func TestBatch(t *testing.T) {
-	w := newWorld(t, freeipa.Config{})
-	c := newClient(t, config(w))
+func TestBatch(t *testing.T) { everyDoor(t, tryBatch) }
+
+func tryBatch(t *testing.T, w *world, c *ipa.Client) {
 	results, err := c.Batch(t.Context(),
 		ipa.HostAdd("vm1.example.test", ipa.HostAttributes{Password: "otp"}),
 		ipa.HostAdd("vm1.example.test", ipa.HostAttributes{Password: "otp"}),

@@ -155,6 +155,47 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// TestLogOfServers: the log says once that a server is away, which one takes over, and that the first is back.
+func TestLogOfServers(t *testing.T) {
+	first, second := newWorld(t, freeipa.Config{}), newWorld(t, freeipa.Config{})
+	var log bytes.Buffer
+	now := time.Now()
+	cfg := config(first, second)
+	cfg.Servers[1] = strings.Replace(cfg.Servers[1], "localhost", "127.0.0.1", 1)
+	cfg.Now = func() time.Time { return now }
+	cfg.BackoffMin, cfg.BackoffMax = time.Minute, time.Minute
+	cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.LevelKey || a.Key == slog.MessageKey || a.Key == "server" || a.Key == "before" {
+			return a
+		}
+		return slog.Attr{}
+	}}))
+	c := newClient(t, cfg)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	away := freeipa.Fault{Status: 503}
+	first.Inject(func(string) freeipa.Fault { return away })
+	for range 3 { // the first of the calls is told so, and those after it go to the second server
+		_ = c.Run(t.Context(), ipa.Ping())
+		now = now.Add(2 * time.Minute)
+	}
+	second.Inject(func(string) freeipa.Fault { return away })
+	first.Inject(nil)
+	for range 3 {
+		_ = c.Run(t.Context(), ipa.Ping())
+		now = now.Add(2 * time.Minute)
+	}
+	want := []string{
+		`level=WARN msg="Cannot use FreeIPA server localhost; will go on trying"`,
+		`level=INFO msg="FreeIPA calls now go to another server" server=127.0.0.1 before=localhost`,
+		`level=WARN msg="Cannot use FreeIPA server 127.0.0.1; will go on trying"`,
+		`level=INFO msg="Can use FreeIPA server localhost again"`,
+		`level=INFO msg="FreeIPA calls now go to another server" server=localhost before=127.0.0.1`,
+	}
+	if diff := cmp.Diff(want, strings.Split(strings.TrimSpace(log.String()), "\n")); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestOneLoginForAll ends all sessions under many callers: one new log-in serves them, none sees the 401.
 func TestOneLoginForAll(t *testing.T) {
 	w := newWorld(t, freeipa.Config{})

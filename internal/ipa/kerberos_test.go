@@ -121,7 +121,7 @@ func TestMain(m *testing.M) {
 		}
 		return (&net.Dialer{}).DialContext(ctx, network, address)
 	}}
-	os.Exit(m.Run())
+	os.Exit(services.Isolate(m.Run))
 }
 
 // TestKDCByDNS finds the KDC by its SRV record, where krb5.conf names none. The library asks the process's own resolver, so

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jcmturner/gokrb5/v8/client"
 	"github.com/jcmturner/gokrb5/v8/config"
+	"github.com/jcmturner/gokrb5/v8/iana/errorcode"
 	"github.com/jcmturner/gokrb5/v8/iana/nametype"
 	"github.com/jcmturner/gokrb5/v8/keytab"
 	"github.com/jcmturner/gokrb5/v8/krberror"
@@ -161,6 +162,9 @@ func (k *Kerberos) token(spn string, now time.Time) (token []byte, life time.Dur
 	name := types.NewPrincipalName(nametype.KRB_NT_SRV_INST, spn)
 	_, granted, err := caller.TGSREQGenerateAndExchange(name, realm, granting.Ticket, granting.DecryptedEncPart.Key, false)
 	if err != nil {
+		if kdcSaid(err, errorcode.KDC_ERR_S_PRINCIPAL_UNKNOWN) {
+			err = fmt.Errorf("the KDC knows no %s: is that the name that the server itself has? %w", spn, err)
+		}
 		return nil, 0, err
 	}
 	init, err := spnego.NewNegTokenInitKRB5(caller, granted.Ticket, granted.DecryptedEncPart.Key)
@@ -204,14 +208,25 @@ func grantingTicket(caller *client.Client) (messages.ASRep, error) {
 		return messages.ASRep{}, err
 	}
 	answer, err := caller.ASExchange(realm, request, 0)
-	if err != nil && !isNetwork(err) {
-		err = fmt.Errorf("%w: %w", errCredentials, err)
-	}
-	return answer, err
+	return answer, refusal(err)
 }
 
-// isNetwork tells that no KDC was reached, so that nothing is known about the credentials.
-func isNetwork(err error) bool {
+// refusal says what became of a request for the first ticket: the KDC refused the credentials, or nothing is known about them.
+func refusal(err error) error {
 	var own krberror.Krberror
-	return errors.As(err, &own) && own.RootCause == krberror.NetworkingError
+	switch {
+	case err == nil, errors.As(err, &own) && own.RootCause == krberror.NetworkingError:
+		return err
+	case kdcSaid(err, errorcode.KDC_ERR_SVC_UNAVAILABLE), kdcSaid(err, errorcode.KRB_ERR_GENERIC):
+		// This is what a KDC answers whose database is away. FreeIPA's has it in the directory.
+		return fmt.Errorf("the KDC is in trouble: %w", err)
+	case kdcSaid(err, errorcode.KRB_AP_ERR_SKEW), strings.Contains(err.Error(), "clock skew with KDC"):
+		return fmt.Errorf("the clocks of this machine and of the KDC are too far apart: %w", err)
+	}
+	return fmt.Errorf("%w: %w", errCredentials, err)
+}
+
+// kdcSaid reports whether the KDC answered with that code (RFC 4120, 7.5.9), of which the library leaves nothing but text.
+func kdcSaid(err error, code int32) bool {
+	return strings.Contains(err.Error(), "KRB Error: "+errorcode.Lookup(code))
 }

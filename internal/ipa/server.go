@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+
+	"github.com/muster-cloud/muster/internal/outage"
 )
 
 const httpsPort = "443"
@@ -41,6 +43,7 @@ type server struct {
 	ids     atomic.Int64
 	logins  singleflight.Group
 	trouble backoff // guarded by Client.mu
+	away    outage.Outage
 
 	// shown is the name as it stands in a URL, authority what stands there in full and in the header Host (RFC 9110, 7.2): no
 	// port if that is the usual one.
@@ -112,7 +115,7 @@ func (s *server) call(ctx context.Context, command Command) (json.RawMessage, er
 	answer, err = s.send(ctx, login, command)
 	if errors.Is(err, errUnauthorized) {
 		err = &LoginError{Server: s.name, Err: errors.New("a session just opened is not accepted")}
-		s.client.failed(s, err)
+		s.client.failed(ctx, s, err)
 	}
 	return answer, err
 }
@@ -132,7 +135,7 @@ func (s *server) session(ctx context.Context, stale *session) (*session, error) 
 		fresh, err := s.login(ctx)
 		s.client.metrics.countLogin(err)
 		if err != nil {
-			s.client.failed(s, err)
+			s.client.failed(ctx, s, err)
 			return nil, err
 		}
 		s.mu.Lock()

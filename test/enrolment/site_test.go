@@ -24,7 +24,9 @@ import (
 
 var databases services.Databases
 
-func TestMain(m *testing.M) { os.Exit(databases.Main(m)) }
+func TestMain(m *testing.M) {
+	os.Exit(services.Isolate(func() int { return databases.Main(m) }))
+}
 
 // site is a Muster that enrols, and those who ask it.
 type site struct {

@@ -34,6 +34,8 @@ type KDCOptions struct {
 	Realm      string        // "EXAMPLE.TEST" if empty
 	MaxLife    time.Duration // the longest life of a ticket; a day if zero
 	Principals []string      // made at the start, with random keys
+
+	ldap *LDAP // has its database; nil: files
 }
 
 // StartKDC makes a realm in a temporary folder and starts its KDC. It is stopped when the test ends. Without the
@@ -60,7 +62,12 @@ func StartKDC(t testing.TB, options KDCOptions) *KDC {
 	}
 	k.Address = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	k.configure(options)
-	k.run("kdb5_util", "create", "-r", k.Realm, "-s", "-P", "master-key-of-a-test")
+	const masterKey = "master-key-of-a-test"
+	if options.ldap == nil {
+		k.run("kdb5_util", "create", "-r", k.Realm, "-s", "-P", masterKey)
+	} else {
+		k.run("kdb5_ldap_util", "-r", k.Realm, "create", "-subtrees", options.ldap.Suffix, "-s", "-P", masterKey)
+	}
 	for _, principal := range options.Principals {
 		k.AddPrincipal(principal)
 	}
@@ -78,6 +85,7 @@ func (k *KDC) configure(options KDCOptions) {
  dns_lookup_kdc = false
  dns_lookup_realm = false
  rdns = false
+ dns_canonicalize_hostname = false
  udp_preference_limit = 0
  ticket_lifetime = %[3]ds
  permitted_enctypes = aes256-cts-hmac-sha1-96 aes128-cts-hmac-sha1-96
@@ -86,19 +94,35 @@ func (k *KDC) configure(options KDCOptions) {
   kdc = %[2]s
  }
 `, k.Realm, k.Address, life))
+	database := "database_name = " + filepath.Join(k.dir, "principal")
+	modules := ""
+	if l := options.ldap; l != nil {
+		database = "database_module = ldap"
+		modules = fmt.Sprintf(`[dbmodules]
+ ldap = {
+  db_library = kldap
+  ldap_kerberos_container_dn = cn=krbContainer,%s
+  ldap_servers = %s
+  ldap_kdc_sasl_mech = EXTERNAL
+  ldap_kadmind_sasl_mech = EXTERNAL
+  disable_last_success = true
+  disable_lockout = true
+ }
+`, l.Suffix, l.Socket)
+	}
 	k.write("kdc.conf", fmt.Sprintf(`[kdcdefaults]
  kdc_listen = %[2]s
  kdc_tcp_listen = %[2]s
 [realms]
  %[1]s = {
-  database_name = %[3]s/principal
+  %[5]s
   key_stash_file = %[3]s/stash
   acl_file = %[3]s/kadm5.acl
   max_life = %[4]ds
   max_renewable_life = %[4]ds
   supported_enctypes = aes256-cts-hmac-sha1-96:normal aes128-cts-hmac-sha1-96:normal
  }
-`, k.Realm, k.Address, k.dir, life))
+%[6]s`, k.Realm, k.Address, k.dir, life, database, modules))
 	k.write("kadm5.acl", "")
 }
 

@@ -63,6 +63,13 @@ func (s *Server) open(w http.ResponseWriter, opened session) {
 // authenticate returns the caller's principal, from the session cookie or a Negotiate header. If there is none it has
 // answered 401.
 func (s *Server) authenticate(w http.ResponseWriter, r *http.Request) (string, bool) {
+	if s.cfg.Caller != nil {
+		principal, status := s.cfg.Caller(r)
+		if status != http.StatusOK {
+			writeErrorPage(w, status)
+		}
+		return principal, status == http.StatusOK
+	}
 	if cookie, err := r.Cookie(cookieName); err == nil {
 		s.sessionsMu.Lock()
 		entry, ok := s.sessions[cookie.Value]

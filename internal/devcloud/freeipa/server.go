@@ -49,6 +49,9 @@ type Config struct {
 	// Keytab returns the keys of the service HTTP/Host, to accept Kerberos. It is asked at each Kerberos login, so that
 	// keys may change. Nil: no Kerberos, password login only.
 	Keytab func() (*keytab.Keytab, error)
+	// Caller, if not nil, returns whom a web server in front of this one has let in with a request. With a status other than
+	// 200 the request gets that. The web server then has the sessions.
+	Caller func(*http.Request) (principal string, status int)
 	// SessionLife is how long a session lives at most; 20 minutes if zero. A Kerberos session also ends with its ticket.
 	SessionLife time.Duration
 	// Now and Random replace the clock and the source of randomness in tests.

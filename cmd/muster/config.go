@@ -58,7 +58,11 @@ Fails if there is one. Warnings alone are no failure.`,
 		for _, warning := range cfg.Warnings {
 			fmt.Fprintln(p.stderr, "warning:", warning)
 		}
-		if problems := checkConfig(cmd.Context(), cfg); len(problems) > 0 {
+		problems, notes := checkConfig(cmd.Context(), cfg)
+		for _, note := range notes {
+			fmt.Fprintln(p.stderr, note)
+		}
+		if len(problems) > 0 {
 			return problems
 		}
 		_, err = fmt.Fprintln(p.stdout, "The configuration is complete, and the services that it names answer.")
@@ -67,14 +71,15 @@ Fails if there is one. Warnings alone are no failure.`,
 	return cmd
 }
 
-// checkConfig returns what is missing, and what the probes of complete sections find.
-func checkConfig(ctx context.Context, cfg *config.Config) config.Problems {
-	var problems config.Problems
+// checkConfig returns what is missing, what the probes of complete sections find,
+// and what they tell besides.
+func checkConfig(ctx context.Context, cfg *config.Config) (problems config.Problems, notes []string) {
 	errors.As(cfg.Complete(), &problems)
 	probes := slices.DeleteFunc(server.Probes(cfg), func(probe config.Probe) bool {
 		return slices.ContainsFunc(problems, func(missing config.Problem) bool { return missing.Section == probe.Section })
 	})
-	return append(problems, cfg.Check(ctx, probes...)...)
+	found, notes := cfg.Check(ctx, probes...)
+	return append(problems, found...), notes
 }
 
 func newConfigShow(p *program) *cobra.Command {

@@ -55,34 +55,40 @@ func needLogin(a *Auth, need func(option, hint string, set bool)) {
 		a.ProjectName == "" || a.ProjectDomainName != "" || a.ProjectDomainID != "")
 }
 
-// Probe tries one service that the configuration names.
+// Probe tries one service that the configuration names, by Try or by Tell.
 type Probe struct {
 	Section, Option string // where the service is named
 	Hint            string // what to do if it can't be reached
 	Try             func(context.Context) error
+	// Tell is for a service of which operators should know more than that it answers: notes, each a line.
+	Tell func(context.Context) (notes []string, err error)
 }
 
 // probeTimeout is for each probe; they run side by side.
 const probeTimeout = 15 * time.Second
 
-// Check runs the probes and returns one Problem for each that fails, in the
+// Check runs the probes and returns one Problem for each that fails, and what the others tell, in the
 // order of the probes. Their errors must hold no secret.
-func (c *Config) Check(ctx context.Context, probes ...Probe) []Problem {
-	errs := make([]error, len(probes))
+func (c *Config) Check(ctx context.Context, probes ...Probe) (problems []Problem, notes []string) {
+	errs, told := make([]error, len(probes)), make([][]string, len(probes))
 	var running sync.WaitGroup
 	for i, p := range probes {
 		running.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 			defer cancel()
-			errs[i] = p.Try(ctx)
+			if p.Tell != nil {
+				told[i], errs[i] = p.Tell(ctx)
+			} else {
+				errs[i] = p.Try(ctx)
+			}
 		})
 	}
 	running.Wait()
-	var problems []Problem
 	for i, p := range probes {
+		notes = append(notes, told[i]...)
 		if errs[i] != nil {
 			problems = append(problems, c.problem(p.Section, p.Option, errs[i].Error(), p.Hint))
 		}
 	}
-	return problems
+	return problems, notes
 }

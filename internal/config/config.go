@@ -275,12 +275,6 @@ type Notifications struct {
 // Rabbit is [oslo_messaging_rabbit], with the option names of oslo.messaging.
 // What transport_url says behind its question mark goes before it.
 type Rabbit struct {
-	DurableQueues  bool
-	AutoDelete     bool
-	QuorumQueue    bool
-	DeliveryLimit  int    // of a quorum queue; 0: none
-	MemoryLength   int    // messages of a quorum queue in memory; 0: no limit
-	MemoryBytes    int    // bytes of a quorum queue in memory; 0: no limit
 	LoginMethod    string // "AMQPLAIN", "PLAIN" or "EXTERNAL"
 	SSL            bool
 	CAFile         string

@@ -219,7 +219,8 @@ application_credential_secret = s
 func TestCheck(t *testing.T) {
 	c := mustLoad(t, map[string]string{"muster.conf": "[keystone_authtoken]\nauth_url = http://x\n"})
 	c.KeystoneAuthToken.AuthURL = &url.URL{}
-	got := c.Check(t.Context(),
+	got, notes := c.Check(t.Context(),
+		Probe{Section: "DEFAULT", Option: "transport_url", Tell: func(context.Context) ([]string, error) { return []string{"a", "b"}, nil }},
 		Probe{Section: "database", Option: "connection", Try: func(context.Context) error { return nil }},
 		Probe{Section: "keystone_authtoken", Option: "auth_url", Hint: "start it", Try: func(ctx context.Context) error {
 			if _, bounded := ctx.Deadline(); !bounded {
@@ -229,5 +230,8 @@ func TestCheck(t *testing.T) {
 		}})
 	if len(got) != 1 || !strings.HasSuffix(got[0].String(), "muster.conf:2 [keystone_authtoken] auth_url: refused; start it") {
 		t.Errorf("got %v", got)
+	}
+	if !slices.Equal(notes, []string{"a", "b"}) {
+		t.Errorf("notes %q", notes)
 	}
 }

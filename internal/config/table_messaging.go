@@ -24,18 +24,6 @@ func notificationsOptions() []option {
 func rabbitOptions() []option {
 	at := of[Rabbit]
 	return []option{
-		{name: "amqp_durable_queues", initial: "false", field: at(func(r *Rabbit) any { return &r.DurableQueues }),
-			help: "A queue that Muster has to make outlives the broker. One that is there is used as it is."},
-		{name: "amqp_auto_delete", initial: "false", field: at(func(r *Rabbit) any { return &r.AutoDelete }),
-			help: "Such a queue is deleted when nobody listens any more."},
-		{name: "rabbit_quorum_queue", initial: "false", field: at(func(r *Rabbit) any { return &r.QuorumQueue }),
-			help: "Such a queue is a quorum queue, which is durable too."},
-		{name: "rabbit_quorum_delivery_limit", initial: "0", min: "0", max: "1000000", field: at(func(r *Rabbit) any { return &r.DeliveryLimit }),
-			help: "x-delivery-limit of such a quorum queue. 0: none."},
-		{name: "rabbit_quorum_max_memory_length", deprecated: []oldName{{"oslo_messaging_rabbit", "rabbit_quroum_max_memory_length"}}, initial: "0", min: "0", max: "1000000000",
-			field: at(func(r *Rabbit) any { return &r.MemoryLength }), help: "x-max-in-memory-length of such a quorum queue. 0: no limit."},
-		{name: "rabbit_quorum_max_memory_bytes", deprecated: []oldName{{"oslo_messaging_rabbit", "rabbit_quroum_max_memory_bytes"}}, initial: "0", min: "0", max: "1000000000000",
-			field: at(func(r *Rabbit) any { return &r.MemoryBytes }), help: "x-max-in-memory-bytes of such a quorum queue. 0: no limit."},
 		{name: "rabbit_login_method", initial: "AMQPLAIN", choices: []string{"AMQPLAIN", "PLAIN", "EXTERNAL"},
 			field: at(func(r *Rabbit) any { return &r.LoginMethod }),
 			help: "How Muster logs in to the broker. AMQPLAIN and PLAIN: by user and password, in whichever way the broker takes; " +
@@ -72,9 +60,18 @@ func idleRabbitOptions() map[string]string {
 		sender = "it is for those who send; what they send is read either way"
 		rpc    = "it is for remote procedure calls, and Muster makes none"
 		own    = "Muster does so by itself"
+		queue  = "Muster makes no queue: each service does before it sends, and Muster takes it as it is"
 	)
 	return map[string]string{
 		"kombu_compression":                    sender,
+		"amqp_durable_queues":                  queue,
+		"amqp_auto_delete":                     queue,
+		"rabbit_quorum_queue":                  queue,
+		"rabbit_quorum_delivery_limit":         queue,
+		"rabbit_quorum_max_memory_length":      queue,
+		"rabbit_quroum_max_memory_length":      queue,
+		"rabbit_quorum_max_memory_bytes":       queue,
+		"rabbit_quroum_max_memory_bytes":       queue,
 		"direct_mandatory_flag":                rpc,
 		"kombu_missing_consumer_retry_timeout": rpc,
 		"rabbit_stream_fanout":                 rpc,

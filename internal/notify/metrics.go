@@ -18,6 +18,7 @@ type metrics struct {
 	seconds        prometheus.Histogram
 	connected      prometheus.Gauge
 	disconnects    prometheus.Counter
+	subscribed     *prometheus.GaugeVec
 }
 
 func newMetrics(registerer prometheus.Registerer) *metrics {
@@ -38,9 +39,11 @@ func newMetrics(registerer prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.005, 2, 14)}),
 		connected:   prometheus.NewGauge(prometheus.GaugeOpts(name("connected", "1 while there is a connection to the broker."))),
 		disconnects: prometheus.NewCounter(prometheus.CounterOpts(name("disconnects_total", "Connections to the broker that were lost."))),
+		subscribed: prometheus.NewGaugeVec(prometheus.GaugeOpts(name("subscribed",
+			"1 while a queue of the broker is received from, by queue.")), []string{"queue"}),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.messages, m.redelivered, m.refused, m.unacknowledged, m.seconds, m.connected, m.disconnects)
+		registerer.MustRegister(m.messages, m.redelivered, m.refused, m.unacknowledged, m.seconds, m.connected, m.disconnects, m.subscribed)
 	}
 	return m
 }

@@ -11,9 +11,8 @@
 // login to the broker can send one. Its payload is not logged, and not kept
 // either, but for the form of one that cannot be read.
 //
-// The package publishes nothing, and makes no exchange: those are the
-// services'. It makes a queue only when it is missing where others announce
-// already.
+// The package publishes nothing, and makes neither exchanges nor queues: those
+// are the services'. It makes a queue again that was there, if it is deleted.
 package notify
 
 import (
@@ -64,13 +63,6 @@ type Config struct {
 // Rabbit holds the options of [oslo_messaging_rabbit], which should be set as
 // the services have them.
 type Rabbit struct {
-	DurableQueues bool // amqp_durable_queues
-	AutoDelete    bool // amqp_auto_delete
-	QuorumQueue   bool // rabbit_quorum_queue
-	DeliveryLimit int  // rabbit_quorum_delivery_limit; 0: none
-	MemoryLength  int  // rabbit_quorum_max_memory_length; 0: no limit
-	MemoryBytes   int  // rabbit_quorum_max_memory_bytes; 0: no limit
-
 	External bool // rabbit_login_method EXTERNAL: by the TLS certificate
 
 	TLS            bool // ssl
@@ -89,9 +81,12 @@ type Listener struct {
 	cfg       Config
 	transport TransportURL
 	queues    []string
-	metrics   *metrics
-	journal   journal
-	handing   outage.Outage
+	// subscriptions outlive connections. Each is used by one goroutine at a time.
+	subscriptions []*subscription
+	state         *state
+	metrics       *metrics
+	journal       journal
+	handing       outage.Outage
 }
 
 // New checks the configuration. It connects to nothing.
@@ -117,9 +112,12 @@ func New(cfg Config) (*Listener, error) {
 	l.journal.replica = rand.Text()[:8]
 	for _, topic := range cfg.Topics {
 		for _, priority := range cfg.Priorities {
-			l.queues = append(l.queues, topic+"."+priority)
+			queue := topic + "." + priority
+			l.queues = append(l.queues, queue)
+			l.subscriptions = append(l.subscriptions, &subscription{queue: queue})
 		}
 	}
+	l.state = newState(l.queues, l.metrics)
 	return l, nil
 }
 
@@ -141,25 +139,51 @@ func (c *Config) fillIn() {
 	}
 }
 
-// Check connects to the broker and hangs up; to one host of a cluster at least.
-// It needs only the transport_url of the configuration and what [oslo_messaging_rabbit] has.
-func Check(ctx context.Context, cfg Config) error {
+// Found is what Check found of a queue.
+type Found struct {
+	Queue string
+	// Kind says for operators how the queue was declared; "unknown" where the broker does not tell.
+	// Empty: the queue is not there.
+	Kind string
+}
+
+// Check connects to the broker, to one host of a cluster at least, looks at the queues, and hangs up.
+// It changes nothing, and takes no message. It fails if no host lets Muster in, or if Muster may not
+// read a queue that is there; one that is missing is no failure, since services make it when they
+// first send.
+// It needs only the transport_url and topics of the configuration and what [oslo_messaging_rabbit] has.
+func Check(ctx context.Context, cfg Config) ([]Found, error) {
 	cfg.Offer = func(context.Context, []converge.Hint) <-chan error { return nil }
 	cfg.Memory = NewMemory()
 	l, err := New(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var problems []error
 	for _, host := range l.transport.Hosts {
 		connection, err := l.connect(ctx, host)
-		if err == nil {
-			l.close(connection)
-			return nil
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s: %w", host.Address(), l.cfg.Rabbit.explain(err)))
+			continue
 		}
-		problems = append(problems, fmt.Errorf("%s: %w", host.Address(), l.cfg.Rabbit.explain(err)))
+		stop := context.AfterFunc(ctx, func() { l.close(connection) })
+		found, err := l.look(connection)
+		stop()
+		l.close(connection)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", host.Address(), l.cfg.Rabbit.explain(err))
+		}
+		return found, nil
 	}
-	return errors.Join(problems...)
+	return nil, errors.Join(problems...)
+}
+
+// Subscribed tells whether each queue is followed: nil, or what is missing. It asks nobody.
+func (l *Listener) Subscribed(context.Context) error {
+	if l.transport.Transport == "memory" {
+		return nil
+	}
+	return l.state.err()
 }
 
 // Events are the last messages that came to this replica, newest first, at most

@@ -36,10 +36,7 @@ const (
 // override takes over what the URL says about options, as oslo.messaging does.
 // Options that Muster does not have are left to the services.
 func (r Rabbit) override(query map[string]string) (Rabbit, error) {
-	flags := map[string]*bool{
-		"ssl": &r.TLS, "ssl_enforce_hostname_verification": &r.VerifyHostname, "amqp_durable_queues": &r.DurableQueues,
-		"amqp_auto_delete": &r.AutoDelete, "rabbit_quorum_queue": &r.QuorumQueue,
-	}
+	flags := map[string]*bool{"ssl": &r.TLS, "ssl_enforce_hostname_verification": &r.VerifyHostname}
 	files := map[string]*string{"ssl_ca_file": &r.CAFile, "ssl_cert_file": &r.CertFile, "ssl_key_file": &r.KeyFile}
 	seconds := map[string]*time.Duration{
 		"heartbeat_timeout_threshold": &r.Heartbeat, "rabbit_retry_interval": &r.RetryInterval,
@@ -84,6 +81,7 @@ func (l *Listener) runRabbit(ctx context.Context) error {
 			return nil
 		}
 		next, tried = next+1, tried+1
+		l.state.disconnected(host.Address(), err)
 		if connected {
 			l.metrics.disconnects.Inc()
 			if l.cfg.Now().Sub(began) >= settled {
@@ -113,6 +111,7 @@ func (l *Listener) session(ctx context.Context, host Host) (connected bool, err 
 	}
 	l.metrics.connected.Set(1)
 	defer l.metrics.connected.Set(0)
+	l.state.connected()
 	l.cfg.Logger.Info("Connected to RabbitMQ", "host", host.Address(), "vhost", l.transport.VirtualHost, "queues", l.queues)
 	group, running := errgroup.WithContext(ctx)
 	lost := connection.NotifyClose(make(chan *amqp091.Error, 1))
@@ -127,8 +126,8 @@ func (l *Listener) session(ctx context.Context, host Host) (connected bool, err 
 			return err
 		}
 	})
-	for _, queue := range l.queues {
-		group.Go(func() error { return l.follow(running, connection, queue) })
+	for _, s := range l.subscriptions {
+		group.Go(func() error { return l.follow(running, connection, s) })
 	}
 	// The consumers wait for the broker, not for the context.
 	stop := context.AfterFunc(running, func() { l.close(connection) })

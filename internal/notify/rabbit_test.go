@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -241,86 +242,191 @@ func (l *log) String() string {
 	return l.text.String()
 }
 
+// kinds are the ways to declare a queue that operators have, and what Muster calls them.
+var kinds = map[string]struct {
+	kind
+	text string
+}{
+	"transient":   {kind{}, "classic, not durable"},
+	"durable":     {kind{durable: true}, "classic, durable"},
+	"auto-delete": {kind{autoDelete: true}, "classic, not durable, deleted with its last listener"},
+	"named":       {kind{durable: true, arguments: amqp091.Table{queueType: "classic"}}, "classic, durable"},
+	"quorum":      {kind{durable: true, arguments: amqp091.Table{queueType: "quorum"}}, "quorum, durable"},
+	"limited": {kind{durable: true, arguments: amqp091.Table{queueType: "quorum", "x-max-in-memory-length": int64(100), "x-max-length": int64(5000),
+		"x-overflow": "reject-publish", "x-delivery-limit": int64(7)}}, "quorum, durable, x-delivery-limit 7, x-max-in-memory-length 100, x-max-length 5000, x-overflow reject-publish"},
+	"expiring": {kind{durable: true, arguments: amqp091.Table{"x-expires": int64(7200000), "x-message-ttl": int64(3600000)}},
+		"classic, durable, x-expires 7200000, x-message-ttl 3600000"},
+	"stream": {kind{durable: true, arguments: amqp091.Table{queueType: "stream"}}, "stream, durable"},
+}
+
 // TestPublisherFirst: what was sent before there was a listener is received,
-// however the service declared its queue, and the flags that we would choose
-// are others.
+// however the service declared its queue. Only a stream keeps what it has, for
+// whoever wants to read it all.
 func TestPublisherFirst(t *testing.T) {
-	for name, k := range map[string]kind{
-		"not durable": {}, "durable": {durable: true}, "auto-delete": {autoDelete: true},
-		"quorum": {durable: true, arguments: amqp091.Table{"x-queue-type": "quorum"}},
-	} {
-		for _, ours := range []Rabbit{{}, {DurableQueues: true}, {QuorumQueue: true}} {
-			t.Run(fmt.Sprintf("%s/durable=%v,quorum=%v", name, ours.DurableQueues, ours.QuorumQueue), func(t *testing.T) {
-				s := newSite(t, sharedBroker(t))
-				c := s.channel()
-				s.declare(c, k)
+	for name, k := range kinds {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, sharedBroker(t))
+			c := s.channel()
+			s.declare(c, k.kind)
+			if name != "stream" {
 				s.send(c, userDeleted(1))
-				s.listen(func(cfg *Config) {
-					cfg.Rabbit.DurableQueues, cfg.Rabbit.QuorumQueue = ours.DurableQueues, ours.QuorumQueue
-				})
+			}
+			s.listen(nil)
+			s.subscribed()
+			if name != "stream" {
 				s.expect(user(1))
-				s.send(c, userDeleted(2))
-				s.expect(user(2))
-				if strings.Contains(s.log.String(), "level=WARN") {
-					t.Error("a warning about nothing")
-				}
-			})
-		}
+			}
+			s.send(c, userDeleted(2))
+			s.expect(user(2))
+			if strings.Contains(s.log.String(), "level=WARN") {
+				t.Error("a warning about nothing")
+			}
+			if want := fmt.Sprintf("kind=%q", k.text); !strings.Contains(s.log.String(), want) {
+				t.Errorf("the log does not have %s", want)
+			}
+		})
 	}
 }
 
-// TestListenerFirst: the service makes its exchange and queue while we wait.
+// TestListenerFirst: the service makes its exchange and queue while we wait. The
+// queue is none of ours, and until it is there all is not well.
 func TestListenerFirst(t *testing.T) {
-	s := newSite(t, sharedBroker(t))
-	s.listen(nil)
-	s.until("waiting", func() bool { return strings.Contains(s.log.String(), "Waiting until a service") })
-	c := s.channel()
-	s.declare(c, kind{durable: true})
-	s.send(c, userDeleted(1))
-	s.expect(user(1))
+	for name, k := range kinds {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, sharedBroker(t))
+			c := s.channel()
+			// Another topic's, as in a cloud whose services announce to somebody already.
+			if err := c.ExchangeDeclare("keystone", "topic", k.durable, k.autoDelete, false, false, nil); err != nil {
+				t.Fatal(err)
+			}
+			s.listen(nil)
+			s.waits()
+			s.declare(c, k.kind)
+			s.send(c, userDeleted(1))
+			s.expect(user(1))
+			s.well()
+		})
+	}
 }
 
-// TestQueueMissing: a queue that is made beside exchanges that are there
-// has the flags that the services will declare it with.
-func TestQueueMissing(t *testing.T) {
-	for _, durable := range []bool{false, true} {
-		for _, ours := range []bool{false, true} {
-			t.Run(fmt.Sprintf("theirs=%v,ours=%v", durable, ours), func(t *testing.T) {
-				s := newSite(t, sharedBroker(t))
-				c := s.channel()
-				if err := c.ExchangeDeclare("keystone", "topic", durable, false, false, false, nil); err != nil {
-					t.Fatal(err)
-				}
-				s.listen(func(cfg *Config) { cfg.Rabbit.DurableQueues = ours })
-				s.subscribed()
-				s.declare(c, kind{durable: durable})
-				s.send(c, userDeleted(1))
-				s.expect(user(1))
-				if warned := strings.Contains(s.log.String(), "declared otherwise"); warned != (durable != ours) {
-					t.Errorf("warned: %v", warned)
-				}
-			})
-		}
+// waits sees that the listener waits for its queue, says so, and makes none.
+func (s *site) waits() {
+	s.t.Helper()
+	s.until("waiting", func() bool { return strings.Contains(s.log.String(), "Waiting until a service") })
+	if err := s.listener.Subscribed(s.t.Context()); err == nil || !strings.Contains(err.Error(), queueName) || !strings.Contains(err.Error(), "topics") {
+		s.t.Errorf("how it is: %v", err)
 	}
+	if n := testutil.ToFloat64(s.listener.metrics.subscribed.WithLabelValues(queueName)); n != 0 {
+		s.t.Errorf("subscribed: %v", n)
+	}
+	if _, err := s.channel().QueueDeclarePassive(queueName, false, false, false, false, nil); !hasCode(err, amqp091.NotFound) {
+		s.t.Errorf("there is a queue: %v", err)
+	}
+}
+
+// well sees that the listener is subscribed, and says so.
+func (s *site) well() {
+	s.t.Helper()
+	s.until("well", func() bool {
+		return s.listener.Subscribed(s.t.Context()) == nil && testutil.ToFloat64(s.listener.metrics.subscribed.WithLabelValues(queueName)) == 1
+	})
 }
 
 // TestQueueDeleted: the broker cancels our subscription. The queue comes back,
-// bound, though the service believes that it is there still.
+// as it was and bound, though the service believes that it is there still.
 func TestQueueDeleted(t *testing.T) {
+	for name, k := range kinds {
+		if name == "auto-delete" {
+			continue // its exchange goes with it, and the service notices that
+		}
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, sharedBroker(t))
+			c := s.channel()
+			s.declare(c, k.kind)
+			s.listen(nil)
+			s.subscribed()
+			s.send(c, userDeleted(1))
+			s.expect(user(1))
+			if _, err := c.QueueDelete(queueName, false, false, false); err != nil {
+				t.Fatal(err)
+			}
+			s.until("subscribed again", func() bool { return strings.Count(s.log.String(), "Subscribed to a queue") >= 2 })
+			s.send(c, userDeleted(2))
+			s.expect(user(2))
+			s.declare(s.channel(), k.kind) // refused if it were another kind now
+			for _, want := range []string{"No longer subscribed", "Made a queue again that was deleted"} {
+				if !strings.Contains(s.log.String(), want) {
+					t.Errorf("the log does not have %q", want)
+				}
+			}
+			s.well()
+		})
+	}
+}
+
+// TestQueueReplaced: a queue that was deleted is another kind's now. It is taken as it is.
+func TestQueueReplaced(t *testing.T) {
 	s := newSite(t, sharedBroker(t))
 	c := s.channel()
 	s.declare(c, kind{})
-	s.listen(nil)
-	s.send(c, userDeleted(1))
-	s.expect(user(1))
-	if _, err := c.QueueDelete(queueName, false, false, false); err != nil {
+	s.listen(func(cfg *Config) { cfg.Rabbit.RetryInterval, cfg.Rabbit.MaxInterval = time.Second, time.Second })
+	s.subscribed()
+	// Before we look again, or after we have made it again: whoever changes the kind must delete it until it is theirs.
+	theirs := kind{durable: true, arguments: amqp091.Table{queueType: "quorum"}}
+	s.until("theirs", func() bool {
+		c := s.channel()
+		_, err := c.QueueDelete(queueName, false, false, false)
+		if err == nil {
+			_, err = c.QueueDeclare(queueName, theirs.durable, false, false, false, theirs.arguments)
+		}
+		return err == nil
+	})
+	if err := c.ExchangeDelete("keystone", false, false); err != nil {
 		t.Fatal(err)
 	}
-	s.until("subscribed again", func() bool { return strings.Count(s.log.String(), "Subscribed to a queue") >= 2 })
+	s.declare(c, theirs)
+	s.send(c, userDeleted(1))
+	s.expect(user(1))
+	s.until("its kind is told", func() bool { return strings.Contains(s.log.String(), `kind="quorum, durable"`) })
+}
+
+// TestStreamContinues: what a stream has was read before. After a lost connection the listener goes on where it was.
+func TestStreamContinues(t *testing.T) {
+	s := newSite(t, ownBroker(t))
+	c := s.channel()
+	s.declare(c, kinds["stream"].kind)
+	s.send(c, userDeleted(1))
+	s.listen(nil)
+	s.subscribed()
 	s.send(c, userDeleted(2))
 	s.expect(user(2))
-	if !strings.Contains(s.log.String(), "No longer subscribed") {
-		t.Error("nothing about it in the log")
+	if err := s.broker.Shutdown(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.broker.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	c = s.channel()
+	s.send(c, userDeleted(3))
+	s.expect(user(3))
+}
+
+// TestQueueRefused: a queue that the user may not read is told of, by health too.
+func TestQueueRefused(t *testing.T) {
+	s := newSite(t, ownBroker(t))
+	s.declare(s.channel(), kind{durable: true})
+	if _, err := s.broker.Control(t.Context(), "set_permissions", "-p", s.vhost, "muster", ".*", ".*", "^$"); err != nil {
+		t.Fatal(err)
+	}
+	s.listen(nil)
+	s.until("explained", func() bool { return strings.Contains(s.log.String(), "rabbitmqctl set_permissions") })
+	s.until("told", func() bool {
+		err := s.listener.Subscribed(t.Context())
+		return err != nil && strings.Contains(err.Error(), queueName) && strings.Contains(err.Error(), "403")
+	})
+	_, err := Check(t.Context(), Config{TransportURL: s.broker.URL(s.vhost), Topics: []string{"muster_notifications"}})
+	if err == nil || !strings.Contains(err.Error(), queueName) || !strings.Contains(err.Error(), "rabbitmqctl set_permissions") {
+		t.Errorf("muster config check: %v", err)
 	}
 }
 
@@ -545,13 +651,20 @@ func TestWrongLogin(t *testing.T) {
 	}
 }
 
+// osloKinds are options of the real library, which make it declare a queue in one way or another.
+var osloKinds = map[string]string{
+	"defaults": "", "durable": "amqp_durable_queues", "auto-delete": "amqp_auto_delete", "quorum": "rabbit_quorum_queue",
+	// Spelled as in the library's first versions, and as an old name in later ones.
+	"limited": "rabbit_quorum_queue,rabbit_quorum_delivery_limit=7,rabbit_quroum_max_memory_length=100",
+}
+
 // TestOslo: the real library sends, first and then again while we listen.
 func TestOslo(t *testing.T) {
 	python := debianPython(t)
-	for name, options := range map[string]string{
-		"defaults": "", "durable": "amqp_durable_queues", "quorum": "rabbit_quorum_queue",
-		"gzip": "kombu_compression=gzip", // with bz2, kombu sends nothing: it has it under another name
-	} {
+	all := maps.Clone(osloKinds)
+	all["gzip"] = "kombu_compression=gzip" // with bz2, kombu sends nothing: it has it under another name
+	delete(all, "auto-delete")             // that is gone when the sender is
+	for name, options := range all {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t, sharedBroker(t))
 			s.oslo(python, options, 1)
@@ -563,24 +676,43 @@ func TestOslo(t *testing.T) {
 	}
 }
 
-// TestOsloQuorumLimits: a quorum queue that Muster makes has the limits that the
-// real library gives its own, or the library would not send any more.
-func TestOsloQuorumLimits(t *testing.T) {
+// TestOsloSecond: Muster is there first, and says nothing of the kind of queues
+// that the services have: whatever it is, they can send, and nothing is lost.
+func TestOsloSecond(t *testing.T) {
 	python := debianPython(t)
-	// Spelled as in the library's first versions, and as an old name in later ones.
-	const options = "rabbit_quorum_queue,rabbit_quorum_delivery_limit=7,rabbit_quroum_max_memory_length=100"
-	s := newSite(t, sharedBroker(t))
-	s.oslo(python, options, 1)
-	s.listen(func(cfg *Config) {
-		cfg.Rabbit.QuorumQueue, cfg.Rabbit.DeliveryLimit, cfg.Rabbit.MemoryLength = true, 7, 100
-	})
-	s.expect(user(1))
-	if _, err := s.channel().QueueDelete(queueName, false, false, false); err != nil {
-		t.Fatal(err)
+	for name, options := range osloKinds {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, sharedBroker(t))
+			s.listen(nil)
+			s.waits()
+			s.oslo(python, options, 1)
+			s.expect(user(1))
+			s.well()
+			s.oslo(python, options, 2)
+			s.expect(user(2))
+		})
 	}
-	s.until("the queue is made again", func() bool { return strings.Contains(s.log.String(), "Made a queue") })
-	s.oslo(python, options, 2)
-	s.expect(user(2))
+}
+
+// TestOsloAfterDeletion: a queue that Muster makes again is as the real library
+// declares its own, or the library would not send any more.
+func TestOsloAfterDeletion(t *testing.T) {
+	python := debianPython(t)
+	for name, options := range osloKinds {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, sharedBroker(t))
+			s.listen(nil)
+			s.waits()
+			s.oslo(python, options, 1)
+			s.expect(user(1))
+			if _, err := s.channel().QueueDelete(queueName, false, false, false); err != nil {
+				t.Fatal(err)
+			}
+			s.until("the queue is made again", func() bool { return strings.Contains(s.log.String(), "Made a queue again") })
+			s.oslo(python, options, 2)
+			s.expect(user(2))
+		})
+	}
 }
 
 func (s *site) oslo(python, option string, number int) {
@@ -593,15 +725,34 @@ func (s *site) oslo(python, option string, number int) {
 	}
 }
 
-// TestCheck is what muster config check does.
+// TestCheck is what muster config check does: it says of what kind each queue is, and takes nothing from it.
 func TestCheck(t *testing.T) {
 	server := sharedBroker(t)
-	cfg := Config{TransportURL: server.URL("/"), Topics: []string{"t"}}
-	if err := Check(t.Context(), cfg); err != nil {
-		t.Error(err)
+	for name, k := range kinds {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, server)
+			c := s.channel()
+			s.declare(c, k.kind)
+			s.send(c, userDeleted(1))
+			found, err := Check(t.Context(), Config{TransportURL: server.URL(s.vhost), Topics: []string{"muster_notifications", "other"}})
+			if want := []Found{{queueName, k.text}, {"other.info", ""}}; err != nil || !slices.Equal(found, want) {
+				t.Errorf("%+v, %v, want %+v", found, err, want)
+			}
+			s.declare(s.channel(), k.kind)
+			if _, err := s.channel().QueueDeclarePassive("other.info", false, false, false, false, nil); !hasCode(err, amqp091.NotFound) {
+				t.Errorf("it has made a queue: %v", err)
+			}
+			if name == "stream" {
+				return
+			}
+			message, ok, err := c.Get(queueName, true)
+			if !ok || err != nil || message.Redelivered {
+				t.Errorf("the message: %v, %v, redelivered %v", ok, err, message.Redelivered)
+			}
+		})
 	}
-	cfg.TransportURL = fmt.Sprintf("rabbit://muster:hunter2@%s/", server.Address())
-	if err := Check(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "user and password") || strings.Contains(err.Error(), "hunter2") {
+	cfg := Config{TransportURL: fmt.Sprintf("rabbit://muster:hunter2@%s/", server.Address()), Topics: []string{"t"}}
+	if _, err := Check(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "user and password") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -55,7 +55,8 @@ func (s *tlsSite) withPassword(name string) string {
 // try is what `muster config check` does.
 func (s *tlsSite) try(transport string, rabbit Rabbit) error {
 	s.t.Helper()
-	return Check(s.t.Context(), Config{TransportURL: transport, Topics: []string{"muster_notifications"}, Rabbit: rabbit})
+	_, err := Check(s.t.Context(), Config{TransportURL: transport, Topics: []string{"muster_notifications"}, Rabbit: rabbit})
+	return err
 }
 
 // TestLoginByCertificate: the certificate alone says who Muster is, and a user

@@ -116,7 +116,7 @@ func TestTransportURLRefused(t *testing.T) {
 }
 
 func TestOverride(t *testing.T) {
-	got, err := Rabbit{Heartbeat: 1, QuorumQueue: true}.override(map[string]string{"ssl": "True", "ssl_ca_file": "/ca.pem",
+	got, err := Rabbit{Heartbeat: 1}.override(map[string]string{"ssl": "True", "ssl_ca_file": "/ca.pem",
 		"heartbeat_timeout_threshold": "20", "rabbit_quorum_queue": "off", "kombu_compression": "gzip"})
 	want := Rabbit{TLS: true, CAFile: "/ca.pem", Heartbeat: 20e9}
 	if err != nil || got != want {

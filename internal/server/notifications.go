@@ -41,8 +41,6 @@ func notifyConfig(cfg *config.Config) notify.Config {
 		Topics: notifications.Topics, Priorities: notifications.Priorities, Exchanges: notifications.Exchanges,
 		Prefetch: notifications.Prefetch,
 		Rabbit: notify.Rabbit{
-			DurableQueues: rabbit.DurableQueues, AutoDelete: rabbit.AutoDelete, QuorumQueue: rabbit.QuorumQueue,
-			DeliveryLimit: rabbit.DeliveryLimit, MemoryLength: rabbit.MemoryLength, MemoryBytes: rabbit.MemoryBytes,
 			External: rabbit.LoginMethod == "EXTERNAL",
 			TLS:      rabbit.SSL, CAFile: rabbit.CAFile, CertFile: rabbit.CertFile, KeyFile: rabbit.KeyFile,
 			VerifyHostname: rabbit.VerifyHostname, Heartbeat: rabbit.Heartbeat,
@@ -89,5 +87,19 @@ func (e events) Events(limit int) []notify.Event {
 	return e.server.listener.Events(limit)
 }
 
-// tryBroker connects to the broker once.
-func (s *Server) tryBroker(ctx context.Context) error { return notify.Check(ctx, notifyConfig(s.cfg)) }
+// tellBroker connects to the broker once, and says of what kind the queues are.
+func (s *Server) tellBroker(ctx context.Context) (notes []string, err error) {
+	found, err := notify.Check(ctx, notifyConfig(s.cfg))
+	for _, queue := range found {
+		switch queue.Kind {
+		case "":
+			notes = append(notes, fmt.Sprintf("warning: queue %s is not there: no service has sent to its topic yet; "+
+				"name it in [oslo_messaging_notifications] topics of Keystone, Nova and Neutron", queue.Queue))
+		case "unknown":
+			notes = append(notes, fmt.Sprintf("Queue %s is there; Muster's user may not learn its kind.", queue.Queue))
+		default:
+			notes = append(notes, fmt.Sprintf("Queue %s is there: %s.", queue.Queue, queue.Kind))
+		}
+	}
+	return notes, err
+}

@@ -29,7 +29,7 @@ const (
 	// rabbitPassword has what a URL must escape, but no slash: oslo.messaging trips over it.
 	rabbitPassword = "p@ss:w,rd%"
 	// rabbitHosts is how many virtual hosts there are for tests to take.
-	rabbitHosts = 32
+	rabbitHosts = 80
 )
 
 // RabbitMQ is a private broker on loopback, with an Erlang node and a port mapper (epmd) of its own.

@@ -30,7 +30,8 @@ func newQueueList(p *program) *cobra.Command {
 		Use: "list", Short: "List what is tried again", Args: cobra.NoArgs,
 		Long: `List the users, projects, instances and so on that Muster could not bring into
 agreement with the cloud, why, and when it tries again. Those without failures
-are only looked at once more.
+are only looked at once more. Before that it says on stderr which neighbours
+(keystone, nova, neutron, glance, ipa, rabbitmq, database, custody) are ill now.
 
 ` + loginHelp,
 		Example: "  muster queue list",
@@ -41,6 +42,13 @@ are only looked at once more.
 		muster, err := p.login(cmd.Context(), cloud)
 		if err != nil {
 			return err
+		}
+		away, err := muster.Away(cmd.Context())
+		if err != nil {
+			return err
+		}
+		for _, neighbour := range away {
+			fmt.Fprintf(p.stderr, "%s is ill, and what it is needed for waits: %s\n", printable(neighbour.Name), printable(neighbour.Error))
 		}
 		return show(p.stdout, output, muster.Queue(cmd.Context()), queueTable)
 	}

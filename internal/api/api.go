@@ -98,11 +98,14 @@ func (r *Request) BaseURL() string {
 func statusOf(err error, requestID string) (status int, reason string, retryAfter time.Duration) {
 	var refusal *problem.Problem
 	var keystoneAway *keystone.UnavailableError
+	var neighbour away
 	switch {
 	case errors.As(err, &refusal):
 		return statusOfKind[refusal.Kind], refusal.Error(), retryAfterKind[refusal.Kind]
 	case errors.As(err, &keystoneAway):
 		return http.StatusServiceUnavailable, "Keystone does not answer; try again later", keystoneAway.RetryAfter
+	case errors.As(err, &neighbour):
+		return http.StatusServiceUnavailable, neighbour.Away() + " does not answer; try again later", 5 * time.Second
 	case errors.Is(err, keystone.ErrForbidden):
 		return http.StatusServiceUnavailable, "Muster may not ask Keystone; its operator finds the reason in the log under " + requestID, time.Minute
 	case errors.Is(err, keystone.ErrInvalidToken):
@@ -122,6 +125,12 @@ func statusOf(err error, requestID string) (status int, reason string, retryAfte
 	default:
 		return http.StatusInternalServerError, "something went wrong here; the log has it under " + requestID, 0
 	}
+}
+
+// away is an error of a neighbour of Muster's that could not be asked.
+type away interface {
+	error
+	Away() string // its name, as people call it
 }
 
 // errClientGone is why a request was given up whose client did not wait.

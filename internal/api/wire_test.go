@@ -326,11 +326,11 @@ func testConvergence(t *testing.T, w *world) {
 	}
 	marker := "?limit=1&marker=grant+" + url.QueryEscape(grant)
 	page := w.at(0).do("admin", "GET", "/v1/queue?limit=1", "")
-	want(page, `{"queue": [`+first+`], "links": {"self": "URL/v1/queue?limit=1", "next": "URL/v1/queue?limit=1&marker=grant+ID%2FID"}}`)
+	want(page, `{"queue": [`+first+`], "away": [], "links": {"self": "URL/v1/queue?limit=1", "next": "URL/v1/queue?limit=1&marker=grant+ID%2FID"}}`)
 	if !strings.Contains(page.Text, marker) {
 		t.Errorf("links.next does not lead behind the grant: %s", page.Text)
 	}
-	want(w.at(1).do("admin", "GET", "/v1/queue"+marker, ""), `{"queue": [`+second+`], "links": {"self": "URL/v1/queue?limit=1&marker=grant+ID%2FID", `+
+	want(w.at(1).do("admin", "GET", "/v1/queue"+marker, ""), `{"queue": [`+second+`], "away": [], "links": {"self": "URL/v1/queue?limit=1&marker=grant+ID%2FID", `+
 		`"next": "URL/v1/queue?limit=1&marker=instance+ID"}}`)
 
 	w.userCert()

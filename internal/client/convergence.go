@@ -26,6 +26,21 @@ func (c *Client) Queue(ctx context.Context) iter.Seq2[[]QueuedKey, error] {
 	return pages[QueuedKey](ctx, c, "/v1/queue", url.Values{}, http.Header{}, "queue")
 }
 
+// AwayNeighbour is a neighbour of Muster's that does not answer.
+type AwayNeighbour struct {
+	Name  string `json:"name"`
+	Error string `json:"error"`
+}
+
+// Away returns the neighbours that do not answer Muster now.
+func (c *Client) Away(ctx context.Context) ([]AwayNeighbour, error) {
+	var answer struct {
+		Away []AwayNeighbour `json:"away"`
+	}
+	err := c.do(ctx, http.MethodGet, "/v1/queue?limit=1", http.Header{}, nil, &answer)
+	return answer.Away, err
+}
+
 // Reconciliation is what a comparison with the cloud found.
 type Reconciliation struct {
 	DryRun bool             `json:"dry_run"`

@@ -5,6 +5,7 @@ package openstack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -41,6 +42,17 @@ func NewImages(cfg Config) (*Images, error) {
 		return nil, fmt.Errorf("image service: %w", err)
 	}
 	return &Images{glance: glance, kept: kept}, nil
+}
+
+// Check tells whether Glance answers: it asks for an image that is not there.
+//
+// Errors: ErrForbidden, ErrUnavailable, that of ctx.
+func (i *Images) Check(ctx context.Context) error {
+	_, err := i.Properties(ctx, "00000000-0000-0000-0000-000000000000")
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // Properties returns those properties of an image that are text: os_distro,

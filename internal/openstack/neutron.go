@@ -77,7 +77,7 @@ func (n *Networks) CheckRights(ctx context.Context) error {
 // misplaced turns a 404 for a whole list into what it is: no answer.
 func misplaced(collection string, err error) error {
 	if errors.Is(err, ErrNotFound) {
-		return fmt.Errorf("%w: the list of %s is not where Neutron has it; check endpoint_override", ErrUnavailable, collection)
+		return away("Neutron", fmt.Errorf("%w: the list of %s is not where Neutron has it; check endpoint_override", ErrUnavailable, collection))
 	}
 	return err
 }
@@ -154,7 +154,7 @@ func (n *Networks) ports(ctx context.Context, query url.Values, do func(Port) er
 			} `json:"fixed_ips"`
 		}
 		if err := json.Unmarshal(raw, &one); err != nil {
-			return fmt.Errorf("%w: a port is not as Neutron writes it", ErrUnavailable)
+			return away("Neutron", fmt.Errorf("%w: a port is not as Neutron writes it", ErrUnavailable))
 		}
 		instance, err := uuid.Parse(one.DeviceID)
 		if err != nil || !strings.HasPrefix(one.DeviceOwner, "compute:") {
@@ -162,10 +162,10 @@ func (n *Networks) ports(ctx context.Context, query url.Values, do func(Port) er
 		}
 		port := Port{InstanceID: instance}
 		if port.ID, err = uuid.Parse(one.ID); err != nil {
-			return fmt.Errorf("%w: a port's ID is no UUID", ErrUnavailable)
+			return away("Neutron", fmt.Errorf("%w: a port's ID is no UUID", ErrUnavailable))
 		}
 		if port.NetworkID, err = uuid.Parse(one.NetworkID); err != nil {
-			return fmt.Errorf("%w: the ID of a port's network is no UUID", ErrUnavailable)
+			return away("Neutron", fmt.Errorf("%w: the ID of a port's network is no UUID", ErrUnavailable))
 		}
 		// Nova's projects have UUIDs; a port of any other is none of an instance's.
 		port.ProjectID, _ = uuid.Parse(one.ProjectID)
@@ -189,7 +189,7 @@ func (n *Networks) floatingIPs(ctx context.Context, query url.Values, do func(Fl
 			FloatingIPAddress string  `json:"floating_ip_address"`
 		}
 		if err := json.Unmarshal(raw, &one); err != nil {
-			return fmt.Errorf("%w: a floating IP is not as Neutron writes it", ErrUnavailable)
+			return away("Neutron", fmt.Errorf("%w: a floating IP is not as Neutron writes it", ErrUnavailable))
 		}
 		if one.PortID == nil || *one.PortID == "" {
 			return nil
@@ -199,7 +199,7 @@ func (n *Networks) floatingIPs(ctx context.Context, query url.Values, do func(Fl
 		network, err3 := uuid.Parse(one.FloatingNetworkID)
 		address, err4 := netip.ParseAddr(one.FloatingIPAddress)
 		if errors.Join(err1, err2, err3, err4) != nil || address.Zone() != "" {
-			return fmt.Errorf("%w: a floating IP has an ID or an address that is none", ErrUnavailable)
+			return away("Neutron", fmt.Errorf("%w: a floating IP has an ID or an address that is none", ErrUnavailable))
 		}
 		return do(FloatingIP{ID: id, PortID: port, NetworkID: network, Address: address.Unmap()})
 	})
@@ -243,7 +243,7 @@ func (n *Networks) pages(ctx context.Context, collection string, query url.Value
 			return nil
 		}
 		if next.end() <= last.end() {
-			return fmt.Errorf("%w: list %s: the same page again", ErrUnavailable, collection)
+			return away("Neutron", fmt.Errorf("%w: list %s: the same page again", ErrUnavailable, collection))
 		}
 		last = next
 	}
@@ -263,7 +263,7 @@ func (n *Networks) pageAfter(ctx context.Context, collection string, query url.V
 			return next, err
 		}
 	}
-	return page{}, fmt.Errorf("%w: list %s: all that the last page held is gone", ErrUnavailable, collection)
+	return page{}, away("Neutron", fmt.Errorf("%w: list %s: all that the last page held is gone", ErrUnavailable, collection))
 }
 
 func (n *Networks) page(ctx context.Context, collection string, query url.Values) (page, error) {
@@ -280,10 +280,10 @@ func (n *Networks) page(ctx context.Context, collection string, query url.Values
 	var ids []struct{ ID string }
 	list, there := body[collection]
 	if !there || json.Unmarshal(list, &p.items) != nil || json.Unmarshal(list, &ids) != nil {
-		return page{}, fmt.Errorf("%w: list %s: the answer holds no list", ErrUnavailable, collection)
+		return page{}, away("Neutron", fmt.Errorf("%w: list %s: the answer holds no list", ErrUnavailable, collection))
 	}
 	if given, ok := body[collection+"_links"]; ok && json.Unmarshal(given, &links) != nil {
-		return page{}, fmt.Errorf("%w: list %s: the answer does not say whether there is more", ErrUnavailable, collection)
+		return page{}, away("Neutron", fmt.Errorf("%w: list %s: the answer does not say whether there is more", ErrUnavailable, collection))
 	}
 	for _, one := range ids {
 		p.ids = append(p.ids, one.ID)

@@ -76,13 +76,24 @@ func (s *Servers) confirmMissing(ctx context.Context, id string) error {
 	there, err := s.list(ctx, query)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return fmt.Errorf("%w: the list of servers is not where Nova has it", ErrUnavailable)
+		return away("Nova", fmt.Errorf("%w: the list of servers is not where Nova has it", ErrUnavailable))
 	case err != nil:
 		return err
 	case len(there) > 0:
-		return fmt.Errorf("%w: show a server: it is in the list and not found", ErrUnavailable)
+		return away("Nova", fmt.Errorf("%w: show a server: it is in the list and not found", ErrUnavailable))
 	}
 	return fmt.Errorf("instance %s: %w", id, ErrNotFound)
+}
+
+// CheckRights tells whether Nova shows this caller the instances of all projects.
+//
+// Errors: ErrForbidden, ErrUnavailable, that of ctx.
+func (s *Servers) CheckRights(ctx context.Context) error {
+	_, err := s.list(ctx, url.Values{"all_tenants": {"1"}, "limit": {"1"}})
+	if errors.Is(err, ErrNotFound) {
+		return away("Nova", fmt.Errorf("%w: the list of servers is not where Nova has it; check endpoint_override", ErrUnavailable))
+	}
+	return err
 }
 
 // EachServer calls do with every instance of every project, in pages. That the
@@ -99,7 +110,7 @@ func (s *Servers) EachServer(ctx context.Context, do func(Server) error) error {
 		}
 		page, err := s.list(ctx, query)
 		if errors.Is(err, ErrNotFound) {
-			err = fmt.Errorf("%w: the list of servers is not where Nova has it", ErrUnavailable)
+			err = away("Nova", fmt.Errorf("%w: the list of servers is not where Nova has it", ErrUnavailable))
 		}
 		if err != nil || len(page) == 0 {
 			return err
@@ -117,7 +128,7 @@ func (s *Servers) EachServer(ctx context.Context, do func(Server) error) error {
 			marker = next
 			continue
 		}
-		return fmt.Errorf("%w: list servers: the same page again", ErrUnavailable)
+		return away("Nova", fmt.Errorf("%w: list servers: the same page again", ErrUnavailable))
 	}
 }
 
@@ -135,7 +146,7 @@ func (s *Servers) list(ctx context.Context, query url.Values) ([]servers.Server,
 		return nil, err
 	}
 	if body.Servers == nil {
-		return nil, fmt.Errorf("%w: list servers: the answer holds no list", ErrUnavailable)
+		return nil, away("Nova", fmt.Errorf("%w: list servers: the answer holds no list", ErrUnavailable))
 	}
 	return *body.Servers, nil
 }
@@ -169,11 +180,11 @@ func (s *Servers) RebuiltAt(ctx context.Context, id string) (time.Time, error) {
 func newServer(one servers.Server) (Server, error) {
 	id, err := uuid.Parse(one.ID)
 	if err != nil {
-		return Server{}, fmt.Errorf("%w: a server's ID is no UUID", ErrUnavailable)
+		return Server{}, away("Nova", fmt.Errorf("%w: a server's ID is no UUID", ErrUnavailable))
 	}
 	project, err := uuid.Parse(one.TenantID)
 	if err != nil {
-		return Server{}, fmt.Errorf("%w: the ID of a server's project is no UUID", ErrUnavailable)
+		return Server{}, away("Nova", fmt.Errorf("%w: the ID of a server's project is no UUID", ErrUnavailable))
 	}
 	return Server{ID: id, ProjectID: project, Name: one.Name, Metadata: one.Metadata, LaunchedAt: one.LaunchedAt.UTC()}, nil
 }

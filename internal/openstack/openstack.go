@@ -33,6 +33,31 @@ var (
 	ErrUnavailable = errors.New("cannot ask OpenStack")
 )
 
+// AwayError tells which service could not be asked. It is an [ErrUnavailable].
+type AwayError struct {
+	Service string // as people call it: Nova
+	Err     error
+}
+
+// Error implements error.
+func (e *AwayError) Error() string { return e.Service + ": " + e.Err.Error() }
+
+// Unwrap implements errors.
+func (e *AwayError) Unwrap() error { return e.Err }
+
+// Away is the service's name.
+func (e *AwayError) Away() string { return e.Service }
+
+// away names the service in an error that means that it could not be asked,
+// unless another one is named in it.
+func away(service string, err error) error {
+	var named *AwayError
+	if !errors.Is(err, ErrUnavailable) || errors.As(err, &named) {
+		return err
+	}
+	return &AwayError{Service: service, Err: err}
+}
+
 // loginPause is for how long a log-in that failed is not repeated, so that
 // Keystone does not lock the account for it.
 const loginPause = 5 * time.Second
@@ -176,7 +201,7 @@ func (s *session) login(ctx context.Context) (*gophercloud.ServiceClient, error)
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	if err := openstack.AuthenticateV3(ctx, provider, &s.cfg.Auth, gophercloud.EndpointOpts{}); err != nil {
-		return nil, explain("log in to Keystone", err)
+		return nil, away("Keystone", explain("log in to Keystone", err))
 	}
 	if s.cfg.Endpoint != "" {
 		// The catalog is passed over.

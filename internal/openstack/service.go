@@ -46,8 +46,13 @@ func newService(cfg Config, name, kind string, open func(*gophercloud.ProviderCl
 	return s, err
 }
 
-// ask makes one request, with a deadline, in one of the slots.
+// ask makes one request, with a deadline, in one of the slots. If the service
+// cannot be asked, the error is an *AwayError.
 func (s *service) ask(ctx context.Context, call string, request func(context.Context, *gophercloud.ServiceClient) error) error {
+	return away(s.name, s.try(ctx, call, request))
+}
+
+func (s *service) try(ctx context.Context, call string, request func(context.Context, *gophercloud.ServiceClient) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
 	select {

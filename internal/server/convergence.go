@@ -25,6 +25,8 @@ import (
 type convergence struct {
 	queue      *converge.Queue
 	comparison *converge.Comparison
+	nova       *openstack.Servers
+	neutron    *openstack.Networks // nil: addresses are not followed
 }
 
 // recheckAfter is how much longer than a replica believes in roles a change is
@@ -37,21 +39,24 @@ func (s *Server) buildConvergence() error {
 	if !cfg.Enabled {
 		return nil
 	}
-	nova, err := s.servers()
+	c := &convergence{}
+	var err error
+	c.nova, err = s.servers(s.registry)
 	if err != nil {
 		return fmt.Errorf("[nova]: %w", err)
 	}
 	settings := converge.Config{
-		Keystone: s.directory, Caches: caches{sessions{s}}, Nova: nova, Authority: s.authority, Records: s.store,
+		Keystone: s.directory, Caches: caches{sessions{s}}, Nova: c.nova, Authority: s.authority, Records: s.store,
 		CreateAuthorities: cfg.CreateAuthorities, Grace: cfg.Grace, CallsPerSecond: cfg.CallsPerSecond, Logger: s.logger,
 	}
 	if s.enrolment != nil {
 		settings.Enrolments = enrolments{s.enrolment.service, s.directory}
 	}
 	if s.cfg.Neutron.Enabled {
-		if settings.Neutron, err = s.networks(s.registry); err != nil {
+		if c.neutron, err = s.networks(s.registry); err != nil {
 			return fmt.Errorf("[neutron]: %w", err)
 		}
+		settings.Neutron = c.neutron
 		if s.enrolment != nil && s.cfg.DNS.Enabled {
 			settings.DNS, settings.Published = s.enrolment.records, published(s.cfg.DNS)
 		}
@@ -60,7 +65,6 @@ func (s *Server) buildConvergence() error {
 	if err != nil {
 		return fmt.Errorf("[converge]: %w", err)
 	}
-	c := &convergence{}
 	c.queue, err = converge.NewQueue(converge.QueueConfig{
 		Controller: controllers, Pending: s.store, Workers: cfg.Workers,
 		Recheck: s.cfg.KeystoneAuthToken.RoleCacheTime + recheckAfter, Logger: s.logger, Registerer: s.registry,
@@ -86,8 +90,8 @@ func (c *convergence) run(ctx context.Context, group *errgroup.Group) {
 }
 
 // servers asks Nova.
-func (s *Server) servers() (*openstack.Servers, error) {
-	asking, err := s.asking(s.cfg.Nova.Interface, s.cfg.Nova.EndpointOverride, s.registry)
+func (s *Server) servers(registerer prometheus.Registerer) (*openstack.Servers, error) {
+	asking, err := s.asking(s.cfg.Nova.Interface, s.cfg.Nova.EndpointOverride, registerer)
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ type enrolment struct {
 	records   *dns.Service
 	service   *enroll.Service
 	answers   *vendordata.Enrolment
+	images    *openstack.Images
 
 	domain, realm string // FreeIPA's
 }
@@ -71,12 +72,11 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	if err != nil {
 		return fmt.Errorf("[enroll]: %w", err)
 	}
-	images, err := s.images(s.registry)
-	if err != nil {
+	if e.images, err = s.images(s.registry); err != nil {
 		return fmt.Errorf("[glance]: %w", err)
 	}
 	e.answers, err = vendordata.NewEnrolment(vendordata.EnrolmentConfig{
-		Enroller: e.service, Images: images, Projects: s.directory,
+		Enroller: e.service, Images: e.images, Projects: s.directory,
 		AnswerWithin: cfg.AnswerWithin, Strict: cfg.OnFailure == "error", Logger: s.logger,
 	})
 	s.enrolment = e

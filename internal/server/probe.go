@@ -20,13 +20,12 @@ import (
 	"github.com/muster-cloud/muster/internal/custody"
 	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/keystone"
-	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
 // Probes try all that New and the first requests will need: the database and its schema, the master key, the policy,
-// Keystone's login, FreeIPA and Glance if instances are enrolled, Neutron if their addresses are followed, and each
-// listener's address and TLS files. They change nothing, and may run beside a server.
+// Keystone's login, FreeIPA and Glance if instances are enrolled, Nova if the cloud is followed, Neutron if addresses are,
+// RabbitMQ and its queues, and each listener's address and TLS files. They change nothing, and may run beside a server.
 func Probes(cfg *config.Config) []config.Probe {
 	s := &Server{cfg: cfg, logger: slog.New(slog.DiscardHandler)}
 	probes := []config.Probe{
@@ -44,13 +43,17 @@ func Probes(cfg *config.Config) []config.Probe {
 			config.Probe{Section: "glance", Option: "interface", Hint: "see that Glance runs, and that Keystone's catalog has this endpoint", Try: s.tryGlance},
 		)
 	}
+	if cfg.Converge.Enabled {
+		probes = append(probes, config.Probe{Section: "nova", Option: "interface",
+			Hint: "see that Nova runs, that Keystone's catalog has this endpoint, and that Muster's user has the role admin", Try: s.tryNova})
+	}
 	if cfg.Converge.Enabled && cfg.Neutron.Enabled {
 		probes = append(probes, config.Probe{Section: "neutron", Option: "interface",
 			Hint: "see that Neutron runs, that Keystone's catalog has this endpoint, and that Muster's user has the role admin", Try: s.tryNeutron})
 	}
 	if cfg.TransportURL != "" {
 		probes = append(probes, config.Probe{Section: "DEFAULT", Option: "transport_url",
-			Hint: "see that RabbitMQ runs, and that user, password and virtual host are right", Try: s.tryBroker})
+			Hint: "see that RabbitMQ runs, and that user, password, virtual host and rights are right", Tell: s.tellBroker})
 	}
 	for _, listener := range cfg.Listeners {
 		section := "listen:" + listener.Name
@@ -119,17 +122,20 @@ func (s *Server) tryFreeIPA(ctx context.Context) error {
 	return err
 }
 
-// tryGlance asks for an image that is not there.
 func (s *Server) tryGlance(ctx context.Context) error {
 	images, err := s.images(nil)
 	if err != nil {
 		return err
 	}
-	_, err = images.Properties(ctx, "00000000-0000-0000-0000-000000000000")
-	if errors.Is(err, openstack.ErrNotFound) {
-		return nil
+	return images.Check(ctx)
+}
+
+func (s *Server) tryNova(ctx context.Context) error {
+	nova, err := s.servers(nil)
+	if err != nil {
+		return err
 	}
-	return err
+	return nova.CheckRights(ctx)
 }
 
 func (s *Server) tryNeutron(ctx context.Context) error {

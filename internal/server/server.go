@@ -57,6 +57,7 @@ type Server struct {
 	memory      *notify.Memory   // where messages come from with memory://
 	listener    *notify.Listener // nil without transport_url
 	described   *description.Face
+	health      *health.Face
 	programs    *instance.Programs // the agent's
 	apiCA       string             // PEM, for instances
 	listeners   []*api.Listener
@@ -236,6 +237,7 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 // listen opens all listeners that have something to serve, or none.
 func (s *Server) listen() error {
 	metrics := api.NewMetrics(s.registry)
+	s.health = health.New(s.logger, s.checks()...)
 	for _, cfg := range s.cfg.Listeners {
 		served := s.served(cfg)
 		if len(served) == 0 {
@@ -303,7 +305,7 @@ func (s *Server) faces(listener *config.Listener, served []string) []api.Face {
 		case "operator":
 			faces = append(faces, operator.New(s.operatorConfig()))
 		case "health":
-			faces = append(faces, health.New(s.logger, s.checks()...))
+			faces = append(faces, s.health)
 		case "metrics":
 			faces = append(faces, metricsFace{s.registry})
 		}
@@ -324,7 +326,7 @@ func (s *Server) vendordataConfig() vendordata.Config {
 }
 
 func (s *Server) operatorConfig() operator.Config {
-	cfg := operator.Config{Guard: s.guard, Authority: s.authority, Records: s.store, Sessions: sessions{s}, Events: events{s}}
+	cfg := operator.Config{Guard: s.guard, Authority: s.authority, Records: s.store, Sessions: sessions{s}, Events: events{s}, Health: s.health}
 	if s.enrolment != nil {
 		cfg.Enrolments = s.enrolment.service
 	}
@@ -334,16 +336,36 @@ func (s *Server) operatorConfig() operator.Config {
 	return cfg
 }
 
+// checks are Muster's neighbours. It is not ready without those that each request needs; without an
+// optional one it does the rest, and catches up later, which another replica could not do better.
 func (s *Server) checks() []health.Check {
 	checks := []health.Check{
 		{Name: "database", Try: s.store.Ping},
-		{Name: "keystone", Try: s.tokens.Check},
+		{Name: "keystone", Try: s.checkKeystone},
 		{Name: "custody", Try: s.custody.Check},
 	}
 	if s.enrolment != nil {
-		checks = append(checks, health.Check{Name: "ipa", Try: s.enrolment.check, Optional: true})
+		checks = append(checks, health.Check{Name: "ipa", Try: s.enrolment.check, Optional: true},
+			health.Check{Name: "glance", Try: s.enrolment.images.Check, Optional: true})
+	}
+	if s.convergence != nil {
+		checks = append(checks, health.Check{Name: "nova", Try: s.convergence.nova.CheckRights, Optional: true})
+		if s.convergence.neutron != nil {
+			checks = append(checks, health.Check{Name: "neutron", Try: s.convergence.neutron.CheckRights, Optional: true})
+		}
+	}
+	if s.listener != nil {
+		checks = append(checks, health.Check{Name: "rabbitmq", Try: s.listener.Subscribed, Optional: true})
 	}
 	return checks
+}
+
+func (s *Server) checkKeystone(ctx context.Context) error {
+	err := s.tokens.Check(ctx)
+	if s.directory != s.tokens {
+		err = errors.Join(err, s.directory.Check(ctx))
+	}
+	return err
 }
 
 // sessions forgets a user in every cache.

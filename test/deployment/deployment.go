@@ -62,6 +62,8 @@ type Deployment struct {
 	Cloud *devcloud.Cloud
 	// Keystone is the way from Muster to the cloud's Keystone.
 	Keystone *Gate
+	// ToNova, ToNeutron and ToGlance are the ways from Muster to them.
+	ToNova, ToNeutron, ToGlance *Gate
 	// FreeIPA is the way from Muster to FreeIPA, if there is one.
 	FreeIPA *Gate
 
@@ -90,6 +92,9 @@ func Prepare(t testing.TB, o Options) *Deployment {
 	}
 	d.Cloud = devcloudtest.Start(t, cloud)
 	d.Keystone = NewGate(t, strings.TrimPrefix(d.Cloud.MetadataURL(), "http://"))
+	for _, gate := range []**Gate{&d.ToNova, &d.ToNeutron, &d.ToGlance} {
+		*gate = NewGate(t, strings.TrimPrefix(d.Cloud.MetadataURL(), "http://"))
+	}
 	d.path = filepath.Join(d.folder, "muster.conf")
 	if o.Database == "" {
 		o.Database = "sqlite:///" + d.SQLite()
@@ -108,6 +113,9 @@ func Prepare(t testing.TB, o Options) *Deployment {
 		// The tests' instances are not Nova's, and would be gone.
 		"converge":   {"enabled": "false"},
 		"api":        {"user_rate_limit": "0"},
+		"nova":       {"endpoint_override": "http://" + d.ToNova.Address() + "/compute/v2.1"},
+		"neutron":    {"endpoint_override": "http://" + d.ToNeutron.Address() + "/network"},
+		"glance":     {"endpoint_override": "http://" + d.ToGlance.Address() + "/image"},
 		"vendordata": {"api_endpoint": "http://127.0.0.1"},
 		"listen:main": {
 			"address": "127.0.0.1:0", "faces": "tatu, vendordata, instance, operator, health, metrics", "rate_limit": "0",
@@ -195,6 +203,16 @@ func load(path string) (*config.Config, error) {
 		return nil, err
 	}
 	return cfg, cfg.Complete()
+}
+
+// Check is what `muster config check` finds: the sections whose services do not answer.
+func (d *Deployment) Check(ctx context.Context) ([]config.Problem, error) {
+	cfg, err := d.load()
+	if err != nil {
+		return nil, err
+	}
+	problems, _ := cfg.Check(ctx, server.Probes(cfg)...)
+	return problems, nil
 }
 
 // Replica is a Muster in the test's process.

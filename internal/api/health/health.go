@@ -10,12 +10,14 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/singleflight"
 
 	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/outage"
 )
 
 const (
@@ -54,12 +56,15 @@ type Face struct {
 
 	told     map[string]string // the states of optional parts
 	watching bool
+
+	outages map[string]*outage.Outage // by name, so that the log says once that a part is ill
 }
 
 // New returns the face. Readiness needs every check to pass that is not optional.
 func New(logger *slog.Logger, checks ...Check) *Face {
-	f := &Face{logger: logger, told: make(map[string]string)}
+	f := &Face{logger: logger, told: make(map[string]string), outages: make(map[string]*outage.Outage)}
 	for _, check := range checks {
+		f.outages[check.Name] = new(outage.Outage)
 		if check.Optional {
 			f.optional = append(f.optional, check)
 			f.told[check.Name] = stateUnknown
@@ -145,6 +150,18 @@ func (f *Face) watch(ctx context.Context) {
 
 // try runs checks side by side and returns the states by name.
 func (f *Face) try(ctx context.Context, checks []Check) map[string]string {
+	states := make(map[string]string, len(checks))
+	for i, err := range f.ask(ctx, checks) {
+		states[checks[i].Name] = stateOK
+		if err != nil {
+			states[checks[i].Name] = stateIll
+		}
+	}
+	return states
+}
+
+// ask runs checks side by side, and logs what becomes ill or well.
+func (f *Face) ask(ctx context.Context, checks []Check) []error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
 	defer cancel()
 	results := make([]error, len(checks))
@@ -153,13 +170,34 @@ func (f *Face) try(ctx context.Context, checks []Check) map[string]string {
 		group.Go(func() { results[i] = check.Try(ctx) })
 	}
 	group.Wait()
-	states := make(map[string]string, len(checks))
 	for i, check := range checks {
-		states[check.Name] = stateOK
-		if results[i] != nil {
-			states[check.Name] = stateIll
-			f.logger.Warn("A part does not answer", "part", check.Name, "needed", !check.Optional, "error", results[i])
+		// A check whose time is over has failed, and its context has ended.
+		f.outages[check.Name].Note(context.WithoutCancel(ctx), f.logger.With("part", check.Name, "needed", !check.Optional),
+			"work with a part of what Muster needs", results[i])
+	}
+	return results
+}
+
+// Illness is a part that is ill, and why.
+type Illness struct {
+	Name string
+	Err  error
+}
+
+// Ill asks every part anew, and returns those that are ill. It takes up to some seconds; who calls it
+// at the same time shares the asking. Why a part is ill is not for strangers.
+func (f *Face) Ill(ctx context.Context) []Illness {
+	checks := slices.Concat(f.needed, f.optional)
+	result := f.asking.DoChan("all", func() (any, error) { return f.ask(ctx, checks), nil })
+	var ill []Illness
+	select {
+	case <-ctx.Done():
+	case answered := <-result:
+		for i, err := range answered.Val.([]error) {
+			if err != nil {
+				ill = append(ill, Illness{checks[i].Name, err})
+			}
 		}
 	}
-	return states
+	return ill
 }

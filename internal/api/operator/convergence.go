@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/muster-cloud/muster/internal/api"
+	"github.com/muster-cloud/muster/internal/api/health"
 	"github.com/muster-cloud/muster/internal/converge"
 	"github.com/muster-cloud/muster/internal/keystone"
+	"github.com/muster-cloud/muster/internal/openstack"
 	"github.com/muster-cloud/muster/internal/policy"
 	"github.com/muster-cloud/muster/internal/problem"
 	"github.com/muster-cloud/muster/internal/store"
@@ -19,6 +21,11 @@ import (
 // Comparison compares everything with the cloud.
 type Comparison interface {
 	Reconcile(ctx context.Context, order converge.Order) (converge.Report, error)
+}
+
+// Health knows how Muster's neighbours are.
+type Health interface {
+	Ill(ctx context.Context) []health.Illness
 }
 
 func (f *Face) registerConvergence(handle func(string, api.Endpoint)) {
@@ -34,6 +41,12 @@ type queued struct {
 	NextAt   api.Time `json:"next_at"`
 	Since    api.Time `json:"since"`
 	Error    string   `json:"error"`
+}
+
+// away is a neighbour on the wire that does not answer.
+type away struct {
+	Name  string `json:"name"`
+	Error string `json:"error"`
 }
 
 func (f *Face) listQueue(r *api.Request) (api.Response, error) {
@@ -53,8 +66,14 @@ func (f *Face) listQueue(r *api.Request) (api.Response, error) {
 	}
 	list := struct {
 		Queue []queued  `json:"queue"`
+		Away  []away    `json:"away"`
 		Links api.Links `json:"links"`
-	}{Queue: []queued{}}
+	}{Queue: []queued{}, Away: []away{}}
+	if page.After == "" { // the first page's
+		for _, one := range f.cfg.Health.Ill(r.Context()) {
+			list.Away = append(list.Away, away{one.Name, one.Err.Error()})
+		}
+	}
 	last := ""
 	for _, k := range records {
 		last = k.Kind + " " + k.ID
@@ -110,7 +129,7 @@ func (f *Face) reconcile(r *api.Request) (api.Response, error) {
 		}
 	}
 	report, err := f.cfg.Comparison.Reconcile(ctx, order)
-	if errors.Is(err, keystone.ErrPartial) || errors.Is(err, keystone.ErrForbidden) {
+	if errors.Is(err, keystone.ErrPartial) || errors.Is(err, keystone.ErrForbidden) || errors.Is(err, openstack.ErrForbidden) {
 		return api.Response{}, problem.New(problem.Conflict, "nothing was compared: %v", err)
 	}
 	if err != nil {

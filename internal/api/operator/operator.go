@@ -62,6 +62,7 @@ type Config struct {
 	Events     Events
 	Enrolments Enrolments // nil: instances are not enrolled
 	Comparison Comparison // nil: nothing follows the cloud
+	Health     Health     // which neighbours do not answer
 }
 
 // Face answers operators and administrators of projects.

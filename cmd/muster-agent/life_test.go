@@ -272,6 +272,21 @@ func (i *instance) startSSHD() {
 	}
 }
 
+// shut takes the algorithm of Muster's authorities away from sshd, as policies of a
+// whole system do, and gives it back: doctor says so, and what to do.
+func (i *instance) shut() {
+	i.t.Helper()
+	const policy = "/etc/ssh/sshd_config.d/50-policy.conf"
+	agenttest.Write(i.t, i.root, policy, "CASignatureAlgorithms ecdsa-sha2-nistp256\n")
+	if out := i.agent(exitFailed, "doctor", "--metadata", i.metadata); !strings.Contains(out, "WRONG  sshd") ||
+		!strings.Contains(out, "set [ssh] ca_algorithm to ecdsa-p256") {
+		i.t.Errorf("doctor:\n%s", out)
+	}
+	if err := os.Remove(filepath.Join(i.root, policy)); err != nil {
+		i.t.Error(err)
+	}
+}
+
 // TestLife: an instance from its boot until the agent is taken away, with the
 // real Muster, sshd, useradd and visudo.
 func TestLife(t *testing.T) {
@@ -318,6 +333,7 @@ func TestLife(t *testing.T) {
 	if out := i.agent(exitOK, "doctor", "--metadata", i.metadata); strings.Contains(out, "WRONG") {
 		t.Errorf("doctor:\n%s", out)
 	}
+	i.shut()
 	// Cron starts a second one each five minutes: nothing of that is in the log.
 	if out := i.agent(exitFailed, "run"); !strings.HasPrefix(out, "muster-agent: another muster-agent is at work") {
 		t.Errorf("a second one: %s", out)

@@ -144,6 +144,27 @@ func (h *host) withMember() {
 	agenttest.Write(h, h.root, "/tmp/known_hosts", "@cert-authority * "+agenttest.Line(h.ca.PublicKey())+"\n")
 }
 
+// TestPenalties: refusals from a network that is exempt keep nobody from there out,
+// which they do from OpenSSH 9.8 on (PerSourcePenalties): from the fifth log-in on.
+func TestPenalties(t *testing.T) {
+	h := newHost(t, debian)
+	h.withMember()
+	good, _ := h.newKey("good", h.ca)
+	bare, _ := h.newKey("bare", nil)
+	want := h.want()
+	want.PenaltyExempt = []string{"127.0.0.0/8"}
+	h.apply(want)
+	v := visitor{h, h.listen()}
+	for range 6 {
+		if err := v.enter(bare); !errors.Is(err, errNot) {
+			t.Fatal("a bare key got in")
+		}
+	}
+	if err := v.enter(good); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestLogins lets the real ssh judge: with an image that lets others in by Match
 // blocks and makes revocations void, only Muster's certificates get in, and only
 // while they are not revoked.

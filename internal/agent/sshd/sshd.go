@@ -258,18 +258,19 @@ func (c *SSHD) accepts(ctx context.Context, line string) bool {
 		return false
 	}
 	err := c.test(ctx, path.Join(c.tree.StateFolder(), candidateLine))
-	if errors.Is(err, ErrMissing) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-		return false
-	}
 	if dropped := c.tree.DropState(candidateLine); dropped != nil {
 		c.log.Warn("a file that sshd has judged stays", "error", dropped)
 	}
-	takes := err == nil || !strings.Contains(err.Error(), candidateLine)
+	refused := err != nil && strings.Contains(err.Error(), candidateLine)
+	if err != nil && !refused {
+		// It has no host keys, say, or did not answer: what comes of the line is judged later.
+		return true
+	}
 	if c.accepted == nil {
 		c.accepted = map[string]bool{}
 	}
-	c.accepted[line] = takes
-	return takes
+	c.accepted[line] = !refused
+	return !refused
 }
 
 // test lets sshd judge a configuration file; without a name its own.

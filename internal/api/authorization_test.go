@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/muster-cloud/muster/internal/agentapi"
 	"github.com/muster-cloud/muster/internal/api"
@@ -179,6 +180,32 @@ var calls = []struct {
 		serial, _ := w.userCert()
 		return ask{"POST", "/v1/revokeduserkeys/" + w.other, object("serial", serial), nil}
 	}, "401 401 401 400 400 403 403 403 403 400 400", nil},
+	{"revoke a serial", func(w *world) ask {
+		serial, _ := w.userCert()
+		return ask{"POST", "/v1/revocations", object("auth_id", w.demo, "serial", serial), nil}
+	}, "401 401 401 403 403 403 200 200 403 200 200", nil},
+	{"revoke a serial under another project", func(w *world) ask {
+		serial, _ := w.userCert()
+		return ask{"POST", "/v1/revocations", object("auth_id", w.other, "serial", serial), nil}
+	}, "401 401 401 403 404 403 403 403 403 404 404", nil},
+	{"revoke a host's serial", func(w *world) ask {
+		return ask{"POST", "/v1/revocations", object("auth_id", w.demo, "serial", w.hostCert()["serial"]), nil}
+	}, "401 401 401 403 403 403 403 200 403 200 200", nil},
+	{"revoke a serial that nobody has", func(w *world) ask {
+		return ask{"POST", "/v1/revocations", object("auth_id", w.demo, "serial", 999999999), nil}
+	}, "401 401 401 403 403 403 403 404 403 404 404", nil},
+	{"revoke all of alice in demo", func(w *world) ask {
+		w.userCert()
+		return ask{"POST", "/v1/revocations", object("auth_id", w.demo, "user_id", w.users["alice"]), nil}
+	}, "401 401 401 403 403 403 200 200 403 200 200", nil},
+	{"revoke alice's key", func(w *world) ask {
+		_, cert := w.userCert()
+		parsed, _, _, _, err := ssh.ParseAuthorizedKey([]byte(cert["cert"].(string)))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return ask{"POST", "/v1/revocations", object("auth_id", w.demo, "pub_key", line(parsed.(*ssh.Certificate).Key)), nil}
+	}, "401 401 401 403 403 403 403 200 403 200 200", nil},
 	{"revoke a key ID", func(w *world) ask {
 		return ask{"POST", "/v1/revocations", object("auth_id", w.demo, "key_id", "alice_"+newID()), nil}
 	}, "401 401 401 403 403 403 403 200 403 200 200", nil},

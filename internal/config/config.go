@@ -168,7 +168,7 @@ type Vendordata struct {
 	SSHPort     int
 	PAMSudo     bool
 	APIEndpoint *url.URL // where instances reach Muster
-	SudoRoles   []string // empty: the roles with "admin" in their name
+	SudoRoles   []string // AnyAdmin is one for all with "admin" in their name
 }
 
 // Agent is [agent]: the program inside the instances, and what it is told.

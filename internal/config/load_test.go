@@ -296,6 +296,19 @@ ssh_port = 22
 	}
 }
 
+// TestSudoRoles: who says nothing gets the operator's role alone, and who says
+// nobody gets nobody.
+func TestSudoRoles(t *testing.T) {
+	for text, want := range map[string][]string{
+		"": {"admin"}, "sudo_roles =": nil, "sudo_roles = *admin*, manager": {AnyAdmin, "manager"},
+	} {
+		c := mustLoad(t, map[string]string{"muster.conf": "[vendordata]\n" + text + "\n"})
+		if !slices.Equal(c.Vendordata.SudoRoles, want) {
+			t.Errorf("%q: %q, want %q", text, c.Vendordata.SudoRoles, want)
+		}
+	}
+}
+
 // TestCertificateInURL: options of the broker may stand in transport_url.
 func TestCertificateInURL(t *testing.T) {
 	mustLoad(t, map[string]string{"muster.conf": "[DEFAULT]\ntransport_url = rabbit://h/?ssl=1&ssl_cert_file=/c&ssl_key_file=/k\n" +
@@ -333,6 +346,7 @@ func TestProblems(t *testing.T) {
 		"account":               {"[role:r]\naccount = ../x\n", "[role:r] account: not an account's name"},
 		"role_accounts":         {"[ssh]\nrole_accounts = a:Hunter2\n", "role_accounts: not an account's name"},
 		"two accounts":          {"[ssh]\nrole_accounts=r:a\n[role:r]\naccount=b\n", "names another account for this role"},
+		"sudo roles":            {"[vendordata]\nsudo_roles = admin, *_admin\n", ":2 [vendordata] sudo_roles: a pattern; name the roles"},
 		"extension":             {"[ssh]\nextensions = permit-ptty\n", "did you mean permit-pty?"},
 		"no address":            {"[listen:x]\n", "[listen:x] address: a listener needs an address"},
 		"address":               {"[listen:x]\naddress = 1.2.3.4\n", "address: not an address with a port"},

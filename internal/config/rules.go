@@ -82,6 +82,10 @@ func (r *rules) extensions(section string, names []string) {
 	}
 }
 
+// AnyAdmin stands in [vendordata] sudo_roles for each role with "admin" in its
+// name, which was Tatu's rule.
+const AnyAdmin = "*admin*"
+
 // accountShape is what useradd takes everywhere.
 var accountShape = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 
@@ -96,6 +100,11 @@ func (r *rules) accounts() {
 	if prefix := r.cfg.SSH.AccountPrefix; prefix != "" && (!accountShape.MatchString(prefix) || len(prefix) > 16) {
 		r.refuse("ssh", []string{"account_prefix"}, "not the beginning of an account's name",
 			"at most 16 of a-z, 0-9, _ and -, the first a letter or _")
+	}
+	for _, role := range r.cfg.Vendordata.SudoRoles {
+		if role != AnyAdmin && strings.Contains(role, "*") {
+			r.refuse("vendordata", []string{"sudo_roles"}, "a pattern", "name the roles; the only pattern is "+AnyAdmin)
+		}
 	}
 	for _, role := range r.cfg.Roles {
 		section := "role:" + role.Name

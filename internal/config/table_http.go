@@ -15,8 +15,9 @@ func vendordataOptions() []option {
 		{name: "api_endpoint", field: at(func(v *Vendordata) any { return &v.APIEndpoint }),
 			deprecated: []oldName{{"tatu", "api_endpoint_for_vms"}}, example: "https://muster.example.com:18322",
 			help: "The URL that instances reach Muster at. Needed."},
-		{name: "sudo_roles", field: at(func(v *Vendordata) any { return &v.SudoRoles }), example: "admin, manager",
-			help: "The roles whose accounts may use sudo. Empty: those with admin in their name."},
+		{name: "sudo_roles", initial: "admin", field: at(func(v *Vendordata) any { return &v.SudoRoles }), example: "admin, manager",
+			help: "The roles whose accounts may use sudo, by their whole names. *admin* stands for Tatu's rule: each role with admin " +
+				"in its name, such as ResellerAdmin. Empty: none."},
 	}
 }
 

@@ -157,12 +157,13 @@ func certificateDefaults() []Default {
 		},
 		{
 			Name: UserCertRevoke, Check: ownsOrManages,
-			Description: "Revoke a user certificate by its serial. Target: user_id, project_id of the certificate.",
-			Operations:  []Operation{{"POST", "/v1/revokeduserkeys/{auth_id}"}},
+			Description: "Revoke a user certificate by its serial, or all of a user in a project. Target: user_id, project_id of the certificates.",
+			Operations:  []Operation{{"POST", "/v1/revokeduserkeys/{auth_id}"}, {"POST", "/v1/revocations"}},
 		},
 		{
 			Name: RevocationCreate, Check: managesProject,
-			Description: "Revoke by user, public key or key ID in a project. Target: project_id.",
+			Description: "Revoke whatever there is in a project, by serial, user, public key or key ID. Target: project_id.",
+			Operations:  []Operation{{"POST", "/v1/revocations"}},
 		},
 		{
 			Name: KRLShow, Check: "@",

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/muster-cloud/muster/internal/api"
 	"github.com/muster-cloud/muster/internal/api/instance"
 	"github.com/muster-cloud/muster/internal/api/vendordata"
+	"github.com/muster-cloud/muster/internal/config"
 )
 
 // maxAPICA bounds what Nova has to carry to each instance, in bytes.
@@ -62,7 +64,10 @@ func certificates(content []byte) (string, error) {
 
 // accounts are those that instances have.
 func (s *Server) accounts() *vendordata.Accounts {
-	return &vendordata.Accounts{Names: s.authority, Directory: s.directory, SudoRoles: s.cfg.Vendordata.SudoRoles}
+	roles := s.cfg.Vendordata.SudoRoles
+	return &vendordata.Accounts{
+		Names: s.authority, Directory: s.directory, SudoRoles: roles, SudoAdmins: slices.Contains(roles, config.AnyAdmin),
+	}
 }
 
 func (s *Server) instanceConfig(rate *api.RateLimiter) instance.Config {

@@ -8,6 +8,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -35,6 +36,7 @@ type Authority interface {
 type Records interface {
 	Authority(ctx context.Context, projectID string) (store.Authority, error)
 	Instance(ctx context.Context, id string) (store.Instance, error)
+	UserCert(ctx context.Context, serial uint64) (store.UserCert, error)
 	Revocations(ctx context.Context, projectID string, afterVersion uint64, limit int) ([]store.Revocation, error)
 	Audits(ctx context.Context, filter store.AuditFilter, page store.Page) ([]store.Audit, error)
 	Enrolment(ctx context.Context, instanceID string) (store.Enrolment, error)
@@ -128,11 +130,7 @@ func (f *Face) revoke(r *api.Request) (api.Response, error) {
 	if err != nil {
 		return api.Response{}, err
 	}
-	rule := policy.RevocationCreate
-	if revocation.AuthorityKeyID != "" {
-		rule = policy.AuthorityRevokeGeneration
-	}
-	if err := r.Authorize(rule, api.Object{ProjectID: revocation.ProjectID}); err != nil {
+	if err := f.authorizeRevocation(r, revocation); err != nil {
 		return api.Response{}, err
 	}
 	result, err := f.cfg.Authority.Revoke(r.Context(), r.Actor(), revocation)
@@ -145,6 +143,34 @@ func (f *Face) revoke(r *api.Request) (api.Response, error) {
 	return api.Response{Body: outcome{
 		AuthID: revocation.ProjectID, Version: result.Version, Certificates: result.Certificates, Already: result.Already,
 	}}, nil
+}
+
+// authorizeRevocation checks that the caller may revoke this. What is one's
+// own, by the records, may be revoked by oneself, as with Tatu's call: a
+// certificate, or all that one has. A key is nobody's own, since whoever names
+// another's could end it for ever.
+func (f *Face) authorizeRevocation(r *api.Request, revocation store.RevocationOrder) error {
+	rule, object := policy.RevocationCreate, api.Object{ProjectID: revocation.ProjectID}
+	if revocation.AuthorityKeyID != "" {
+		return r.Authorize(policy.AuthorityRevokeGeneration, object)
+	}
+	if r.Allowed(rule, object) {
+		return nil
+	}
+	owner := revocation.UserID
+	if revocation.Serial != 0 {
+		cert, err := f.cfg.Records.UserCert(r.Context(), revocation.Serial)
+		if err != nil && !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrInvalid) {
+			return err
+		}
+		if err == nil && cert.ProjectID == revocation.ProjectID {
+			owner = cert.UserID
+		}
+	}
+	if owner != "" {
+		rule, object.UserID = policy.UserCertRevoke, owner
+	}
+	return r.Authorize(rule, object)
 }
 
 // revokeUserEverywhere is for the cloud's operator alone: an object without

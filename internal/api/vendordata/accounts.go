@@ -29,7 +29,9 @@ type AccountNames interface {
 type Accounts struct {
 	Names     AccountNames
 	Directory Directory
-	SudoRoles []string // whose accounts may use sudo; empty: those with admin in their name, as in Tatu
+	SudoRoles []string // whose accounts may use sudo
+	// SudoAdmins adds all roles with admin in their name, as Tatu does.
+	SudoAdmins bool
 }
 
 // Of returns a project's accounts by name.
@@ -57,8 +59,5 @@ func (a *Accounts) Of(ctx context.Context, projectID string) ([]agentapi.Account
 func (a *Accounts) Forget(projectID string) { a.Directory.ForgetProjectRoles(projectID) }
 
 func (a *Accounts) maySudo(role string) bool {
-	if len(a.SudoRoles) > 0 {
-		return slices.Contains(a.SudoRoles, role)
-	}
-	return strings.Contains(strings.ToLower(role), "admin")
+	return slices.Contains(a.SudoRoles, role) || a.SudoAdmins && strings.Contains(strings.ToLower(role), "admin")
 }

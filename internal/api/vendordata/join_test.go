@@ -122,7 +122,7 @@ func (w *world) router(t *testing.T, log io.Writer, strict bool) http.Handler {
 		t.Fatal(err)
 	}
 	return api.NewRouter(api.RouterConfig{Logger: logger, Metrics: api.NewMetrics(prometheus.NewRegistry()), KeystoneURL: "http://k"},
-		NewJoin(guard, enrolment), New(Config{Guard: guard, Hosts: w, Accounts: &Accounts{Names: w, Directory: w}, Enrolment: enrolment, SSHPort: 22}), version{})
+		NewJoin(guard, enrolment), New(Config{Guard: guard, Hosts: w, Accounts: &Accounts{Names: w, Directory: w, SudoRoles: []string{"admin"}}, Enrolment: enrolment, SSHPort: 22}), version{})
 }
 
 type version struct{}

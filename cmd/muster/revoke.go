@@ -4,16 +4,18 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/muster-cloud/muster/internal/client"
+	"github.com/muster-cloud/muster/internal/sshca/sshkey"
 )
 
 func newRevoke(p *program) *cobra.Command {
@@ -89,8 +91,12 @@ func (p *program) checkOrder(order *client.Revocation, keyFile string, allProjec
 // maxPublicKey is above that of any line that Muster takes.
 const maxPublicKey = 64 << 10
 
-// readPublicKey returns what a file holds, unless it is a private key, which
-// must not leave the machine.
+// anyKey takes what Muster may ever have certified, and what is too weak for it
+// by now.
+var anyKey = sshkey.Policy{MinRSABits: 1024, AllowSecurityKeys: true}
+
+// readPublicKey returns the key in a file, without its comment. Nothing else
+// leaves the machine: a private key comes in many forms.
 func (p *program) readPublicKey(path string) (string, error) {
 	in := p.stdin
 	if path != "-" {
@@ -107,10 +113,20 @@ func (p *program) readPublicKey(path string) (string, error) {
 		return "", fmt.Errorf("read the public key: %w", err)
 	case len(text) > maxPublicKey:
 		return "", fmt.Errorf("%s is too long for a public key", path)
-	case strings.Contains(string(text), "PRIVATE KEY"):
-		return "", fmt.Errorf("%s holds a PRIVATE key; it was not sent; give the public key, which ssh-keygen -y prints", path)
+	case bytes.HasPrefix(text, []byte("\xff\xfe")), bytes.HasPrefix(text, []byte("\xfe\xff")):
+		return "", fmt.Errorf("%s is written in UTF-16, as PowerShell does; nothing was sent; save it as UTF-8 or ASCII", path)
 	}
-	return strings.TrimSpace(string(text)), nil
+	key, err := anyKey.Parse(string(text))
+	var rejected *sshkey.RejectedError
+	switch {
+	case errors.As(err, &rejected) && rejected.PrivateKey:
+		return "", fmt.Errorf("%s holds a PRIVATE key; it was not sent; give the public key, which ssh-keygen -y (or PuTTYgen) shows", path)
+	case errors.As(err, &rejected):
+		return "", fmt.Errorf("%s: %s; nothing was sent", path, rejected.Reason)
+	case err != nil:
+		return "", err
+	}
+	return key.Line, nil
 }
 
 func (p *program) revoke(ctx context.Context, cloud cloudFlags, order client.Revocation, allProjects bool, output format) error {

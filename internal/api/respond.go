@@ -171,7 +171,15 @@ func badJSON(err error) error {
 	if errors.As(err, &refusal) {
 		return refusal
 	}
-	return problem.New(problem.Invalid, "the body is not valid JSON")
+	var syntax *json.SyntaxError
+	switch {
+	case !errors.As(err, &syntax):
+		return problem.New(problem.Invalid, "the body is not valid JSON")
+	case strings.Contains(syntax.Error(), "escape"): // such as the comment CORP\me of a key
+		return problem.New(problem.Invalid, "the body is not valid JSON: the text that ends at byte %d has a backslash, which must be written twice", syntax.Offset)
+	default:
+		return problem.New(problem.Invalid, "the body is not valid JSON at byte %d", syntax.Offset)
+	}
 }
 
 func jsonType(kind string) string {

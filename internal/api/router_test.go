@@ -166,6 +166,7 @@ func TestDecode(t *testing.T) {
 		{`  `, "needs a JSON body", 400},
 		{`{"name": "x"`, "not valid JSON", 400},
 		{`{"name": "x"} {}`, "not valid JSON", 400},
+		{`{"name": "ssh-ed25519 AAAA CORP\user@PC"}`, "has a backslash, which must be written twice", 400},
 		{`[1]`, "want an object", 400},
 		{`{"name": 1}`, "name: is a JSON number, want a string", 400},
 		{`{"n": "1"}`, "n: is a JSON string, want a number", 400},

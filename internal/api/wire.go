@@ -4,7 +4,9 @@
 package api
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -86,10 +88,30 @@ type Links struct {
 	Next string `json:"next,omitempty"`
 }
 
-// ListPage reads the query's limit and marker. Without a limit a page holds the most.
-func (r *Request) ListPage() (store.Page, error) {
+// ListPage reads the query's limit and marker. Without a limit a page holds
+// the most. What is neither of the two nor one of the list's filters is
+// refused: who misspells a filter must not get everything.
+func (r *Request) ListPage(filters ...string) (store.Page, error) {
+	known := append([]string{"limit", "marker"}, filters...)
+	for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+		if !slices.Contains(known, name) {
+			return store.Page{}, problem.InField(printableName(name), "is no filter of this list; there are %s", strings.Join(known, ", "))
+		}
+	}
 	limit, err := r.IntQuery("limit", r.settings.MaxPage, 1, 1<<31-1)
 	return store.Page{After: r.URL.Query().Get("marker"), Limit: min(limit, r.settings.MaxPage)}, err
+}
+
+// printableName is a name that a caller made up, as far as it can be told.
+func printableName(name string) string {
+	const most = 40
+	clean := strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return '?'
+		}
+		return c
+	}, name)
+	return clean[:min(len(clean), most)]
 }
 
 // Links returns those of a page whose last entry has the key.
@@ -114,7 +136,11 @@ type Scope struct {
 // ReadScope reads the headers with which an operator looks beyond the token's
 // project, and checks that the caller may.
 func (r *Request) ReadScope(allProjectsRule, sudoProjectRule string) (Scope, error) {
-	if strings.EqualFold(r.Header.Get("X-Auth-All-Projects"), "true") {
+	all, err := boolHeader(r.Header.Get("X-Auth-All-Projects"))
+	switch {
+	case err != nil:
+		return Scope{}, problem.InField("X-Auth-All-Projects", "want True or False")
+	case all:
 		return Scope{}, r.Authorize(allProjectsRule, Object{})
 	}
 	if other := r.Header.Get("X-Auth-Sudo-Project-ID"); other != "" {
@@ -128,6 +154,18 @@ func (r *Request) ReadScope(allProjectsRule, sudoProjectRule string) (Scope, err
 		return Scope{}, problem.New(problem.Forbidden, "the token is not for a project; ask with X-Auth-Sudo-Project-ID or X-Auth-All-Projects")
 	}
 	return Scope{ProjectID: r.Caller.ProjectID}, nil
+}
+
+// boolHeader reads what clients write for yes and no: Tatu's True and False,
+// and what OpenStack's services take (oslo.utils, strutils.bool_from_string).
+func boolHeader(text string) (bool, error) {
+	switch strings.ToLower(strings.TrimSpace(text)) {
+	case "true", "1", "yes", "on", "t", "y":
+		return true, nil
+	case "", "false", "0", "no", "off", "f", "n":
+		return false, nil
+	}
+	return false, strconv.ErrSyntax
 }
 
 // Serial is a certificate's serial number. Clients send it as a number or as text.

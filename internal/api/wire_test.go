@@ -286,6 +286,30 @@ func testRefusalsAreOneEntry(t *testing.T, w *world) {
 	}
 }
 
+// TestUnknownFilters: what is misspelt selects nothing, and is refused by name.
+func TestUnknownFilters(t *testing.T) { everywhere(t, testUnknownFilters) }
+
+func testUnknownFilters(t *testing.T, w *world) {
+	for path, misspelt := range map[string]string{
+		"/v1/audit": "project", "/v1/enrolments": "states", "/v1/queue": "kind", "/v1/events": "type", "/v1/revocations": "project_id",
+		"/v1/usercerts": "user_id", "/v1/hostcerts": "host_id", "/hosts": "name", "/authorities": "auth_id",
+	} {
+		got := w.do("admin", "GET", path+"?limit=1&"+misspelt+"=x", "").want(400)
+		if reason, _ := got.json()["description"].(string); !strings.HasPrefix(reason, misspelt+": is no filter of this list; there are limit, marker") {
+			t.Errorf("%s: %s", path, reason)
+		}
+	}
+	for value, status := range map[string]int{
+		"True": 200, "true": 200, "1": 200, "yes": 200, "False": 200, "0": 200, "": 200, "all": 400, "Treu": 400, "2": 400, "True, True": 400,
+	} {
+		w.do("admin", "GET", "/v1/hosts", "", "X-Auth-All-Projects: "+value).want(status)
+	}
+	// A member with any spelling of yes is refused, and does not get the own project's as if that had been asked for.
+	for _, value := range []string{"True", "1", "on"} {
+		w.do("member", "GET", "/v1/hosts", "", "X-Auth-All-Projects: "+value).want(403)
+	}
+}
+
 // TestAuditFilters: a value that no record can hold is refused under its name.
 func TestAuditFilters(t *testing.T) { everywhere(t, testAuditFilters) }
 

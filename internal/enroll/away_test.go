@@ -266,7 +266,7 @@ func TestFirstCause(t *testing.T) {
 	_, err := r.Enrol(t.Context(), operator, request(1, "web", "a", "compact_service_HTTP", `["internalapi"]`))
 	must(t, err)
 	e := r.reach(t, 1, store.EnrolmentFailed)
-	if !strings.Contains(e.LastError, "service_add: Insufficient access: Insufficient 'add' privilege") || e.NextAt.IsZero() {
+	if !strings.Contains(e.LastError, "service_add HTTP/a.internalapi.example.test: Insufficient access: Insufficient 'add' privilege") || e.NextAt.IsZero() {
 		t.Errorf("%+v", e)
 	}
 }

@@ -45,7 +45,7 @@ func (r Rules) fqdn(hostname, projectName string) (string, error) {
 		}
 	}
 	if len(full) > maxFQDN {
-		return "", problem.InField("hostname", "the full name is longer than %d characters", maxFQDN)
+		return "", problem.InField("hostname", "the full name %s is longer than %d characters", quoted(full), maxFQDN)
 	}
 	return full, nil
 }

@@ -147,7 +147,7 @@ func compactServices(fqdn, key, name string, networks []string) ([]service, erro
 		}
 		host := subHost(fqdn, label)
 		if len(host) > maxFQDN {
-			return nil, problem.InField(shown(key), "the host name in network %s is longer than %d characters", quoted(network), maxFQDN)
+			return nil, problem.InField(shown(key), "the host name %s in network %s is longer than %d characters", quoted(host), quoted(network), maxFQDN)
 		}
 		services = append(services, service{Name: name, Host: host})
 	}

@@ -103,7 +103,7 @@ func itemError(item json.RawMessage, command Command) error {
 		return unreadable(command)
 	}
 	if e.Error != nil {
-		return &Error{Command: command.name, Code: e.Code, Name: e.Name, Message: command.scrub(*e.Error)}
+		return &Error{Command: command.name, Object: command.object(), Code: e.Code, Name: e.Name, Message: command.scrub(*e.Error)}
 	}
 	if !command.enlists() {
 		return nil

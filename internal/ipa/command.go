@@ -50,6 +50,17 @@ func (c Command) Name() string { return c.name }
 // decides whose entry it is.
 func (c Command) SafeToRepeat() bool { return c.repeat }
 
+// object is what the command acts on: its arguments that are names.
+func (c Command) object() string {
+	var names []string
+	for _, arg := range c.args {
+		if name, ok := arg.(string); ok {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
 // String returns name and arguments, without the options.
 func (c Command) String() string { return fmt.Sprintf("%s%v", c.name, c.args) }
 

@@ -141,14 +141,19 @@ func (c Code) Class() Class {
 // Error is FreeIPA's own refusal of a command. errors.Is finds its Code.
 type Error struct {
 	Command string
+	Object  string // what it was asked to act on; FreeIPA's message mostly does not say
 	Code    Code
 	Name    string // as FreeIPA names it
 	Message string // never holds a password that was sent
 }
 
-// Error returns command, name, code and FreeIPA's message.
+// Error returns command, object, name, code and FreeIPA's message.
 func (e *Error) Error() string {
-	return fmt.Sprintf("FreeIPA refuses %s: %s (%s, %d)", e.Command, e.Message, e.Name, int(e.Code))
+	asked := e.Command
+	if e.Object != "" {
+		asked += " " + e.Object
+	}
+	return fmt.Sprintf("FreeIPA refuses %s: %s (%s, %d)", asked, e.Message, e.Name, int(e.Code))
 }
 
 // Is reports whether target is the error's code.

@@ -463,6 +463,10 @@ func TestSecretInRefusal(t *testing.T) {
 	wantCode(t, err, ipa.ValidationError, ipa.Permanent)
 	_, batchErr := c.Batch(t.Context(), ipa.HostAdd("vm1.example.test", ipa.HostAttributes{Password: otp}))
 	wantCode(t, batchErr, ipa.ValidationError, ipa.Permanent)
+	// FreeIPA's own message does not say which host it is about.
+	if !strings.HasPrefix(err.Error(), "FreeIPA refuses host_add vm1.example.test: invalid") {
+		t.Errorf("the refusal does not name the host: %v", err)
+	}
 	if strings.Contains(err.Error()+batchErr.Error(), otp) {
 		t.Errorf("the refusal shows the password: %v; %v", err, batchErr)
 	}

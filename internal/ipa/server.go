@@ -277,7 +277,7 @@ func readAnswer(raw []byte, id int64, command Command) (json.RawMessage, error) 
 		return nil, fmt.Errorf("%w: broken JSON", ErrBadAnswer)
 	}
 	if e := answer.Error; e != nil {
-		return nil, &Error{Command: command.name, Code: e.Code, Name: e.Name, Message: command.scrub(e.Message)}
+		return nil, &Error{Command: command.name, Object: command.object(), Code: e.Code, Name: e.Name, Message: command.scrub(e.Message)}
 	}
 	if string(answer.ID) != strconv.FormatInt(id, 10) {
 		return nil, fmt.Errorf("%w: it belongs to another request", ErrBadAnswer)

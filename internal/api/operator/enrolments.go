@@ -62,7 +62,7 @@ var states = []store.EnrolmentState{
 }
 
 func (f *Face) listEnrolments(r *api.Request) (api.Response, error) {
-	page, err := r.ListPage()
+	page, err := r.ListPage("state")
 	if err != nil {
 		return api.Response{}, err
 	}

@@ -248,7 +248,7 @@ func (f *Face) listRevocations(r *api.Request) (api.Response, error) {
 	if err != nil {
 		return api.Response{}, err
 	}
-	page, err := r.ListPage()
+	page, err := r.ListPage("auth_id")
 	if err != nil {
 		return api.Response{}, err
 	}
@@ -313,7 +313,7 @@ type entry struct {
 }
 
 func (f *Face) listAudit(r *api.Request) (api.Response, error) {
-	page, err := r.ListPage()
+	page, err := r.ListPage("actor", "action", "object", "since", "until")
 	if err != nil {
 		return api.Response{}, err
 	}

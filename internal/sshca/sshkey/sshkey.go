@@ -67,7 +67,8 @@ func reject(format string, args ...any) error {
 }
 
 // Parse reads one public key in the form of an OpenSSH .pub file ("type base64
-// comment"), with white space around it, and judges it. Any error is a
+// comment"), with white space around it and perhaps a byte order mark before
+// it, and judges it. Any error is a
 // *RejectedError.
 func (p Policy) Parse(text string) (Key, error) {
 	line, err := oneLine(text)
@@ -124,6 +125,9 @@ func (p Policy) judge(kind string, blob []byte) (ssh.PublicKey, error) {
 	return key, nil
 }
 
+// byteOrderMark begins the files of some of Windows' editors.
+const byteOrderMark = "\ufeff"
+
 // oneLine returns the text without white space around it, or why it cannot be
 // one line with a public key.
 func oneLine(text string) (string, error) {
@@ -134,7 +138,7 @@ func oneLine(text string) (string, error) {
 	if len(text) > MaxText {
 		return "", reject("the text has more than %d bytes", MaxText)
 	}
-	line := strings.Trim(text, " \t\r\n")
+	line := strings.Trim(strings.TrimPrefix(text, byteOrderMark), " \t\r\n")
 	switch {
 	case line == "":
 		return "", reject("the key is empty")

@@ -134,6 +134,7 @@ func TestRefusals(t *testing.T) {
 		{"two lines", good + "\n" + good, "several lines"},
 		{"control character", good + " a\x1b[2Jb", "control characters"},
 		{"NUL", good + " \x00", "control characters"},
+		{"byte order mark within", good + " \ufeffme", "control characters"},
 		{"right to left override", good + " \u202egnp", "control characters"},
 		{"not UTF-8", good + " \xff", "UTF-8"},
 		{"PEM public key", "-----BEGIN PUBLIC KEY-----\nMCowBQ\n-----END PUBLIC KEY-----\n", "one-line form"},
@@ -352,5 +353,14 @@ func BenchmarkParse(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestByteOrderMark: editors of Windows put one before the key.
+func TestByteOrderMark(t *testing.T) {
+	good := keyLine("ssh-ed25519", ed25519Point(t))
+	key, err := Policy{}.Parse("\ufeff" + good + " CORP\\user@PC\r\n")
+	if err != nil || key.Line != good || key.Comment != `CORP\user@PC` {
+		t.Errorf("%+v, %v", key, err)
 	}
 }

@@ -8,7 +8,7 @@ func ipaOptions() []option {
 	return []option{
 		{name: "servers", field: at(func(i *IPA) any { return &i.Servers }), example: "ipa1.example.com, ipa2.example.com",
 			help: "FreeIPA's servers as HOST or HOST:PORT, the preferred one first. Empty: the one that client_conf " +
-				"names, else those that the DNS names for the domain."},
+				"names, and when it is away those that the DNS names for the domain."},
 		{name: "domain", field: at(func(i *IPA) any { return &i.Domain }), example: "example.com",
 			help: "FreeIPA's DNS domain. Empty: as client_conf says."},
 		{name: "realm", field: at(func(i *IPA) any { return &i.Realm }), example: "EXAMPLE.COM",

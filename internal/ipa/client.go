@@ -34,8 +34,11 @@ type Config struct {
 	// Servers are the FreeIPA servers as HOST or HOST:PORT, the preferred one first. Empty: those that the DNS names for
 	// Domain (SRV records of _ldap._tcp, as FreeIPA's own clients do).
 	Servers []string
-	// Domain is the DNS domain of FreeIPA. Required if Servers is empty.
+	// Domain is the DNS domain of FreeIPA. Required if Servers and First are empty.
 	Domain string
+	// First is the server that an enrolled machine was enrolled with. If Servers is empty it is asked before those that the DNS
+	// names for Domain, and while it works the DNS is not asked.
+	First string
 	// Resolver looks the SRV records up; the system's if nil.
 	Resolver *net.Resolver
 	// Port is the HTTPS port of servers that the DNS names; 443.
@@ -97,6 +100,8 @@ type Client struct {
 	refusal outage.Outage // of all servers: what they want of us is in one directory
 	looking outage.Outage // in the DNS
 
+	first *server // Config.First, if that counts
+
 	mu         sync.Mutex
 	servers    []*server // in the order of preference
 	preferred  *server   // the one that worked last, unless it has failed since
@@ -127,19 +132,26 @@ func New(cfg Config) (*Client, error) {
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	for _, name := range cfg.Servers {
+	names := cfg.Servers
+	if len(names) == 0 && cfg.First != "" {
+		names = []string{cfg.First}
+	}
+	for _, name := range names {
 		s, err := c.newServer(name)
 		if err != nil {
 			return nil, err
 		}
 		c.servers = append(c.servers, s)
 	}
+	if len(cfg.Servers) == 0 && cfg.First != "" {
+		c.first = c.servers[0]
+	}
 	return c, nil
 }
 
 // complete fills the defaults in and refuses what does not fit.
 func (cfg *Config) complete() error {
-	if len(cfg.Servers) == 0 && cfg.Domain == "" {
+	if len(cfg.Servers) == 0 && cfg.Domain == "" && cfg.First == "" {
 		return errors.New("no FreeIPA server: name the servers, or the domain whose DNS names them")
 	}
 	if (cfg.Kerberos == nil) == (cfg.Password == nil) {
@@ -277,7 +289,7 @@ func (s *server) use() string { return "use FreeIPA server " + s.name }
 // discover asks the DNS for the servers where none are configured and the list is old. An old list that can't be
 // renewed stays in use.
 func (c *Client) discover(ctx context.Context) error {
-	if len(c.cfg.Servers) > 0 || !c.listIsOld() {
+	if len(c.cfg.Servers) > 0 || c.cfg.Domain == "" || !c.listIsOld() {
 		return nil
 	}
 	found := c.lookups.DoChan("servers", func() (any, error) {
@@ -300,7 +312,7 @@ func (c *Client) listIsOld() bool {
 	defer c.mu.Unlock()
 	now := c.cfg.Now()
 	age := now.Sub(c.discovered)
-	if len(c.servers) == 0 || age >= discoverEvery {
+	if len(c.servers) == 0 || (age >= discoverEvery && c.cfg.First == "") {
 		return true
 	}
 	for _, s := range c.servers {
@@ -323,7 +335,7 @@ func (c *Client) adopt(records []*net.SRV, err error) error {
 	for _, record := range records {
 		host := strings.TrimSuffix(record.Target, ".")
 		s, problem := c.newServer(net.JoinHostPort(host, fmt.Sprint(c.cfg.Port)))
-		if problem != nil {
+		if problem != nil || (c.first != nil && s.address == c.first.address) {
 			continue
 		}
 		if old := known[s.address]; old != nil {
@@ -334,6 +346,9 @@ func (c *Client) adopt(records []*net.SRV, err error) error {
 	if len(servers) == 0 {
 		if len(c.servers) > 0 {
 			c.discovered = c.cfg.Now().Add(discoverTrouble - discoverEvery)
+			if c.first != nil {
+				c.discovered = c.cfg.Now()
+			}
 			return nil
 		}
 		if err == nil {
@@ -341,6 +356,9 @@ func (c *Client) adopt(records []*net.SRV, err error) error {
 		}
 		err = fmt.Errorf("look up _ldap._tcp.%s in the DNS: %w", c.cfg.Domain, err)
 		return &UnavailableError{RetryAfter: discoverTrouble, Err: err}
+	}
+	if c.first != nil {
+		servers = append([]*server{c.first}, servers...)
 	}
 	c.servers, c.discovered = servers, c.cfg.Now()
 	if !slices.Contains(servers, c.preferred) {

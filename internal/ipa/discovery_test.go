@@ -87,6 +87,58 @@ func (n *nameServer) resolver() *net.Resolver {
 	}}
 }
 
+// TestFirst: an enrolled machine asks the server that it was enrolled with, as FreeIPA's own client does, and when that is away those
+// that the DNS names. Without any of these it goes on with the first.
+func TestFirst(t *testing.T) {
+	first, second := newWorld(t, freeipa.Config{}), newWorld(t, freeipa.Config{})
+	dns := newNameServer(t, ldap, 389, "localhost.")
+	cfg := config(first, second)
+	cfg.Servers, cfg.First, cfg.Domain, cfg.Resolver, cfg.Port = nil, first.address, "example.test", dns.resolver(), second.port
+	now := time.Now()
+	cfg.Now = func() time.Time { return now }
+	cfg.BackoffMin, cfg.BackoffMax = time.Minute, time.Minute
+	c := newClient(t, cfg)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	now = now.Add(time.Hour)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	if dns.asked.Load() != 0 || first.Calls()["ping"] != 2 {
+		t.Errorf("the DNS was asked %d times while the first server works", dns.asked.Load())
+	}
+
+	first.stop()
+	c.Close()
+	dns.targets.Store([]string{})
+	for range 2 {
+		if c.Run(t.Context(), ipa.Ping()) == nil {
+			t.Fatal("a call succeeds without servers")
+		}
+	}
+	if asked := dns.asked.Load(); asked == 0 {
+		t.Error("the DNS is not asked for other servers")
+	}
+	before := dns.asked.Load()
+	_ = c.Run(t.Context(), ipa.Ping())
+	if dns.asked.Load() != before {
+		t.Error("each failing call asks the DNS")
+	}
+	dns.targets.Store([]string{"localhost."})
+	now = now.Add(40 * time.Second)
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	if second.Calls()["ping"] != 1 || len(c.Servers()) != 2 {
+		t.Errorf("servers: %v", c.Servers())
+	}
+
+	second.stop()
+	first.start(t)
+	c.Close()
+	now = now.Add(time.Hour)
+	_ = c.Run(t.Context(), ipa.Ping()) // it may be told that the second one is away
+	must(t, c.Run(t.Context(), ipa.Ping()))
+	if first.Calls()["ping"] < 3 {
+		t.Error("the first server is not asked when it is back")
+	}
+}
+
 // TestDiscovery finds the server by the DNS, keeps the list for a while, and keeps an old list when the DNS is away.
 func TestDiscovery(t *testing.T) {
 	w := newWorld(t, freeipa.Config{})

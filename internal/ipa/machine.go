@@ -77,15 +77,12 @@ func parseDefaultConf(raw []byte) (DefaultConf, error) {
 // says is never changed, and no file is read for it. A file that is not there leaves its part open; New then says what is
 // missing. A file that can't be understood is an error.
 func (m Machine) Complete(cfg Config) (Config, error) {
-	if len(cfg.Servers) == 0 && cfg.Domain == "" {
+	if len(cfg.Servers) == 0 && cfg.Domain == "" && cfg.First == "" {
 		conf, err := ReadDefaultConf(m.DefaultConf)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return cfg, err
 		}
-		cfg.Domain = conf.Domain
-		if conf.Server != "" {
-			cfg.Servers = []string{conf.Server}
-		}
+		cfg.Domain, cfg.First = conf.Domain, conf.Server
 	}
 	if cfg.RootCAs == nil {
 		pool, err := ReadCA(m.CA)

@@ -97,10 +97,7 @@ func (s *Server) ipaConfig() (ipa.Config, ipa.DefaultConf, error) {
 		return ipa.Config{}, known, fmt.Errorf("no domain: set domain, or let %s tell it", cfg.ClientConf)
 	}
 	directory := ipa.Config{
-		Servers: cfg.Servers, Domain: known.Domain, Timeout: cfg.Timeout, MaxInFlight: cfg.MaxInFlight, Logger: s.logger,
-	}
-	if len(directory.Servers) == 0 && known.Server != "" {
-		directory.Servers = []string{known.Server}
+		Servers: cfg.Servers, First: known.Server, Domain: known.Domain, Timeout: cfg.Timeout, MaxInFlight: cfg.MaxInFlight, Logger: s.logger,
 	}
 	if cfg.Username != "" {
 		directory.Password = &ipa.Password{User: cfg.Username, Password: ipa.Secret(cfg.Password)}

@@ -38,15 +38,16 @@ func TestFreeIPAOfTheMachine(t *testing.T) {
 		name          string
 		cfg           config.IPA
 		servers       []string
+		first         string
 		domain, realm string
 		fails         string
 	}{
-		{"all from the machine", config.IPA{ClientConf: known}, []string{"ipa.example.test"}, "example.test", "EXAMPLE.TEST", ""},
-		{"own servers", config.IPA{ClientConf: known, Servers: []string{"a", "b:1"}}, []string{"a", "b:1"}, "example.test", "EXAMPLE.TEST", ""},
-		{"own domain and realm", config.IPA{ClientConf: known, Domain: "Other.test", Realm: "R"}, []string{"ipa.example.test"}, "other.test", "R", ""},
-		{"no machine", config.IPA{ClientConf: nowhere, Domain: "example.test"}, nil, "example.test", "EXAMPLE.TEST", ""},
-		{"nothing", config.IPA{ClientConf: nowhere}, nil, "", "", "set domain"},
-		{"not readable", config.IPA{ClientConf: t.TempDir()}, nil, "", "", "read FreeIPA client configuration"},
+		{"all from the machine", config.IPA{ClientConf: known}, nil, "ipa.example.test", "example.test", "EXAMPLE.TEST", ""},
+		{"own servers", config.IPA{ClientConf: known, Servers: []string{"a", "b:1"}}, []string{"a", "b:1"}, "ipa.example.test", "example.test", "EXAMPLE.TEST", ""},
+		{"own domain and realm", config.IPA{ClientConf: known, Domain: "Other.test", Realm: "R"}, nil, "ipa.example.test", "other.test", "R", ""},
+		{"no machine", config.IPA{ClientConf: nowhere, Domain: "example.test"}, nil, "", "example.test", "EXAMPLE.TEST", ""},
+		{"nothing", config.IPA{ClientConf: nowhere}, nil, "", "", "", "set domain"},
+		{"not readable", config.IPA{ClientConf: t.TempDir()}, nil, "", "", "", "read FreeIPA client configuration"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.cfg.Username, test.cfg.Password = "nova/controller.example.test", "secret"
@@ -61,8 +62,8 @@ func TestFreeIPAOfTheMachine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.servers, got.Servers); diff != "" || got.Domain != test.domain || conf.Realm != test.realm {
-				t.Errorf("domain %q, realm %q, servers: %s", got.Domain, conf.Realm, diff)
+			if diff := cmp.Diff(test.servers, got.Servers); diff != "" || got.First != test.first || got.Domain != test.domain || conf.Realm != test.realm {
+				t.Errorf("domain %q, realm %q, first server %q, servers: %s", got.Domain, conf.Realm, got.First, diff)
 			}
 			if got.Kerberos != nil || got.Password.User != "nova/controller.example.test" {
 				t.Errorf("log-in: %+v", got)

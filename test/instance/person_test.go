@@ -176,7 +176,13 @@ func (p *person) startAgent(t *testing.T) {
 // loadAgent puts the key, with the certificate of now, into the agent.
 func (p *person) loadAgent(t *testing.T) {
 	t.Helper()
-	for _, args := range [][]string{{"-q", "-D"}, {"-q", p.key()}} {
+	p.load(t, p.key())
+}
+
+// load makes the agent hold a key, and the certificate that lies beside it.
+func (p *person) load(t *testing.T, key string) {
+	t.Helper()
+	for _, args := range [][]string{{"-q", "-D"}, {"-q", key}} {
 		command := exec.Command("ssh-add", args...)
 		command.Env = []string{"SSH_AUTH_SOCK=" + p.agent}
 		if output, err := command.CombinedOutput(); err != nil {

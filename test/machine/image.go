@@ -56,6 +56,13 @@ func Install(root, name string) error {
 	return Chroot(root, args...)
 }
 
+// Has reports whether Install can add the package, for tables of tests: not each
+// release has it. It is known once Main runs the tests.
+func Has(name string) bool {
+	files, err := filepath.Glob(filepath.Join(os.Getenv(envBase), kept, name, "*.deb"))
+	return err == nil && len(files) > 0
+}
+
 // ErrNoPackage: the machines' release has no such package.
 var ErrNoPackage = errors.New("the release has no such package")
 

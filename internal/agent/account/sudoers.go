@@ -36,7 +36,7 @@ var sudoersAttr = files.Attr{Mode: 0o440}
 var includesFolder = regexp.MustCompile(`(?m)^[@#]includedir\s+"?/etc/sudoers\.d"?\s*$`)
 
 // writeSudoers writes the rules of the accounts that may use sudo. Each set of
-// rules is judged by the visudos here before sudo can see it.
+// rules is judged by visudo before sudo can see it.
 func (a *Accounts) writeSudoers(ctx context.Context, want map[string]agentapi.Account, pamSudo bool) (changed bool, err error) {
 	var able []string
 	for _, name := range a.names() {
@@ -63,14 +63,14 @@ func (a *Accounts) writeSudoers(ctx context.Context, want map[string]agentapi.Ac
 	return changed, err
 }
 
-// replaceSudoers writes rules that all of visudos accept. Rules that are in
+// replaceSudoers writes rules that visudo accepts. Rules that are in
 // place and good stay, though a newer sudo might know more of the settings.
 func (a *Accounts) replaceSudoers(ctx context.Context, able []string, pamSudo bool) (changed bool, err error) {
-	visudos, err := a.visudos(ctx)
+	visudo, err := a.visudo(ctx)
 	if err != nil {
 		return false, err
 	}
-	if !a.sudoReadsFolder(visudos) {
+	if !a.sudoReadsFolder(visudo) {
 		return false, fmt.Errorf("%w: /etc/sudoers lacks the line: @includedir %s", ErrSudoers, sudoersFolder)
 	}
 	change := a.tree.Begin()
@@ -78,10 +78,10 @@ func (a *Accounts) replaceSudoers(ctx context.Context, able []string, pamSudo bo
 		return false, err
 	}
 	differs, err := change.Changed()
-	if err != nil || !differs && a.refusal(ctx, visudos, SudoersFile) == nil {
+	if err != nil || !differs && a.refusal(ctx, visudo, SudoersFile) == nil {
 		return false, err
 	}
-	settings, err := a.accepted(ctx, visudos, able, pamSudo)
+	settings, err := a.accepted(ctx, visudo, able, pamSudo)
 	if err != nil {
 		return false, err
 	}
@@ -89,26 +89,20 @@ func (a *Accounts) replaceSudoers(ctx context.Context, able []string, pamSudo bo
 	if err := change.Write(SudoersFile, a.sudoers(able, pamSudo, settings), sudoersAttr); err != nil {
 		return false, err
 	}
-	return a.install(ctx, visudos, change)
+	return a.install(ctx, visudo, change)
 }
 
-// judges are the programs that tell which rules sudo accepts: those of the
-// original sudo, and of sudo-rs, which knows fewer settings. Where both are
-// installed, both read the rules.
-var judges = []string{"visudo", "visudo-rs"}
-
-// visudos are the judges that are here.
-func (a *Accounts) visudos(ctx context.Context) ([]string, error) {
-	var found []string
-	for _, name := range judges {
+// visudo is the program that tells which rules sudo accepts: visudo, whosever
+// that is here, or sudo-rs's, where that alone is installed under its own names.
+// sudo-rs knows fewer settings than the original. Beside that, it warns of those
+// that it does not know, and goes by the others.
+func (a *Accounts) visudo(ctx context.Context) (string, error) {
+	for _, name := range []string{"visudo", "visudo-rs"} {
 		if _, err := a.runner.Run(ctx, nil, name, "--version"); !files.Missing(err) {
-			found = append(found, name)
+			return name, nil
 		}
 	}
-	if found == nil {
-		return nil, fmt.Errorf("%w: sudo is not installed, neither visudo nor visudo-rs is here", ErrSudoers)
-	}
-	return found, nil
+	return "", fmt.Errorf("%w: sudo is not installed, neither visudo nor visudo-rs is here", ErrSudoers)
 }
 
 // optional are settings by which nothing of the image's keeps the accounts from
@@ -127,21 +121,21 @@ func (a *Accounts) inPlace(pamSudo bool) []string {
 	if err != nil {
 		return optional(pamSudo)
 	}
-	words := strings.FieldsFunc(string(content), func(c rune) bool { return strings.ContainsRune(" ,\n", c) })
+	words := strings.FieldsFunc(string(content), func(c rune) bool { return c == ' ' || c == '\n' })
 	return slices.DeleteFunc(optional(pamSudo), func(setting string) bool { return !slices.Contains(words, setting) })
 }
 
-// accepted finds out which of the settings the visudos accept. They judge all
-// rules with these settings before it returns.
-func (a *Accounts) accepted(ctx context.Context, visudos, able []string, pamSudo bool) ([]string, error) {
+// accepted finds out which of the settings visudo accepts. It judges all rules
+// with these settings at last.
+func (a *Accounts) accepted(ctx context.Context, visudo string, able []string, pamSudo bool) ([]string, error) {
 	settings := optional(pamSudo)
-	refused, err := a.judge(ctx, visudos, a.sudoers(able, pamSudo, settings))
+	refused, err := a.judge(ctx, visudo, a.sudoers(able, pamSudo, settings))
 	if err != nil || refused == nil {
 		return settings, err
 	}
 	var good []string
 	for _, setting := range settings {
-		refused, err := a.judge(ctx, visudos, []byte("Defaults "+setting+"\n"))
+		refused, err := a.judge(ctx, visudo, []byte("Defaults "+setting+"\n"))
 		if err != nil {
 			return nil, err
 		}
@@ -149,7 +143,7 @@ func (a *Accounts) accepted(ctx context.Context, visudos, able []string, pamSudo
 			good = append(good, setting)
 		}
 	}
-	refused, err = a.judge(ctx, visudos, a.sudoers(able, pamSudo, good))
+	refused, err = a.judge(ctx, visudo, a.sudoers(able, pamSudo, good))
 	if refused != nil {
 		err = fmt.Errorf("%w: %w", ErrSudoers, refused)
 	}
@@ -170,47 +164,43 @@ func (a *Accounts) grantsTooMuch(able []string, pamSudo bool) bool {
 
 // install puts the judged rules in place and takes them back if sudo's rules
 // as a whole were good before and are not any more.
-func (a *Accounts) install(ctx context.Context, visudos []string, change *files.Change) (changed bool, err error) {
-	visudos = slices.DeleteFunc(slices.Clone(visudos), func(name string) bool { return a.refusal(ctx, []string{name}, "") != nil })
+func (a *Accounts) install(ctx context.Context, visudo string, change *files.Change) (changed bool, err error) {
+	before := a.refusal(ctx, visudo, "")
 	if changed, err = change.Apply(ctx); err != nil || !changed {
 		return changed, err
 	}
-	if err := a.refusal(ctx, visudos, ""); err != nil {
+	if err := a.refusal(ctx, visudo, ""); err != nil && before == nil {
 		return false, errors.Join(fmt.Errorf("%w: %w", ErrSudoers, err), change.Rollback())
 	}
 	return true, change.Commit()
 }
 
-// judge lets the visudos check rules in the state folder. That they could not be
+// judge lets visudo check rules in the state folder. That they could not be
 // written there is another error.
-func (a *Accounts) judge(ctx context.Context, visudos []string, content []byte) (refused, err error) {
+func (a *Accounts) judge(ctx context.Context, visudo string, content []byte) (refused, err error) {
 	if err := a.tree.SaveState(sudoersCandidate, content); err != nil {
 		return nil, err
 	}
-	refused = a.refusal(ctx, visudos, path.Join(a.tree.StateFolder(), sudoersCandidate))
+	refused = a.refusal(ctx, visudo, path.Join(a.tree.StateFolder(), sudoersCandidate))
 	return refused, a.tree.DropState(sudoersCandidate)
 }
 
-// refusal is what one of the visudos has against a file; without a name against
-// all rules of sudo.
-func (a *Accounts) refusal(ctx context.Context, visudos []string, file string) error {
+// refusal is what visudo has against a file; without a name against all rules of
+// sudo.
+func (a *Accounts) refusal(ctx context.Context, visudo, file string) error {
 	args := []string{"-c", "-q"}
 	if file != "" {
 		args = append(args, "-f", file)
 	}
-	for _, name := range visudos {
-		if _, err := a.runner.Run(ctx, nil, name, args...); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := a.runner.Run(ctx, nil, visudo, args...)
+	return err
 }
 
 // sudoReadsFolder tells whether sudo would see Muster's file. sudo-rs has a file
 // that counts in the place of the original's.
-func (a *Accounts) sudoReadsFolder(visudos []string) bool {
+func (a *Accounts) sudoReadsFolder(visudo string) bool {
 	read := []string{"/etc/sudoers", "/usr/etc/sudoers"}
-	if own := "/etc/sudoers-rs"; a.tree.Exists(own) && !slices.Contains(visudos, "visudo") {
+	if own := "/etc/sudoers-rs"; visudo == "visudo-rs" && a.tree.Exists(own) {
 		read = []string{own}
 	}
 	return slices.ContainsFunc(read, func(file string) bool {
@@ -221,7 +211,8 @@ func (a *Accounts) sudoReadsFolder(visudos []string) bool {
 
 // sudoers are the rules. Accounts are given by their number: a name such as
 // ALL would mean something else. Without passwords PAM has the say, each time
-// and for the account itself, whatever the image sets for everybody.
+// and for the account itself, whatever the image sets for everybody. A sudo that
+// does not know a setting passes over its line.
 func (a *Accounts) sudoers(able []string, pamSudo bool, settings []string) []byte {
 	tag := "NOPASSWD"
 	if pamSudo {
@@ -232,8 +223,8 @@ func (a *Accounts) sudoers(able []string, pamSudo bool, settings []string) []byt
 	for _, name := range able {
 		who := "#" + strconv.Itoa(a.made[name].UID)
 		fmt.Fprintf(text, "\n# %s\n", name)
-		if len(settings) > 0 {
-			fmt.Fprintf(text, "Defaults:%s %s\n", who, strings.Join(settings, ", "))
+		for _, setting := range settings {
+			fmt.Fprintf(text, "Defaults:%s %s\n", who, setting)
 		}
 		fmt.Fprintf(text, "%s ALL=(ALL:ALL) %s: ALL\n", who, tag)
 	}

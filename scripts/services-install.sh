@@ -32,7 +32,8 @@ openssh-server      a real sshd to log in to
 openssh-client      ssh and ssh-keygen, the judges of certificates and revocation lists
 '
 [ "$1" = demo ] || packages="$packages
-curl                the commands that muster dev prints
+curl                the commands that muster dev prints, and the documentation
+jq                  the same
 busybox             a small shell, as of the smallest cloud images, for the boot script
 shellcheck          the judge of shell scripts
 gcc                 the race detector

@@ -147,7 +147,8 @@ type SSH struct {
 	ExtraSystemAccounts []string
 	Extensions          []string
 	HostCertLifetime    time.Duration
-	HostCertPrincipals  string // "none" or "names"
+	HostCertPrincipals  string   // "names" or "none"
+	HostDomains         []string // put after host names; may hold <project_id>
 	HostTokenLifetime   time.Duration
 	SharedHostKeys      string // "allow", "project" or "refuse"
 }
@@ -248,8 +249,9 @@ type Nova struct {
 	Timeout          time.Duration
 }
 
-// Neutron is [neutron]: how addresses are asked for.
+// Neutron is [neutron]: how addresses, and names that go with them, are asked for.
 type Neutron struct {
+	TrustedDomains   []string // domains whose names are believed, or "*": any
 	Enabled          bool
 	EndpointOverride *url.URL // nil: from the catalog
 	Interface        string   // "public", "internal" or "admin"

@@ -17,6 +17,10 @@ func (r *rules) enrolment() {
 	ipa, enroll := r.cfg.IPA, r.cfg.Enroll
 	r.domain("ipa", ipa.Domain)
 	r.domain("enroll", enroll.Domain)
+	r.domains("ssh", "host_domains", r.cfg.SSH.HostDomains, projectPlaceholder)
+	if !slices.Equal(r.cfg.Neutron.TrustedDomains, []string{anyDomain}) {
+		r.domains("neutron", "trusted_domains", r.cfg.Neutron.TrustedDomains, "")
+	}
 	for _, server := range ipa.Servers {
 		host, port, err := net.SplitHostPort(server)
 		if err != nil {
@@ -84,6 +88,30 @@ var (
 func (r *rules) domain(section, domain string) {
 	if domain != "" && (!domainShape.MatchString(strings.ToLower(domain)) || len(domain) > 200) {
 		r.refuse(section, []string{"domain"}, "not a DNS domain", "write such as example.com, without dots at the ends")
+	}
+}
+
+// projectPlaceholder stands for a project's ID in [ssh] host_domains. Neutron writes it like this in
+// its dns_domain.
+const projectPlaceholder = "<project_id>"
+
+// anyDomain is every domain, in [neutron] trusted_domains.
+const anyDomain = "*"
+
+// domains judges a list of domains. The placeholder, if there is one, stands for a label in them.
+func (r *rules) domains(section, option string, domains []string, placeholder string) {
+	hint := "write such as example.com, without dots at the ends, separated by commas"
+	if placeholder != "" {
+		hint += "; " + placeholder + " may stand there too"
+	}
+	for _, domain := range domains {
+		plain := strings.ToLower(domain)
+		if placeholder != "" {
+			plain = strings.ReplaceAll(plain, placeholder, strings.Repeat("0", 32))
+		}
+		if !domainShape.MatchString(plain) || len(plain) > 200 {
+			r.refuse(section, []string{option}, "not a list of DNS domains", hint)
+		}
 	}
 }
 

@@ -56,6 +56,11 @@ func neutronOptions() []option {
 			field: at(func(n *Neutron) any { return &n.Interface }), help: "Which of the catalog's endpoints is used."},
 		{name: "timeout", initial: "30s", min: "1s", max: "5m", field: at(func(n *Neutron) any { return &n.Timeout }),
 			help: "How long one request may take. A page of 1,000 ports takes seconds."},
+		{name: "trusted_domains", field: at(func(n *Neutron) any { return &n.TrustedDomains }),
+			example: "cloud.example.com",
+			help: "Names that Neutron gives ports and floating IPs (dns_assignment, dns_name) go into host certificates if they " +
+				"are below one of these domains. *: any domain. Empty: none do. Members of a project choose such names, so trust " +
+				"only domains in which Neutron lets them choose for their own project, or which only their own people use."},
 	}
 }
 

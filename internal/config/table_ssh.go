@@ -111,10 +111,16 @@ func sshOptions() []option {
 		{name: "host_cert_lifetime", initial: "365d", min: "1m", max: "3650d",
 			field: at(func(s *SSH) any { return &s.HostCertLifetime }),
 			help:  "How long a host certificate is valid. Instances with the agent renew theirs; others keep the one that they got at boot."},
-		{name: "host_cert_principals", initial: "none", choices: []string{"none", "names"},
+		{name: "host_domains", field: at(func(s *SSH) any { return &s.HostDomains }),
+			example: "example.com, <project_id>.cloud.example.com",
+			help: "Domains under which people reach instances: host certificates also hold HOSTNAME.DOMAIN for each. <project_id> " +
+				"stands for the ID of the instance's project, as in Neutron's dns_domain. Without it two projects may have " +
+				"instances of one name, which only their CAs tell apart."},
+		{name: "host_cert_principals", initial: "names", choices: []string{"names", "none"},
 			field: at(func(s *SSH) any { return &s.HostCertPrincipals }),
-			help: "What host certificates that are asked for through Tatu's API name. none: any host, since old " +
-				"clients connect to addresses that are not known yet; names: the instance's host name."},
+			help: "What host certificates that are asked for through Tatu's API name. names: the instance's names and " +
+				"addresses that are known by then, as in the agent's certificates; none: nothing, as Tatu did. Beware of none: " +
+				"older clients take such a certificate for every name there is, and OpenSSH 10.3 and later for no host at all."},
 		{name: "host_token_lifetime", initial: "24h", min: "1m", max: "30d",
 			field: at(func(s *SSH) any { return &s.HostTokenLifetime }),
 			help:  "How long after its boot an instance may fetch its first certificate."},

@@ -134,7 +134,7 @@ func (c *Controllers) recordAddresses(ctx context.Context, id, projectID string)
 
 // sameAddress compares what an instance's record says, but for its time.
 func sameAddress(a, b store.Address) bool {
-	return a.SourceID == b.SourceID && a.IP == b.IP && a.Kind == b.Kind && a.NetworkID == b.NetworkID
+	return a.SourceID == b.SourceID && a.IP == b.IP && a.Kind == b.Kind && a.NetworkID == b.NetworkID && a.Name == b.Name
 }
 
 // loses tells whether one of the addresses is not among those of now.
@@ -194,14 +194,14 @@ func (c *Controllers) askAddresses(ctx context.Context, id, projectID string) ([
 func fixedAddresses(p openstack.Port) (all []store.Address) {
 	for _, ip := range p.Addresses {
 		if ip.IsGlobalUnicast() {
-			all = append(all, store.Address{InstanceID: p.InstanceID, SourceID: p.ID, IP: ip, Kind: store.AddressFixed, NetworkID: p.NetworkID})
+			all = append(all, store.Address{InstanceID: p.InstanceID, SourceID: p.ID, IP: ip, Kind: store.AddressFixed, NetworkID: p.NetworkID, Name: p.Names[ip]})
 		}
 	}
 	return all
 }
 
 func floatingAddress(f openstack.FloatingIP, instanceID string) store.Address {
-	return store.Address{InstanceID: instanceID, SourceID: f.ID, IP: f.Address, Kind: store.AddressFloating, NetworkID: f.NetworkID}
+	return store.Address{InstanceID: instanceID, SourceID: f.ID, IP: f.Address, Kind: store.AddressFloating, NetworkID: f.NetworkID, Name: f.Name}
 }
 
 // checkNeutron comes between a list of Neutron's and what is taken away by it.

@@ -105,7 +105,7 @@ func TestFixedAddresses(t *testing.T) {
 func TestNamesOfInstance(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, reverse4)
-	book := address.NewBook(s.store)
+	book := address.NewBook(s.store, address.Domains{})
 	names := func(g guest) []string {
 		t.Helper()
 		instance, err := s.store.Instance(t.Context(), g.id)
@@ -139,6 +139,43 @@ func TestNamesOfInstance(t *testing.T) {
 	if failed := s.pending(); failed != nil {
 		t.Error(failed)
 	}
+}
+
+// TestNamesOfAddresses: the names that Neutron gives ports and floating IPs are recorded with their
+// addresses, follow events, and are found by the comparison where no event told.
+func TestNamesOfAddresses(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, reverse4)
+	s.cfg.Neutron = s.newNeutron("muster", musterPassword, true)
+	s.restart()
+	web := s.bootOnly("web")
+	f := s.floating(web)
+	s.read()
+	names := func() map[string]bool {
+		t.Helper()
+		recorded, err := s.store.Addresses(t.Context(), web.id)
+		must(t, err)
+		all := map[string]bool{}
+		for _, a := range recorded {
+			all[a.Name] = true
+		}
+		return all
+	}
+	want := func(when string, want map[string]bool) {
+		t.Helper()
+		if diff := cmp.Diff(want, names()); diff != "" {
+			t.Error(when, diff)
+		}
+	}
+	want("without the extension", map[string]bool{"": true})
+	must(t, s.cloud.Network.NamePort(web.port, "web.example.com"))
+	must(t, s.cloud.Network.NameFloatingIP(f.ID, "www", "example.com"))
+	s.read()
+	want("after the events", map[string]bool{"web.example.com": true, "www.example.com": true})
+	must(t, s.cloud.Network.NamePort(web.port, "db.example.com"))
+	s.news() // lost
+	s.reconcile(converge.Order{})
+	want("after the comparison", map[string]bool{"db.example.com": true, "www.example.com": true})
 }
 
 // TestAnyOrder: whatever order events come in, how often, and on whichever of
@@ -449,7 +486,7 @@ func TestNeutronWithoutRights(t *testing.T) {
 	must(t, s.cloud.Identity.Grant(outsider, s.cloud.Identity.ProjectID("service"), "member"))
 	before := s.recorded(web)
 	neutron := s.cfg.Neutron
-	s.cfg.Neutron = s.newNeutron("outsider", "secret")
+	s.cfg.Neutron = s.newNeutron("outsider", "secret", false)
 	s.restart()
 	s.move(f, "")
 	s.read()

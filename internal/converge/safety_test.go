@@ -130,9 +130,9 @@ func (w *world) newNova() *openstack.Servers {
 	return nova
 }
 
-func (w *world) newNeutron(user, password string) *openstack.Networks {
+func (w *world) newNeutron(user, password string, names bool) *openstack.Networks {
 	w.t.Helper()
-	neutron, err := openstack.NewNetworks(w.logIn(user, password))
+	neutron, err := openstack.NewNetworks(w.logIn(user, password), names)
 	if err != nil {
 		w.t.Fatal(err)
 	}

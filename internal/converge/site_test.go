@@ -70,7 +70,7 @@ func newSite(t testing.TB, zones ...string) *site {
 		BackoffMax: 20 * time.Millisecond, AttemptTime: patience, AnswerWithin: patience})
 	must(t, err)
 	run(t, s.enrolment.Run)
-	s.cfg.Enrolments, s.cfg.Neutron, s.cfg.DNS = leaving{s.enrolled, s.enrolment}, s.newNeutron("muster", musterPassword), records
+	s.cfg.Enrolments, s.cfg.Neutron, s.cfg.DNS = leaving{s.enrolled, s.enrolment}, s.newNeutron("muster", musterPassword, false), records
 	s.cfg.Published = converge.Published{Floating: []string{converge.AnyNetwork}}
 	s.rebuildControllers()
 	s.cloud.Notifier.To(s)

@@ -24,6 +24,7 @@ type tuple struct {
 type detail struct {
 	network  compact
 	floating bool
+	name     string
 }
 
 // listing is who has which address.
@@ -40,13 +41,13 @@ func (l listing) add(instance compact, a store.Address) {
 	t := newTuple(a)
 	t.instance = instance
 	network, _ := compactID(a.NetworkID)
-	l[t] = detail{network, a.Kind == store.AddressFloating}
+	l[t] = detail{network, a.Kind == store.AddressFloating, a.Name}
 }
 
 // address is what is to be recorded of a listed address.
 func (t tuple) address(d detail) store.Address {
 	a := store.Address{InstanceID: t.instance.String(), SourceID: t.source.String(), NetworkID: d.network.String(),
-		IP: netip.AddrFrom16(t.ip).Unmap(), Kind: store.AddressFixed}
+		IP: netip.AddrFrom16(t.ip).Unmap(), Kind: store.AddressFixed, Name: d.name}
 	if d.floating {
 		a.Kind = store.AddressFloating
 	}
@@ -70,7 +71,7 @@ func (s *survey) addresses(ctx context.Context) (*findings, error) {
 		return found, ctx.Err()
 	}
 	look := make(map[compact]bool)
-	if err := s.compareAddresses(ctx, found, unrecorded, nil); err != nil {
+	if err := s.compareAddresses(ctx, found, unrecorded, look, nil); err != nil {
 		return nil, err
 	}
 	for t := range unrecorded {
@@ -147,7 +148,7 @@ func (s *survey) recordAddresses(ctx context.Context, unrecorded listing) ([]Key
 		return nil, err
 	}
 	look := make(map[compact]bool)
-	if err := s.compareAddresses(ctx, &findings{}, actual, look); err != nil {
+	if err := s.compareAddresses(ctx, &findings{}, actual, look, look); err != nil {
 		return nil, err
 	}
 	for t := range actual {
@@ -211,10 +212,10 @@ func (s *survey) listAddresses(ctx context.Context) (listing, error) {
 }
 
 // compareAddresses takes out of actual what is recorded. Addresses of instances
-// that are gone go with those, and are not counted again. Instances whose
-// addresses were recorded since the comparison began, and are not listed, are
-// added to recent.
-func (s *survey) compareAddresses(ctx context.Context, found *findings, actual listing, recent map[compact]bool) error {
+// that are gone go with those, and are not counted again. Instances of whose
+// addresses one has another name now are added to renamed; those whose addresses
+// were recorded since the comparison began, and are not listed, to recent.
+func (s *survey) compareAddresses(ctx context.Context, found *findings, actual listing, renamed, recent map[compact]bool) error {
 	for after := (store.Address{}); ; {
 		recorded, err := s.controllers.cfg.Records.AllAddresses(ctx, after, store.MaxPageLimit)
 		if err != nil || len(recorded) == 0 {
@@ -223,10 +224,13 @@ func (s *survey) compareAddresses(ctx context.Context, found *findings, actual l
 		for _, a := range recorded {
 			t := newTuple(a)
 			_, listed := s.servers[t.instance]
-			_, same := actual[t]
+			now, same := actual[t]
 			found.total++
 			switch {
 			case same:
+				if now.name != a.Name {
+					renamed[t.instance] = true
+				}
 				delete(actual, t)
 			case s.kept[t.instance] && !listed:
 			case s.older(a.CreatedAt):

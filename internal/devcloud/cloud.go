@@ -56,6 +56,8 @@ type Config struct {
 	IdentityFormat string
 	// ComputeFormat is Nova's: unversioned (default), versioned or both.
 	ComputeFormat string
+	// NetworkDomain is Neutron's dns_domain. Empty: Neutron gives ports no names.
+	NetworkDomain string
 	Now           func() time.Time
 	Logger        *slog.Logger
 }
@@ -117,7 +119,8 @@ func (c *Cloud) addServices(cfg Config) error {
 	c.Identity.AddService("image", "glance", c.ImageURL())
 	c.Identity.AddService("network", "neutron", c.NetworkURL())
 	var err error
-	c.Network, err = network.New(network.Config{URL: c.NetworkURL(), Keystone: c.Identity, Now: cfg.Now, Notifier: c.Notifier})
+	c.Network, err = network.New(network.Config{URL: c.NetworkURL(), Keystone: c.Identity, Now: cfg.Now, Notifier: c.Notifier,
+		DNSDomain: cfg.NetworkDomain})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,9 @@ type Port struct {
 	InstanceID    string
 	ProjectID     string // whose port it is, which need not be whose instance
 	Addresses     []netip.Addr
+	// Names are the full names that Neutron's extension dns-integration gives some of the addresses:
+	// lower-case, without the trailing dot.
+	Names map[netip.Addr]string
 }
 
 // FloatingIP is what Muster wants to know of a floating IP that leads to a
@@ -44,6 +48,7 @@ type FloatingIP struct {
 	ID, PortID string
 	NetworkID  string // that it is reached from
 	Address    netip.Addr
+	Name       string // as the names of a port; empty: none
 }
 
 // Networks asks Neutron. It caches nothing, and is safe for simultaneous use.
@@ -51,13 +56,26 @@ type FloatingIP struct {
 // Neutron shows those who may not see everything a part of each list, and does
 // not say so: before something that is missing in a list counts as gone, see
 // CheckRights.
-type Networks struct{ neutron *service }
+type Networks struct {
+	neutron *service
+	names   bool // those of addresses are asked for
+}
 
 // NewNetworks checks cfg and returns a Networks. It does not connect: it logs
-// in when it is first asked something.
-func NewNetworks(cfg Config) (*Networks, error) {
+// in when it is first asked something. With names it also asks under which
+// names addresses are in the DNS.
+func NewNetworks(cfg Config, names bool) (*Networks, error) {
 	neutron, err := newService(cfg, "Neutron", "network", openstack.NewNetworkV2)
-	return &Networks{neutron: neutron}, err
+	return &Networks{neutron: neutron, names: names}, err
+}
+
+// fields is what is asked of each member of a list: Neutron leaves out what it
+// does not know, as it does without its extension dns-integration.
+func (n *Networks) fields(always []string, ofNames ...string) []string {
+	if n.names {
+		return append(always, ofNames...)
+	}
+	return always
 }
 
 // CheckRights tells whether Neutron shows this caller what belongs to other
@@ -141,7 +159,7 @@ func (n *Networks) EachFloatingIP(ctx context.Context, do func(FloatingIP) error
 
 // ports lists ports of instances: those whose user's kind is compute:ZONE.
 func (n *Networks) ports(ctx context.Context, query url.Values, do func(Port) error) error {
-	query["fields"] = []string{"id", "device_id", "device_owner", "network_id", "project_id", "fixed_ips"}
+	query["fields"] = n.fields([]string{"id", "device_id", "device_owner", "network_id", "project_id", "fixed_ips"}, "dns_assignment")
 	return n.pages(ctx, "ports", query, func(raw json.RawMessage) error {
 		var one struct {
 			ID          string
@@ -152,6 +170,10 @@ func (n *Networks) ports(ctx context.Context, query url.Values, do func(Port) er
 			FixedIPs    []struct {
 				IPAddress string `json:"ip_address"`
 			} `json:"fixed_ips"`
+			DNSAssignment []struct {
+				IPAddress string `json:"ip_address"`
+				FQDN      string `json:"fqdn"`
+			} `json:"dns_assignment"`
 		}
 		if err := json.Unmarshal(raw, &one); err != nil {
 			return away("Neutron", fmt.Errorf("%w: a port is not as Neutron writes it", ErrUnavailable))
@@ -174,19 +196,46 @@ func (n *Networks) ports(ctx context.Context, query url.Values, do func(Port) er
 				port.Addresses = append(port.Addresses, address.Unmap())
 			}
 		}
+		for _, assigned := range one.DNSAssignment {
+			address, err := netip.ParseAddr(assigned.IPAddress)
+			if name := fullName(assigned.FQDN); err == nil && name != "" {
+				if port.Names == nil {
+					port.Names = make(map[netip.Addr]string)
+				}
+				port.Names[address.Unmap()] = name
+			}
+		}
 		return do(port)
 	})
 }
 
+// fullNames are host names of at least two labels (RFC 1123, 2.1).
+var fullNames = regexp.MustCompile(`^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// maxFullName is the longest name in the DNS (RFC 1035, 2.3.4, as text without the trailing dot).
+const maxFullName = 253
+
+// fullName returns a name in lower case and without its trailing dot, or "" for what is not the full
+// name of a host.
+func fullName(name string) string {
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	if len(name) > maxFullName || !fullNames.MatchString(name) {
+		return ""
+	}
+	return name
+}
+
 // floatingIPs lists floating IPs that lead to a port.
 func (n *Networks) floatingIPs(ctx context.Context, query url.Values, do func(FloatingIP) error) error {
-	query["fields"] = []string{"id", "port_id", "floating_network_id", "floating_ip_address"}
+	query["fields"] = n.fields([]string{"id", "port_id", "floating_network_id", "floating_ip_address"}, "dns_name", "dns_domain")
 	return n.pages(ctx, "floatingips", query, func(raw json.RawMessage) error {
 		var one struct {
 			ID                string
 			PortID            *string `json:"port_id"`
 			FloatingNetworkID string  `json:"floating_network_id"`
 			FloatingIPAddress string  `json:"floating_ip_address"`
+			DNSName           string  `json:"dns_name"`
+			DNSDomain         string  `json:"dns_domain"`
 		}
 		if err := json.Unmarshal(raw, &one); err != nil {
 			return away("Neutron", fmt.Errorf("%w: a floating IP is not as Neutron writes it", ErrUnavailable))
@@ -201,7 +250,11 @@ func (n *Networks) floatingIPs(ctx context.Context, query url.Values, do func(Fl
 		if errors.Join(err1, err2, err3, err4) != nil || address.Zone() != "" {
 			return away("Neutron", fmt.Errorf("%w: a floating IP has an ID or an address that is none", ErrUnavailable))
 		}
-		return do(FloatingIP{ID: id, PortID: port, NetworkID: network, Address: address.Unmap()})
+		name := ""
+		if one.DNSName != "" && one.DNSDomain != "" {
+			name = fullName(one.DNSName + "." + one.DNSDomain)
+		}
+		return do(FloatingIP{ID: id, PortID: port, NetworkID: network, Address: address.Unmap(), Name: name})
 	})
 }
 

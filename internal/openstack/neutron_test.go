@@ -48,7 +48,7 @@ func bootIn(t testing.TB, cloud *devcloud.Cloud) string {
 
 func TestInstanceAddresses(t *testing.T) {
 	cloud := devcloudtest.Start(t, devcloud.Config{})
-	networks := must(openstack.NewNetworks(cloudConfig(cloud, "muster")))(t)
+	networks := must(openstack.NewNetworks(cloudConfig(cloud, "muster"), false))(t)
 	ctx, project := t.Context(), cloud.Identity.ProjectID("demo")
 	id, other := bootIn(t, cloud), bootIn(t, cloud)
 	port := cloud.Network.PortOf(id)
@@ -90,11 +90,37 @@ func TestInstanceAddresses(t *testing.T) {
 	}
 }
 
+// TestNames: what Neutron writes of names is asked for only where somebody wants it.
+func TestNames(t *testing.T) {
+	cloud := devcloudtest.Start(t, devcloud.Config{})
+	id := bootIn(t, cloud)
+	port := cloud.Network.PortOf(id)
+	floating := must(cloud.Network.CreateFloatingIP(cloud.Identity.ProjectID("demo"), port))(t)
+	for _, err := range []error{cloud.Network.NamePort(port, "Web.example.com"), cloud.Network.NameFloatingIP(floating.ID, "www", "example.com")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for names, want := range map[bool][2]string{true: {"web.example.com", "www.example.com"}, false: {}} {
+		networks := must(openstack.NewNetworks(cloudConfig(cloud, "muster"), names))(t)
+		ports := must(networks.InstancePorts(t.Context(), id))(t)
+		found := must(networks.PortFloatingIPs(t.Context(), []string{canonical(t, port)}))(t)
+		if len(ports) != 1 || len(found) != 1 || found[0].Name != want[1] {
+			t.Fatalf("asked for names %t: %+v %+v", names, ports, found)
+		}
+		for _, address := range ports[0].Addresses {
+			if got := ports[0].Names[address]; got != want[0] {
+				t.Errorf("asked for names %t: %s is called %q, want %q", names, address, got, want[0])
+			}
+		}
+	}
+}
+
 // TestWholeLists goes through lists in pages, also where members vanish
 // between two of them.
 func TestWholeLists(t *testing.T) {
 	cloud := devcloudtest.Start(t, devcloud.Config{})
-	networks := must(openstack.NewNetworks(cloudConfig(cloud, "muster")))(t)
+	networks := must(openstack.NewNetworks(cloudConfig(cloud, "muster"), false))(t)
 	want := map[string]bool{}
 	for range 7 {
 		id := bootIn(t, cloud)
@@ -141,7 +167,7 @@ func TestWholeLists(t *testing.T) {
 func TestRightsInNeutron(t *testing.T) {
 	cloud := devcloudtest.Start(t, devcloud.Config{})
 	id := bootIn(t, cloud)
-	networks := must(openstack.NewNetworks(cloudConfig(cloud, "muster")))(t)
+	networks := must(openstack.NewNetworks(cloudConfig(cloud, "muster"), false))(t)
 	if err := networks.CheckRights(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -149,7 +175,7 @@ func TestRightsInNeutron(t *testing.T) {
 	if err := cloud.Identity.Grant(outsider, cloud.Identity.ProjectID("service"), "service"); err != nil {
 		t.Fatal(err)
 	}
-	networks = must(openstack.NewNetworks(cloudConfig(cloud, "outsider")))(t)
+	networks = must(openstack.NewNetworks(cloudConfig(cloud, "outsider"), false))(t)
 	// The list is empty, and nothing in it says why.
 	if ports := must(networks.InstancePorts(t.Context(), id))(t); len(ports) > 0 {
 		t.Error(ports)
@@ -190,7 +216,7 @@ func TestOddNeutron(t *testing.T) {
 			defer odd.Close()
 			cfg := cloudConfig(cloud, "muster")
 			cfg.Endpoint = odd.URL
-			networks := must(openstack.NewNetworks(cfg))(t)
+			networks := must(openstack.NewNetworks(cfg, false))(t)
 			ports, err := networks.InstancePorts(t.Context(), id)
 			if name == "null" && err == nil && len(ports) == 0 {
 				return
@@ -208,7 +234,7 @@ func TestNeutronIsAskedInTime(t *testing.T) {
 	defer silent.Close()
 	cfg := cloudConfig(cloud, "muster")
 	cfg.Endpoint, cfg.Timeout = silent.URL, 50_000_000
-	networks := must(openstack.NewNetworks(cfg))(t)
+	networks := must(openstack.NewNetworks(cfg, false))(t)
 	if err := networks.CheckRights(t.Context()); !errors.Is(err, openstack.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}

@@ -67,7 +67,7 @@ func TestLogInOutlivesWhoBeganIt(t *testing.T) {
 		<-release
 		return false
 	})
-	networks := must(openstack.NewNetworks(g.cfg))(t)
+	networks := must(openstack.NewNetworks(g.cfg, false))(t)
 	ctx, giveUp := context.WithCancel(t.Context())
 	first := make(chan error, 1)
 	go func() { first <- networks.CheckRights(ctx) }()
@@ -96,7 +96,7 @@ func TestWaitForALogInIsBounded(t *testing.T) {
 		return false
 	})
 	g.cfg.Timeout = time.Hour
-	networks := must(openstack.NewNetworks(g.cfg))(t)
+	networks := must(openstack.NewNetworks(g.cfg, false))(t)
 	var group sync.WaitGroup
 	group.Go(func() {
 		if err := networks.CheckRights(t.Context()); err != nil {

@@ -106,7 +106,7 @@ func (s *Server) networks(registerer prometheus.Registerer) (*openstack.Networks
 		return nil, err
 	}
 	asking.Timeout = s.cfg.Neutron.Timeout
-	return openstack.NewNetworks(asking)
+	return openstack.NewNetworks(asking, len(s.cfg.Neutron.TrustedDomains) > 0)
 }
 
 // asking is how a service is asked in the name of [service_credentials], but for the time that it gets.

@@ -220,7 +220,7 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 		}
 	}
 	return sshca.Config{
-		Store: s.store, Custody: s.custody, Sealer: keyring, Directory: s.directory, Names: address.NewBook(s.store),
+		Store: s.store, Custody: s.custody, Sealer: keyring, Directory: s.directory, Names: address.NewBook(s.store, address.Domains{Added: ssh.HostDomains, Trusted: s.cfg.Neutron.TrustedDomains}),
 		Algorithm: custody.Algorithm(ssh.CAAlgorithm), CALifetime: ssh.CALifetime, MinRSABits: ssh.MinRSABits, ClockSkew: ssh.ClockSkew,
 		User: sshca.UserRules{
 			Accounts: sshca.AccountRules{Accounts: accounts, Prefix: ssh.AccountPrefix, Reserved: ssh.ExtraSystemAccounts},
@@ -228,7 +228,7 @@ func (s *Server) authorityConfig(keyring *custody.Keyring) sshca.Config {
 		},
 		Host: sshca.HostRules{
 			Lifetime: ssh.HostCertLifetime, TokenLifetime: ssh.HostTokenLifetime,
-			NamePrincipals: ssh.HostCertPrincipals == "names", SharedKeys: sshca.SharedKeys(ssh.SharedHostKeys),
+			Unnamed: ssh.HostCertPrincipals == "none", SharedKeys: sshca.SharedKeys(ssh.SharedHostKeys),
 		},
 		Booted: s.changed, Logger: s.logger, Registerer: s.registry,
 	}

@@ -33,9 +33,9 @@ func (s *Service) HostNames(ctx context.Context, instance store.Instance) ([]str
 }
 
 // namesForTatu are the principals of what is asked for through Tatu's call.
-func (s *Service) namesForTatu(_ context.Context, instance store.Instance) ([]string, error) {
-	if !s.cfg.Host.NamePrincipals {
+func (s *Service) namesForTatu(ctx context.Context, instance store.Instance) ([]string, error) {
+	if s.cfg.Host.Unnamed {
 		return nil, nil
 	}
-	return []string{strings.ToLower(instance.Hostname)}, nil
+	return s.HostNames(ctx, instance)
 }

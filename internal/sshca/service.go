@@ -65,10 +65,10 @@ type Directory interface {
 type HostRules struct {
 	Lifetime      time.Duration
 	TokenLifetime time.Duration
-	// NamePrincipals puts the host's name into its certificate. Without it the
-	// certificate has no principals and serves for every name and address,
-	// which is what Tatu's clients need: they connect by addresses.
-	NamePrincipals bool
+	// Unnamed leaves the principals out of certificates that are asked for through
+	// Tatu's call, as Tatu did: OpenSSH before 10.3 takes them for every name and
+	// address, later ones for none (sshkey.c, sshkey_cert_check_host).
+	Unnamed bool
 	// SharedKeys says what a second instance with the same host key gets.
 	SharedKeys SharedKeys // default: ShareInProject
 }

@@ -448,7 +448,7 @@ func TestHostTokenOfANameBeyondASCII(t *testing.T) {
 }
 
 func TestHostCertificate(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Host.NamePrincipals = true })
+	w := newWorld(t)
 	boot, err := w.HostToken(t.Context(), nova, InstanceRequest{InstanceID: web1, ProjectID: blue, Hostname: "Web1"})
 	if err != nil {
 		t.Fatal(err)
@@ -484,6 +484,33 @@ func TestHostCertificate(t *testing.T) {
 		t.Errorf("after its use the token is answered differently: %v", err)
 	}
 }
+
+// TestTatuNamesWhatTheAgentDoes: a certificate that is asked for through Tatu's call has the names of
+// the agent's. One without principals is for those who say so: OpenSSH 10.3 takes it for no host.
+func TestTatuNamesWhatTheAgentDoes(t *testing.T) {
+	for unnamed, want := range map[bool][]string{false: {"web1", "web1.example.com", "192.0.2.1"}, true: nil} {
+		w := newWorld(t, func(c *Config) {
+			c.Host.Unnamed = unnamed
+			c.Names = fixedNames{"web1", "web1.example.com", "192.0.2.1"}
+		})
+		boot, err := w.HostToken(t.Context(), nova, InstanceRequest{InstanceID: web1, ProjectID: blue, Hostname: "web1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cert, err := w.IssueHost(t.Context(), Actor{}, HostRequest{Token: boot.Token, InstanceID: web1, PublicKey: newKey(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := parseCert(t, cert.Cert).ValidPrincipals; !slices.Equal(got, want) {
+			t.Errorf("without names %t: principals %v, want %v", unnamed, got, want)
+		}
+	}
+}
+
+// fixedNames are every instance's.
+type fixedNames []string
+
+func (f fixedNames) Names(context.Context, store.Instance) ([]string, error) { return f, nil }
 
 func TestExpiredToken(t *testing.T) {
 	w := newWorld(t)

@@ -30,6 +30,9 @@ type Address struct {
 	Kind       AddressKind
 	NetworkID  string    // the port's network; of a floating IP, the one that it is reached from
 	CreatedAt  time.Time // when it was recorded
+	// Name is the full name that Neutron gives the address (dns_assignment of a port, dns_name and dns_domain of a floating IP):
+	// lower-case, without the trailing dot. Empty: none. Members of the project choose it.
+	Name string
 }
 
 // MaxAddresses bounds the addresses of an instance that are recorded.
@@ -52,12 +55,14 @@ func (a Address) check() error {
 	c.id("ID of the port or floating IP", a.SourceID)
 	c.id("kind of address", string(a.Kind))
 	c.ascii("network ID", a.NetworkID)
+	c.text("name", a.Name, maxName)
+	c.that(a.Name == asciiOnly(a.Name), "the name of an address is not ASCII")
 	c.that(a.IP.IsValid() && a.IP.Zone() == "", "the address is none, or has a zone")
 	return c.err
 }
 
 func (a Address) row() []any {
-	return []any{a.InstanceID, a.SourceID, a.IP.String(), string(a.Kind), a.NetworkID, micros(a.CreatedAt)}
+	return []any{a.InstanceID, a.SourceID, a.IP.String(), string(a.Kind), a.NetworkID, micros(a.CreatedAt), a.Name}
 }
 
 // same tells whether two records differ in nothing but when they were made.
@@ -70,7 +75,7 @@ func scanAddress(r scanner) (Address, error) {
 	var a Address
 	var ip string
 	var created int64
-	if err := r.Scan(&a.InstanceID, &a.SourceID, &ip, &a.Kind, &a.NetworkID, &created); err != nil {
+	if err := r.Scan(&a.InstanceID, &a.SourceID, &ip, &a.Kind, &a.NetworkID, &created, &a.Name); err != nil {
 		return a, err
 	}
 	a.CreatedAt = fromMicros(created)

@@ -5,10 +5,16 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
+
+	"github.com/muster-cloud/muster/internal/demo/openssh"
 )
+
+// networkDomain is Neutron's dns_domain.
+const networkDomain = "cloud.test"
 
 // reverseZone is where the PTR records of the floating IPs are.
 const reverseZone = "113.0.203.in-addr.arpa"
@@ -49,6 +55,22 @@ func TestFloatingIP(t *testing.T) {
 		step("on an instance that goes", nil, nil)
 		first.goes(t)
 		s.awaitNothing(t, before, first, second)
+	})
+}
+
+// Neutron names the ports of instances after them: where the operator trusts its domain, people reach an instance under that name.
+func TestNameOfPort(t *testing.T) {
+	inEachWorld(t, func(t *testing.T, w *world) {
+		s := newSite(t, w)
+		s.start(t, "one")
+		owner := s.member(t, s.newProject(t, unique("shop")))
+		g := s.boot(t, owner.session, unique("web"), nil)
+		g.setUp(t)
+		owner.certify(t, g.programs)
+		eventually(t, func(ctx context.Context) error { return g.loginTo(ctx, owner, g.name+"."+networkDomain, "") })
+		if err := g.loginTo(t.Context(), owner, "other."+networkDomain, ""); !errors.Is(err, openssh.ErrHostRefused) {
+			t.Errorf("under another's name: %v", err)
+		}
 	})
 }
 

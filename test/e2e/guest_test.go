@@ -204,8 +204,13 @@ func (g *guest) login(ctx context.Context, p *person) error { return g.loginBy(c
 
 // loginBy is login where the host has to prove itself by a certificate of a kind.
 func (g *guest) loginBy(ctx context.Context, p *person, algorithm string) error {
+	return g.loginTo(ctx, p, g.name, algorithm)
+}
+
+// loginTo is loginBy where the person calls the host by a name.
+func (g *guest) loginTo(ctx context.Context, p *person, name, algorithm string) error {
 	said, err := g.sshd.Login(ctx, openssh.Client{Account: g.account, Key: p.key, Certificate: p.key + openssh.CertificateSuffix,
-		KnownHosts: g.path("known_hosts"), HostName: g.name, HostKeyAlgorithm: algorithm, Command: "echo hello"})
+		KnownHosts: g.path("known_hosts"), HostName: name, HostKeyAlgorithm: algorithm, Command: "echo hello"})
 	if err == nil && said != "hello\n" {
 		err = fmt.Errorf("the login says %q", said)
 	}

@@ -79,6 +79,8 @@ api_endpoint = %[6]s
 topics = %[7]s
 [oslo_messaging_rabbit]
 rabbit_interval_max = 2s
+[neutron]
+trusted_domains = cloud.test
 [enroll]
 enabled = true
 [listen:main]

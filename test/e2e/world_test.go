@@ -77,7 +77,7 @@ func newDevWorld(t testing.TB, format string) *world {
 	b := broker.get(t)
 	w := &world{password: password, metadataSecret: "shared", broker: b, transport: b.URL(b.VirtualHost(t)),
 		topic: "muster_notifications", flavor: "tiny"}
-	c := devcloudtest.Start(t, devcloud.Config{ComputeFormat: format, MetadataSecret: w.metadataSecret,
+	c := devcloudtest.Start(t, devcloud.Config{ComputeFormat: format, MetadataSecret: w.metadataSecret, NetworkDomain: networkDomain,
 		Passwords: map[string]string{"admin": password, "muster": password, "nova": password}})
 	publisher, err := messaging.NewRabbit(w.transport)
 	if err != nil {

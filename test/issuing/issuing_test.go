@@ -190,7 +190,7 @@ func TestSecretsAreSealed(t *testing.T) {
 // TestHostCertificateNamesItsHost, so that nobody has to trust a project's CA for "*".
 func TestHostCertificateNamesItsHost(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, deployment.Settings{"ssh": {"host_cert_principals": "names"}})
+	h := newHouse(t, deployment.Settings{"ssh": {"host_domains": "example.com"}})
 	instance, token := h.boot(t)
 	var answer deployment.HostCert
 	h.nobody.Want(t, http.StatusOK, "POST", "/noauth/hostcerts", hostKey(instance, token, deployment.NewKey(t)), &answer)
@@ -198,8 +198,8 @@ func TestHostCertificateNamesItsHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !slices.Equal(cert.ValidPrincipals, []string{"vm-1"}) {
-		t.Errorf("principals %q, want the host's name in small letters", cert.ValidPrincipals)
+	if !slices.Equal(cert.ValidPrincipals, []string{"vm-1", "vm-1.example.com"}) {
+		t.Errorf("principals %q, want the host's name in small letters, and in its domain", cert.ValidPrincipals)
 	}
 }
 

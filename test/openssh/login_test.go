@@ -32,7 +32,7 @@ func TestEveryAlgorithm(t *testing.T) {
 				t.Skip("SKIPPED in short mode: making keys takes its time")
 			}
 			t.Parallel()
-			s := newSite(t, deployment.Settings{"ssh": {"ca_algorithm": algorithm, "host_cert_principals": "names"}}, hostKey)
+			s := newSite(t, deployment.Settings{"ssh": {"ca_algorithm": algorithm, "host_domains": "example.com"}}, hostKey)
 			for _, keyType := range []string{"ed25519", "ecdsa-256", "ecdsa-384", "ecdsa-521", "rsa-2048", "rsa-3072"} {
 				s.mustLogin(t, algorithm+" signs "+keyType, s.newMember(t, "alpha", keyType, "member"))
 			}

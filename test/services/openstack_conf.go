@@ -77,7 +77,7 @@ lock_path = {{.Path "lock"}}
 type_drivers = flat,vlan
 tenant_network_types = vlan
 mechanism_drivers = openvswitch
-extension_drivers = port_security
+extension_drivers = port_security,dns
 [ml2_type_flat]
 flat_networks = *
 [ml2_type_vlan]

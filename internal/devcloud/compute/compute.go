@@ -43,7 +43,7 @@ type Keystone interface {
 
 // Network is what Nova needs of the cloud's Neutron.
 type Network interface {
-	Plug(serverID, projectID string) error
+	Plug(serverID, projectID, hostname string) error
 	Unplug(serverID string)
 	Fixed(serverID string) []netip.Addr
 }
@@ -177,7 +177,7 @@ func (s *Service) plug(id string) error {
 	if s.cfg.Network == nil || !ok || found.Unconnected {
 		return nil
 	}
-	if err := s.cfg.Network.Plug(id, found.ProjectID); err != nil {
+	if err := s.cfg.Network.Plug(id, found.ProjectID, hostname(found.Name)); err != nil {
 		return err
 	}
 	if _, ok := s.find(id); !ok {

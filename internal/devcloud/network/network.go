@@ -46,6 +46,9 @@ type Config struct {
 	Now func() time.Time
 	// Notifier announces what happens; nil: nothing is announced.
 	Notifier *messaging.Notifier
+	// DNSDomain is dns_domain, without a trailing dot: the extension dns-integration is there, and servers' ports
+	// have names. Empty: it is not.
+	DNSDomain string
 }
 
 // Service is a Neutron. It is an http.Handler for its version document and the
@@ -104,6 +107,7 @@ type port struct {
 	id, mac          string
 	fixed            []fixedIP
 	host             string
+	fqdn             string // with the trailing dot; empty: the extension dns-integration is not there
 	revision         int
 	created, updated time.Time
 }
@@ -120,6 +124,7 @@ type floatingIP struct {
 	network          *network
 	port             *port // nil: it leads nowhere
 	fixed            netip.Addr
+	dns              [2]string // dns_name and dns_domain
 	revision         int
 	created, updated time.Time
 }
@@ -284,12 +289,15 @@ func (s *Service) deletePort(gone *port) {
 }
 
 // Plug gives a server a port in the network Private, as Nova does when it
-// builds one.
-func (s *Service) Plug(serverID, projectID string) error {
+// builds one, and its host name where ports have names.
+func (s *Service) Plug(serverID, projectID, hostname string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	made, err := s.addPort(Port{ProjectID: projectID, DeviceID: identity.DashedID(serverID)})
 	if err == nil {
+		if s.cfg.DNSDomain != "" {
+			made.fqdn = hostname + "." + s.cfg.DNSDomain + "."
+		}
 		s.use(made, made.DeviceID, computeOwner)
 	}
 	return err
@@ -317,6 +325,37 @@ func (s *Service) use(one *port, device, owner string) {
 	one.updated = s.cfg.Now().UTC()
 	one.revision++
 	s.announce("port.update.end", object{"port": one.view(true)})
+}
+
+// NamePort gives the addresses of a port a full name, as the extension dns-integration does for one's
+// dns_name and its network's dns_domain.
+func (s *Service) NamePort(portID, fqdn string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, ok := s.ports[portID]
+	if !ok {
+		return notFound("Port", portID)
+	}
+	one.fqdn, one.updated = fqdn+".", s.cfg.Now().UTC()
+	one.revision++
+	s.announce("port.update.end", object{"port": one.view(true)})
+	return nil
+}
+
+// NameFloatingIP sets dns_name and dns_domain of a floating IP, which has a network with the extension
+// dns-integration do so once, when it is made.
+func (s *Service) NameFloatingIP(id, name, domain string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one, ok := s.floating[id]
+	if !ok {
+		return notFound("Floating IP", id)
+	}
+	one.dns = [2]string{name, domain + "."}
+	one.updated = s.cfg.Now().UTC()
+	one.revision++
+	s.announce("floatingip.update.end", object{"floatingip": one.view()})
+	return nil
 }
 
 // Unplug removes the ports of a server, as Nova does when it deletes one.

@@ -5,6 +5,7 @@ package network
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -79,6 +80,14 @@ func (p *port) view(admin bool) object {
 		"fixed_ips": fixed, "allowed_address_pairs": []any{}, "extra_dhcp_opts": []any{}, "security_groups": []any{}, "description": "",
 		"binding:vnic_type": "normal", "port_security_enabled": true, "tags": []any{},
 		"created_at": p.created.Format(time.RFC3339), "updated_at": p.updated.Format(time.RFC3339), "revision_number": p.revision}
+	if p.fqdn != "" {
+		assigned := []object{}
+		host, _, _ := strings.Cut(p.fqdn, ".")
+		for _, one := range p.fixed {
+			assigned = append(assigned, object{"hostname": host, "ip_address": one.address.String(), "fqdn": p.fqdn})
+		}
+		view["dns_name"], view["dns_domain"], view["dns_assignment"] = host, "", assigned
+	}
 	if admin {
 		view["binding:host_id"], view["binding:profile"], view["binding:vif_details"] = p.host, object{}, object{}
 		view["binding:vif_type"] = "unbound"
@@ -117,6 +126,9 @@ func (f *floatingIP) view() object {
 		"floating_network_id": f.network.id, "router_id": nil, "port_id": nil, "fixed_ip_address": nil, "port_details": nil,
 		"status": "DOWN", "description": "", "port_forwardings": []any{}, "tags": []any{},
 		"created_at": f.created.Format(time.RFC3339), "updated_at": f.updated.Format(time.RFC3339), "revision_number": f.revision}
+	if f.dns != [2]string{} {
+		view["dns_name"], view["dns_domain"] = f.dns[0], f.dns[1]
+	}
 	if p := f.port; p != nil {
 		view["port_id"], view["fixed_ip_address"], view["router_id"] = p.id, f.fixed.String(), f.network.id
 		view["port_details"] = object{"name": p.Name, "network_id": p.NetworkID, "mac_address": p.mac, "admin_state_up": true,

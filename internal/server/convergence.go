@@ -144,22 +144,20 @@ func (s *Server) changed(instanceID string) {
 	}
 }
 
-// caches forgets in every cache.
+// caches forgets in every cache of every replica.
 type caches struct{ sessions }
 
 // ForgetProject implements converge.Caches.
 func (c caches) ForgetProject(id string) {
-	c.server.tokens.ForgetProject(id)
-	c.server.directory.ForgetProject(id)
+	c.server.forgetting.forget(forgetProject, id)
 }
 
 // ForgetCredential implements converge.Caches.
-func (c caches) ForgetCredential(id string) { c.server.tokens.ForgetCredential(id) }
+func (c caches) ForgetCredential(id string) { c.server.forgetting.forget(forgetCredential, id) }
 
 // ForgetAll implements converge.Caches.
 func (c caches) ForgetAll() {
-	c.server.tokens.ForgetAll()
-	c.server.directory.ForgetAll()
+	c.server.forgetting.forget(forgetAll, "")
 }
 
 // enrolments are ordered in the name of convergence.

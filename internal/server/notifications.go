@@ -26,6 +26,7 @@ func (s *Server) buildListener() error {
 	if s.convergence != nil {
 		listenerConfig.Offer = s.convergence.queue.Offer
 	}
+	listenerConfig.Offer = s.forgetting.offering(listenerConfig.Offer)
 	listenerConfig.Logger, listenerConfig.Registerer = s.logger, s.registry
 	var err error
 	if s.listener, err = notify.New(listenerConfig); err != nil {
@@ -56,7 +57,7 @@ func (s *Server) forget(_ context.Context, hints []converge.Hint) <-chan error {
 		user, project := "", ""
 		switch key := hint.Key; key.Kind {
 		case converge.Credential:
-			s.tokens.ForgetCredential(key.ID)
+			caches{sessions{s}}.ForgetCredential(key.ID)
 		case converge.User:
 			user = key.ID
 		case converge.Project:
@@ -67,8 +68,7 @@ func (s *Server) forget(_ context.Context, hints []converge.Hint) <-chan error {
 		if user != "" {
 			sessions{s}.ForgetUser(user)
 		} else if project != "" {
-			s.tokens.ForgetProject(project)
-			s.directory.ForgetProject(project)
+			caches{sessions{s}}.ForgetProject(project)
 		}
 	}
 	done := make(chan error)

@@ -58,6 +58,8 @@ type Server struct {
 	listener    *notify.Listener // nil without transport_url
 	described   *description.Face
 	health      *health.Face
+	forgetting  *forgetting
+	forgotten   uint64             // up to where forgettings do not concern us, for we remembered nothing then
 	programs    *instance.Programs // the agent's
 	apiCA       string             // PEM, for instances
 	listeners   []*api.Listener
@@ -100,6 +102,10 @@ func (s *Server) build(ctx context.Context) error {
 		return err
 	}
 	if err := s.store.CheckSchema(ctx); err != nil {
+		return fmt.Errorf("[database] connection: %w", err)
+	}
+	s.forgetting = newForgetting(s.store, s.forgetHere, s.logger)
+	if s.forgotten, err = s.store.NewestForgetting(ctx); err != nil {
 		return fmt.Errorf("[database] connection: %w", err)
 	}
 	s.guard = api.NewGuard(s.tokens, rules, s.store, api.NewRateLimiter(s.cfg.API.UserRateLimit, s.cfg.API.UserRateBurst))
@@ -368,13 +374,12 @@ func (s *Server) checkKeystone(ctx context.Context) error {
 	return err
 }
 
-// sessions forgets a user in every cache.
+// sessions forgets a user in every cache of every replica.
 type sessions struct{ server *Server }
 
 // ForgetUser implements operator.Sessions.
 func (c sessions) ForgetUser(id string) {
-	c.server.tokens.ForgetUser(id)
-	c.server.directory.ForgetUser(id)
+	c.server.forgetting.forget(forgetUser, id)
 }
 
 // metricsFace serves Prometheus.
@@ -413,6 +418,7 @@ func (s *Server) Run(ctx context.Context) error {
 		group.Go(func() error { return listener.Serve(running, s.cfg.ShutdownTimeout) })
 	}
 	group.Go(func() error { return s.authority.Feed().Run(running) })
+	group.Go(func() error { return s.forgetting.run(running, s.forgotten) })
 	if s.enrolment != nil {
 		group.Go(func() error { return s.enrolment.service.Run(running) })
 	}

@@ -65,6 +65,19 @@ func judgePostgreSQL(e *pgconn.PgError) fault {
 	return faultDown
 }
 
+// noGaleraNode is how a node of Galera answers that has lost the others (ER_UNKNOWN_COM_ERROR, "WSREP has not yet
+// prepared node for application use"). The connection stays open, and a proxy leads a new one to another node.
+const noGaleraNode = 1047
+
+// leaveNode gives up the connections to a node that has left its cluster.
+func (p *pool) leaveNode(err error) {
+	if e, ok := errors.AsType[*mysql.MySQLError](err); ok && e.Number == noGaleraNode {
+		// Idle connections are closed when there are to be none; those in use are told by themselves.
+		p.db.SetMaxIdleConns(-1)
+		p.db.SetMaxIdleConns(p.idle)
+	}
+}
+
 // judgeMariaDB knows the server's error numbers (https://mariadb.com/kb/en/mariadb-error-code-reference/). Galera reports a failed
 // certification as a deadlock.
 func judgeMariaDB(e *mysql.MySQLError) fault {
@@ -77,7 +90,7 @@ func judgeMariaDB(e *mysql.MySQLError) fault {
 		return faultRetry
 	case 1406, 1264, 1366, 1048, 1292, 4025:
 		return faultInvalid
-	case 1053, 1927, 1317:
+	case 1053, 1927, 1317, noGaleraNode:
 		return faultLost
 	}
 	return faultDown

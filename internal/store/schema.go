@@ -23,5 +23,6 @@ var (
 	ownerTable      = newTable("fqdn_owner", "fqdn instance_id created_at")
 	objectTable     = newTable("external_object", "kind name instance_id state leaving created_at unsure_until identity")
 	pendingKeyTable = newTable("converge_key", "kind id rebuilt attempts next_at since last_error booted")
+	forgettingTable = newTable("forgetting", "version kind id origin")
 	addressTable    = newTable("instance_address", "instance_id source_id address kind network_id created_at name")
 )

@@ -118,7 +118,8 @@ func (s *Store) limitPools() {
 	// Those above the pool's size go when they were idle for a while, not at once: a connection is dear to make, and prepares every
 	// statement anew.
 	s.writer.db.SetMaxOpenConns(s.cfg.MaxPoolSize + s.cfg.MaxOverflow)
-	s.writer.db.SetMaxIdleConns(s.cfg.MaxPoolSize + s.cfg.MaxOverflow)
+	s.writer.idle = s.cfg.MaxPoolSize + s.cfg.MaxOverflow
+	s.writer.db.SetMaxIdleConns(s.writer.idle)
 	s.writer.db.SetConnMaxIdleTime(idleTime)
 	s.writer.db.SetConnMaxLifetime(s.cfg.ConnectionRecycleTime)
 }

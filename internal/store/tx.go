@@ -18,6 +18,7 @@ import (
 type pool struct {
 	db     *sql.DB
 	engine engine
+	idle   int // connections that are kept
 
 	mu         sync.RWMutex
 	statements map[string]*sql.Stmt
@@ -172,6 +173,7 @@ func (s *Store) transact(ctx context.Context, do func(*tx) error) error {
 		if isOurs(err) || errors.Is(err, errUncertain) || bounded.Err() != nil || !p.again(bounded, err) {
 			return explain(ctx, err)
 		}
+		s.writer.leaveNode(err)
 		s.metrics.retries.Inc()
 	}
 }
@@ -225,6 +227,7 @@ func list[T any](ctx context.Context, s *Store, scan func(scanner) (T, error), t
 		if isOurs(err) || bounded.Err() != nil || !p.again(bounded, err) {
 			return nil, explain(ctx, err)
 		}
+		s.reader.leaveNode(err)
 		s.metrics.retries.Inc()
 	}
 }

@@ -11,13 +11,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/muster-cloud/muster/internal/config"
 	"github.com/muster-cloud/muster/internal/server"
 	"github.com/muster-cloud/muster/internal/store"
 )
 
 func newDB(p *program) *cobra.Command {
 	return group("db", "Look after the database", `Look after the database that [database] connection names. Nothing else of the
-configuration needs to be complete.`,
+configuration needs to be complete, right, or readable.`,
 		newDBUpgrade(p),
 		newDBVersion(p),
 	)
@@ -77,7 +78,7 @@ made for. Fails if they differ, and says what to do.`,
 
 // withStore opens the configured database for the time of a function.
 func (p *program) withStore(ctx context.Context, file string, use func(*store.Store) error) error {
-	cfg, err := p.loadConfig(file)
+	cfg, err := config.Load(config.Options{Path: file, Environ: p.environ, Section: "database"})
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,9 @@ type Options struct {
 	Environ        []string               // as os.Environ returns it
 	CredentialsDir string                 // empty: $CREDENTIALS_DIRECTORY, as systemd sets it
 	Hostname       func() (string, error) // nil: os.Hostname
+	// Section is the only one that matters: what is wrong with others is passed
+	// over. Empty: all do.
+	Section string
 }
 
 // Load reads the configuration: the defaults, the file, muster.conf.d/*.conf
@@ -45,6 +48,9 @@ func Load(o Options) (*Config, error) {
 		l.setHost(cfg, o.Hostname)
 	}
 	(&rules{cfg: cfg, failed: l.failed}).check(&l.problems)
+	if o.Section != "" {
+		l.problems = slices.DeleteFunc(l.problems, func(p Problem) bool { return p.Section != "" && p.Section != o.Section })
+	}
 	if err := l.problems.orNil(); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -29,7 +30,7 @@ import (
 func Probes(cfg *config.Config) []config.Probe {
 	s := &Server{cfg: cfg, logger: slog.New(slog.DiscardHandler)}
 	probes := []config.Probe{
-		{Section: "database", Option: "connection", Try: s.tryDatabase},
+		{Section: "database", Option: "connection", Tell: s.tellDatabase},
 		{Section: "custody", Option: "master_key", Hint: "muster custody new-key makes one", Try: s.tryMasterKey},
 		{Section: "oslo_policy", Option: "policy_file", Hint: "muster policy check says more", Try: s.tryPolicy},
 		s.loginProbe("keystone_authtoken", cfg.KeystoneAuthToken.Auth),
@@ -74,15 +75,32 @@ func Probes(cfg *config.Config) []config.Probe {
 	return probes
 }
 
-func (s *Server) tryDatabase(ctx context.Context) error {
+// tellDatabase takes a schema that is old, or not there yet, for no fault:
+// muster db upgrade, which the service runs as it starts, is what comes next.
+func (s *Server) tellDatabase(ctx context.Context) ([]string, error) {
 	settings := storeConfig(s.cfg, s.logger, nil)
 	settings.MustExist = true
 	settings.MaxRetries, settings.RetryInterval = 1, time.Second
 	records, err := store.Open(ctx, settings)
-	if err != nil {
-		return fmt.Errorf("%w; see that it is there and lets Muster in (muster db upgrade makes a SQLite file)", err)
+	if errors.Is(err, fs.ErrNotExist) && s.sqliteFolderExists() {
+		return []string{"The database's file is not there yet: muster db upgrade makes it."}, nil
 	}
-	return errors.Join(records.CheckSchema(ctx), records.Close())
+	if err != nil {
+		return nil, fmt.Errorf("%w; see that it is there and lets Muster in", err)
+	}
+	err = records.CheckSchema(ctx)
+	if errors.Is(err, store.ErrSchemaOld) {
+		return []string{"The database's tables are not there yet, or are those of an older version: muster db upgrade makes them."}, records.Close()
+	}
+	return nil, errors.Join(err, records.Close())
+}
+
+// sqliteFolderExists reports whether a SQLite file can be made where it is
+// meant to be. A path without its folder is a mistake.
+func (s *Server) sqliteFolderExists() bool {
+	_, path, ok := strings.Cut(string(s.cfg.Database.Connection), ":///")
+	info, err := os.Stat(filepath.Dir(path))
+	return ok && err == nil && info.IsDir()
 }
 
 func (s *Server) tryMasterKey(context.Context) error {

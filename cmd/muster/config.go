@@ -42,6 +42,10 @@ missing. If the file can be read so far, try the services too: the database and
 its schema, Keystone's login, the master key, the policy, addresses and TLS
 files. It changes nothing, and may run beside a server.
 
+Where instances are enrolled, it says of each right that Muster needs in FreeIPA
+whether it has it, as far as FreeIPA shows that, and what an administrator of
+FreeIPA types to give one that lacks.
+
 Each problem is on a line of its own:
 
   FILE:LINE [section] option: what is wrong; what to do
@@ -60,7 +64,7 @@ Fails if there is one. Warnings alone are no failure.`,
 		}
 		problems, notes := checkConfig(cmd.Context(), cfg)
 		for _, note := range notes {
-			fmt.Fprintln(p.stderr, note)
+			fmt.Fprintln(p.stderr, printable(note))
 		}
 		if len(problems) > 0 {
 			return problems

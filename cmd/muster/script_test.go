@@ -58,6 +58,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"muster": mai
 //	hosttoken                   make the token of a new instance in project admin, and set $INSTANCE and $TOKEN
 //	reports REASON              let $INSTANCE's agent report that it could not join FreeIPA
 //	foreign FQDN                make an entry for a host in FreeIPA
+//	[!] allowed PERMISSION      give it to Muster in FreeIPA, or take it away
 //	login USER PROJECT          set the OS_* variables
 //	service                     put the running server into the cloud's catalogue, and set $MUSTER and $ADDRESS
 //	notified STATE              wait until the server has told systemd that
@@ -73,7 +74,7 @@ func TestScripts(t *testing.T) {
 		Deadline: time.Now().Add(3 * patience), // a server that does not stop is killed
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "configure": configure, "login": login, "service": service, "notified": notified,
-			"boot": boot, "hosttoken": hostToken, "reports": reports, "foreign": foreign, "signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,
+			"boot": boot, "hosttoken": hostToken, "reports": reports, "foreign": foreign, "allowed": allowed, "signal": signalAll, "newer": newer, "certificate": certificate, "serves": serves, "certify": certify, "get": get,
 		},
 	})
 }
@@ -208,6 +209,17 @@ func foreign(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("usage: foreign FQDN")
 	}
 	ts.Check(peersOf(ts).cloud.FreeIPA.AddHost(args[0], ""))
+}
+
+func allowed(ts *testscript.TestScript, negated bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: [!] allowed PERMISSION")
+	}
+	if negated {
+		peersOf(ts).cloud.FreeIPA.Forbid(args[0])
+		return
+	}
+	peersOf(ts).cloud.FreeIPA.Allow(args[0])
 }
 
 func login(ts *testscript.TestScript, _ bool, args []string) {

@@ -20,14 +20,7 @@ import (
 // lets Muster do its work, from the boot to the end of an instance. The shell
 // reads the commands.
 func TestDocumentedRights(t *testing.T) {
-	page, err := os.ReadFile("../../docs/enrolment.md")
-	must(t, err)
-	_, block, _ := strings.Cut(string(page), "```sh\n")
-	block, _, found := strings.Cut(block, "```\n")
-	if !found {
-		t.Fatal("the page has no block of commands")
-	}
-	block = strings.ReplaceAll(block, "muster/muster.example.com", nova)
+	block := strings.ReplaceAll(commandsOfThePage(t), "muster/muster.example.com", nova)
 	script := `ipa() { printf '%s\n' "$@"; echo; }` + "\n" + block
 	said, err := exec.CommandContext(t.Context(), "sh", "-euc", script).Output()
 	must(t, err)
@@ -57,6 +50,19 @@ func TestDocumentedRights(t *testing.T) {
 	r.leave(t, 1)
 	hosts, services := w.entries()
 	equal(t, len(hosts)+len(services), 0)
+}
+
+// commandsOfThePage are those that an administrator of FreeIPA is to type.
+func commandsOfThePage(t *testing.T) string {
+	t.Helper()
+	page, err := os.ReadFile("../../docs/enrolment.md")
+	must(t, err)
+	_, block, _ := strings.Cut(string(page), "```sh\n")
+	block, _, found := strings.Cut(block, "```\n")
+	if !found {
+		t.Fatal("the page has no block of commands")
+	}
+	return block
 }
 
 // typeIn does what FreeIPA's own client would.

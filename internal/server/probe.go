@@ -19,6 +19,7 @@ import (
 
 	"github.com/muster-cloud/muster/internal/config"
 	"github.com/muster-cloud/muster/internal/custody"
+	"github.com/muster-cloud/muster/internal/enroll"
 	"github.com/muster-cloud/muster/internal/ipa"
 	"github.com/muster-cloud/muster/internal/keystone"
 	"github.com/muster-cloud/muster/internal/store"
@@ -41,6 +42,7 @@ func Probes(cfg *config.Config) []config.Probe {
 	if cfg.Enroll.Enabled {
 		probes = append(probes,
 			config.Probe{Section: "ipa", Option: "servers", Hint: "see that FreeIPA runs, and that it lets this principal in", Try: s.tryFreeIPA},
+			config.Probe{Section: "ipa", Option: "principal", Hint: "see what was said of each, and docs/enrolment.md", Tell: s.tellRights},
 			config.Probe{Section: "glance", Option: "interface", Hint: "see that Glance runs, and that Keystone's catalog has this endpoint", Try: s.tryGlance},
 		)
 	}
@@ -127,6 +129,14 @@ func (s *Server) loginProbe(section string, auth config.Auth) config.Probe {
 }
 
 func (s *Server) tryFreeIPA(ctx context.Context) error {
+	return s.withFreeIPA(func(client *ipa.Client) error {
+		_, err := client.Ping(ctx)
+		return err
+	})
+}
+
+// withFreeIPA does something with a client of its own.
+func (s *Server) withFreeIPA(do func(*ipa.Client) error) error {
 	settings, _, err := s.ipaConfig()
 	if err != nil {
 		return err
@@ -136,8 +146,37 @@ func (s *Server) tryFreeIPA(ctx context.Context) error {
 		return err
 	}
 	defer client.Close()
-	_, err = client.Ping(ctx)
-	return err
+	return do(client)
+}
+
+// tellRights says of each right that Muster needs in FreeIPA whether it has it. That one lacks is an error; that it cannot be seen is not,
+// nor that FreeIPA does not answer, which tryFreeIPA tells.
+func (s *Server) tellRights(ctx context.Context) (notes []string, err error) {
+	if s.tryFreeIPA(ctx) != nil {
+		return nil, nil
+	}
+	err = s.withFreeIPA(func(client *ipa.Client) error {
+		standing, err := client.Standing(ctx)
+		if err != nil {
+			return fmt.Errorf("FreeIPA does not tell what Muster may do: %w", err)
+		}
+		var lacking []string
+		for _, r := range enroll.Rights(standing, s.cfg.DNS.Enabled && s.cfg.Neutron.Enabled) {
+			note := fmt.Sprintf("FreeIPA's right %q: %s (%s)", r.Permission, r.Verdict, r.Reason)
+			if r.Command != "" {
+				note += "; to give it: " + r.Command
+			}
+			notes = append(notes, note)
+			if r.Verdict == enroll.Lacking {
+				lacking = append(lacking, fmt.Sprintf("%q", r.Permission))
+			}
+		}
+		if len(lacking) > 0 {
+			return fmt.Errorf("%s lacks rights in FreeIPA: %s", standing.Principal, strings.Join(lacking, ", "))
+		}
+		return nil
+	})
+	return notes, err
 }
 
 func (s *Server) tryGlance(ctx context.Context) error {

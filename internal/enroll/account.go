@@ -54,7 +54,7 @@ var needs = []need{
 	{permission: "System: Manage Host Keytab", of: ofHost, what: "its own host", attribute: "krbprincipalkey"},
 	{permission: "System: Add Services"},
 	{permission: "System: Remove Services"},
-	{permission: "System: Manage Service Keytab", of: ofService, what: "its own service", attribute: "krbprincipalkey"},
+	{permission: "System: Manage Service Keytab"}, // of its own entry, any service may write the key
 	{permission: "Modify service managedBy attribute", of: ofService, what: "its own service", attribute: "managedby", kind: "service"},
 	{permission: "System: Read DNS Entries", dns: true},
 	{permission: "System: Add DNS Entries", dns: true},

@@ -159,6 +159,9 @@ func (c *call) serviceShow() (entry, *fail) {
 	}
 	result["dn"] = c.dir.serviceDN(s.principal)
 	c.addRights(result, "service", permissionAttrs)
+	if rights, shown := result["attributelevelrights"].(entry); shown && s.principal == c.principal {
+		rights["krbprincipalkey"] = "swo" // without any permission, as seen on a real server
+	}
 	return entry{"result": result, "value": s.principal, "summary": nil}, nil
 }
 

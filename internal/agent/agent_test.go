@@ -568,6 +568,24 @@ func TestMachineFails(t *testing.T) {
 	})
 }
 
+// TestMachineWarnsAndFails: what the image keeps back is told, also while something
+// else is wrong with the machine.
+func TestMachineWarnsAndFails(t *testing.T) {
+	live(t, func(t *testing.T, l *life) {
+		l.host.do(func(h *host) { h.shut = errors.New("sshd's algorithms do not fit") })
+		l.start()
+		settle(time.Minute)
+		l.end()
+		status := l.status()
+		if n := l.host.times(); n < 2 {
+			t.Errorf("it tried %d times", n)
+		}
+		if status.problem(aboutMachine) == nil || !slices.Equal(status.Warnings, []string{"the image has its own mind"}) || !status.ConfiguredAt.IsZero() {
+			t.Errorf("%+v", status)
+		}
+	})
+}
+
 // TestFullDisk: without a place to write, the agent goes on with what it has in
 // memory.
 func TestFullDisk(t *testing.T) {

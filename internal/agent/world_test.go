@@ -254,6 +254,7 @@ type host struct {
 	configured int
 	asked      func() // called when the machine is asked for its warnings
 	fail       error  // of Configure and SetRevoked
+	shut       error  // of Configure, which did all the same
 	joined     bool
 	joins      []string
 	joinErr    error
@@ -317,7 +318,7 @@ func (h *host) Configure(_ context.Context, want Want) (bool, error) {
 	}
 	h.want = want
 	h.configured++
-	return true, nil
+	return true, h.shut
 }
 
 func (h *host) Warnings() []string {

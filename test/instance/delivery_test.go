@@ -196,6 +196,13 @@ func TestWrongProgramIsRefused(t *testing.T) {
 // else.
 func TestDeliveryByBusybox(t *testing.T) {
 	d := deliver(t, recorder, "")
+	service, err := metadata()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It is not cloud-init that runs the script.
+	d.instance.vendordata = json.RawMessage("{}")
+	service.set(d.Address, d.instance)
 	d.Boot(t)
 	d.Must(t, "sh", "-c", "mkdir /run/small && busybox --install -s /run/small")
 	ctx, cancel := context.WithTimeout(t.Context(), setUpTime)

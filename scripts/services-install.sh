@@ -7,14 +7,15 @@
 #   services-install.sh demo    OpenSSH
 #   services-install.sh test    that, a C compiler, and every service that the tests judge by
 #   services-install.sh e2e     all that, and the rest of OpenStack
+#   services-install.sh release what makes a Debian of another release, which has all the rest
 #
 # It starts no service, and creates no PostgreSQL cluster; what is there already stays. Run it as often as you like.
 set -eu
 
 case ${1:-} in
-demo | test | e2e) ;;
+demo | test | e2e | release) ;;
 *)
-    echo "usage: $0 demo|test|e2e" >&2
+    echo "usage: $0 demo|test|e2e|release" >&2
     exit 2
     ;;
 esac
@@ -31,7 +32,10 @@ packages='
 openssh-server      a real sshd to log in to
 openssh-client      ssh and ssh-keygen, the judges of certificates and revocation lists
 '
-[ "$1" = demo ] || packages="$packages
+[ "$1" != release ] || packages='
+debootstrap         Debians in folders
+'
+case $1 in test | e2e) packages="$packages
 curl                the commands that muster dev prints, and the documentation
 jq                  the same
 busybox             a small shell, as of the smallest cloud images, for the boot script
@@ -62,7 +66,7 @@ iproute2            their network
 dbus                the bus of firewalld, which tests start for themselves
 python3-dbus        firewalld, which is only unpacked
 python3-gi          firewalld
-"
+" ;; esac
 # Nova's and Glance's daemons are started from their modules: the packages of the services would bring libvirt.
 [ "$1" != e2e ] || packages="$packages
 nova-common         the database and the modules of Nova
@@ -83,7 +87,11 @@ unpack_freeipa() {
     new=$(mktemp -d "$folder.XXXXXX")
     (
         cd "$new"
-        apt-get download -qq -o APT::Sandbox::User=root freeipa-client libini-config5 libref-array1 libcollection4 libbasicobjects0 libpath-utils1 libpopt0
+        # The libraries that its programs need, by the names that they have in this release.
+        libraries=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances \
+            freeipa-client | grep -E '^lib(ini-config|ref-array|collection|basicobjects|path-utils|popt)[0-9]' | sort -u)
+        # shellcheck disable=SC2086 # they are words
+        apt-get download -qq -o APT::Sandbox::User=root freeipa-client $libraries
         for package in *.deb; do dpkg-deb -x "$package" .; done
         rm -- *.deb
     )
@@ -117,7 +125,8 @@ unpack_guards() {
     mv "$new" "$folder"
 }
 
-unpack() {
+unpack_for() {
+    case $1 in demo | release) return 0 ;; esac
     [ ! -e "$cache/freeipa-client" ] || [ ! -e "$cache/guards" ] || return 0
     # Where all else was there already, nobody may have asked the mirrors yet.
     apt-cache show freeipa-client firewalld >/dev/null 2>&1 || apt-get update -qq
@@ -134,7 +143,7 @@ done)
 
 if [ -z "$missing" ]; then
     echo "services-install: everything that make $1 needs is installed"
-    [ "$1" = demo ] || unpack
+    unpack_for "$1"
     exit 0
 fi
 if [ "$(id -u)" != 0 ]; then
@@ -163,4 +172,4 @@ apt-get update -qq
 # $missing is a list of words on purpose.
 # shellcheck disable=SC2086
 apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confold $missing
-[ "$1" = demo ] || unpack
+unpack_for "$1"

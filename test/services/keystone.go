@@ -119,7 +119,7 @@ func (k *KeystoneServer) serve(t testing.TB, dir string, listener net.Listener) 
 	t.Helper()
 	var log lockedBuffer
 	// Keystone's SQLite sessions must not change threads.
-	command, err := wsgiServer("keystone.server.wsgi:initialize_public_application", 1, listener)
+	command, err := wsgiServer("keystone.server.wsgi:initialize_public_application()", 1, listener)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,9 +6,16 @@ Without one Neutron binds no port there, and Nova builds no instance. Nothing is
 forwarded: nobody in these tests sends a packet to an instance's address.
 """
 
-import eventlet
+import importlib.util
 
-eventlet.monkey_patch()
+if importlib.util.find_spec("neutron.cmd.eventlet"):
+    import eventlet
+
+    eventlet.monkey_patch()
+else:  # since 2026.1 Neutron has threads
+    from oslo_service import backend
+
+    backend.init_backend(backend.BackendType.THREADING)
 
 import sys
 import time

@@ -28,12 +28,12 @@ import (
 //go:embed neutron_agent.py
 var neutronAgent string
 
-// pythonMain runs the main function of a module: what the scripts of Debian's
-// service packages do, without those packages.
+// pythonMain runs the function of MODULE:FUNCTION, or a module's main: what the
+// scripts of Debian's service packages do, without those packages.
 const pythonMain = `import importlib, sys
-name = sys.argv.pop(1)
+name, _, function = sys.argv.pop(1).partition(":")
 sys.argv[0] = name.rsplit(".", 1)[-1]
-sys.exit(importlib.import_module(name).main())`
+sys.exit(getattr(importlib.import_module(name), function or "main")())`
 
 // daemonTimeout bounds the start of a daemon, and each step of the set-up. They
 // take seconds on a quiet machine.
@@ -70,6 +70,7 @@ type OpenStack struct {
 	folder    string
 	database  *Server
 	ports     ports
+	eventlet  bool       // see hasEventlet
 	mu        sync.Mutex // guards processes
 	processes []*process
 }
@@ -131,6 +132,7 @@ func (o *OpenStack) begin(ctx context.Context) error {
 		}
 	}
 	o.MetadataURL = local(o.ports.metadata)
+	o.eventlet = o.hasEventlet(ctx)
 	for _, address := range []*string{&o.Vendordata, &o.Join} {
 		port, err := Port()
 		if err != nil {
@@ -198,19 +200,16 @@ func (o *OpenStack) startServices(ctx context.Context, keystone net.Listener) er
 		return o.startPlacement(together)
 	})
 	group.Go(func() error {
-		if err := o.manage(together, "glance", "db_sync"); err != nil {
+		if err := o.run(together, "glance-api", "glance.cmd.manage", "db_sync"); err != nil {
 			return err
 		}
-		return o.startDaemon(together, "glance-api", "glance.cmd.api", "glance", o.ports.glance)
+		return o.startAPI(together, "glance-api", "glance.cmd.api", "glance.wsgi.api:application", o.ports.glance)
 	})
 	group.Go(func() error {
 		if err := o.run(together, "neutron", "neutron.db.migration.cli", "upgrade", "heads"); err != nil {
 			return err
 		}
-		if err := o.startDaemon(together, "neutron-server", "neutron.cmd.eventlet.server", "neutron", o.ports.neutron); err != nil {
-			return err
-		}
-		return o.start("neutron-agent", o.program(append([]string{"-c", neutronAgent}, o.files("neutron")...)...))
+		return o.startNeutron(together)
 	})
 	group.Go(func() error { return o.startNova(together) })
 	if err := group.Wait(); err != nil {
@@ -233,16 +232,24 @@ func (o *OpenStack) startKeystone(ctx context.Context, listener net.Listener) er
 	if err != nil {
 		return err
 	}
-	return o.startWSGI(ctx, "keystone", "keystone.server.wsgi:initialize_public_application", listener)
+	return o.startWSGI(ctx, "keystone", "keystone.server.wsgi:initialize_public_application()", listener)
 }
 
 func (o *OpenStack) startPlacement(ctx context.Context) error {
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(o.ports.placement)))
+	return o.startWSGIAt(ctx, "placement", "placement.wsgi:init_application()", o.ports.placement)
+}
+
+func (o *OpenStack) startNeutron(ctx context.Context) error {
+	err := o.startAPI(ctx, "neutron", "neutron.cmd.eventlet.server", "neutron.wsgi.api:application", o.ports.neutron)
+	if err == nil && !o.eventlet {
+		// What the server did besides is theirs now.
+		err = errors.Join(o.start("neutron-rpc", o.daemon("neutron.cmd.server:main_rpc", "neutron")),
+			o.start("neutron-periodic", o.daemon("neutron.cmd.server:main_periodic", "neutron")))
+	}
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
-	return o.startWSGI(ctx, "placement", "placement.wsgi:init_application", listener)
+	return o.start("neutron-agent", o.program(append([]string{"-c", neutronAgent}, o.files("neutron")...)...))
 }
 
 // startNova starts the conductor first: what the others ask it at their start
@@ -266,9 +273,11 @@ func (o *OpenStack) startNova(ctx context.Context) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return o.startDaemon(ctx, "nova-api", "nova.cmd.api_os_compute", "nova", o.ports.nova) })
 	group.Go(func() error {
-		return o.startDaemon(ctx, "nova-metadata", "nova.cmd.api_metadata", "nova", o.ports.metadata)
+		return o.startAPI(ctx, "nova", "nova.cmd.api_os_compute", "nova.wsgi.osapi_compute:application", o.ports.nova)
+	})
+	group.Go(func() error {
+		return o.startAPI(ctx, "nova-metadata", "nova.cmd.api_metadata", "nova.wsgi.metadata:application", o.ports.metadata)
 	})
 	return group.Wait()
 }
@@ -324,12 +333,34 @@ func (o *OpenStack) await(ctx context.Context, daemon string, ready func() bool)
 	return nil
 }
 
-// startDaemon starts a daemon that serves HTTP, and waits until it does.
-func (o *OpenStack) startDaemon(ctx context.Context, name, module, config string, port int) error {
+// startAPI starts a service that answers HTTP, and waits until it does: by the
+// main function of a module, or else as the WSGI application that is all there is.
+func (o *OpenStack) startAPI(ctx context.Context, name, module, application string, port int) error {
+	if !o.eventlet {
+		return o.startWSGIAt(ctx, name, application, port)
+	}
+	config, _ := strings.CutSuffix(name, "-metadata")
 	if err := o.start(name, o.daemon(module, config)); err != nil {
 		return err
 	}
 	return o.awaitHTTP(ctx, name, local(port))
+}
+
+// hasEventlet tells whether the services have servers of their own, which 2026.1
+// took away.
+func (o *OpenStack) hasEventlet(ctx context.Context) bool {
+	find := "import importlib.util, sys; sys.exit(not importlib.util.find_spec('neutron.cmd.eventlet'))"
+	return exec.CommandContext(ctx, python, "-I", "-c", find).Run() == nil
+}
+
+// startWSGIAt serves an application at a port.
+func (o *OpenStack) startWSGIAt(ctx context.Context, name, application string, port int) error {
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	return o.startWSGI(ctx, name, application, listener)
 }
 
 // startWSGI serves an application on an open listener.
@@ -387,7 +418,8 @@ func (o *OpenStack) contain(command *exec.Cmd) {
 	command.Dir = o.folder
 	command.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8", "HOME=" + o.folder, "TMPDIR=" + o.folder,
 		"OS_KEYSTONE_CONFIG_DIR=" + o.path("etc", "keystone"), "OS_KEYSTONE_CONFIG_FILES=" + o.file("keystone"),
-		"OS_PLACEMENT_CONFIG_DIR=" + o.path("etc", "placement")}
+		"OS_PLACEMENT_CONFIG_DIR=" + o.path("etc", "placement"), "OS_GLANCE_CONFIG_DIR=" + o.path("etc", "glance"),
+		"OS_NEUTRON_CONFIG_FILES=" + o.file("neutron"), "OS_NOVA_CONFIG_FILES=" + novaPaste + ";" + o.file("nova")}
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 

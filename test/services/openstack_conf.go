@@ -35,7 +35,8 @@ password_hash_rounds = 4
 connection = {{.DB "placement"}}
 {{.Token "placement"}}`,
 
-	"glance": `[DEFAULT]
+	// Its WSGI application insists on the name.
+	"glance-api": `[DEFAULT]
 bind_host = 127.0.0.1
 bind_port = {{.Ports.Glance}}
 workers = 0
@@ -97,6 +98,9 @@ connection = {{.DB "nova_api"}}
 	"nova-compute": `{{.Nova}}`,
 }
 
+// novaPaste says what Nova's APIs are made of.
+const novaPaste = "/usr/share/nova-common/api-paste.ini"
+
 // novaCommon is what all of Nova's daemons are told. Nova sends notifications
 // of both forms, each to a topic of its own. In a storm the one compute service
 // may be too busy to say for a minute that it is there, and is not down for that.
@@ -118,7 +122,7 @@ vif_plugging_timeout = 0
 rpc_response_timeout = 180
 service_down_time = 3600
 [wsgi]
-api_paste_config = /usr/share/nova-common/api-paste.ini
+api_paste_config = ` + novaPaste + `
 [api]
 vendordata_providers = StaticJSON,DynamicJSON
 vendordata_dynamic_targets = muster@http://{{.Vendordata}}/v1/vendordata,tatu@http://{{.Vendordata}}/v1/novavendordata,join@http://{{.Join}}/v1/

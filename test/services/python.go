@@ -18,8 +18,8 @@ const python = "/usr/bin/python3"
 //go:embed wsgi_server.py
 var wsgiProgram string
 
-// wsgiServer prepares a process that serves a WSGI application, made by
-// MODULE:FUNCTION, on an open listener, with some threads. It ends when its
+// wsgiServer prepares a process that serves a WSGI application,
+// MODULE:APPLICATION, or made by MODULE:FUNCTION(), on an open listener, with some threads. It ends when its
 // standard input does. The caller closes the command's extra file. -I keeps
 // PYTHON* variables and the working directory out.
 func wsgiServer(application string, threads int, listener net.Listener) (*exec.Cmd, error) {

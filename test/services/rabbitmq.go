@@ -196,10 +196,20 @@ func (r *RabbitMQ) Start(ctx context.Context) error {
 	}
 }
 
-// greet sees whether the broker answers a protocol header (AMQP 0-9-1, 4.2.2): it opens its port when all else is up.
+// greet sees whether the broker answers a protocol header (AMQP 0-9-1, 4.2.2): it opens its port when all else is up, and since 4.3 that
+// for TLS noticeably later.
 func (r *RabbitMQ) greet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	if r.tls != nil {
+		encrypted, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(r.tlsPort)))
+		if err != nil {
+			return err
+		}
+		if err := encrypted.Close(); err != nil {
+			return err
+		}
+	}
 	connection, err := new(net.Dialer).DialContext(ctx, "tcp", r.Address())
 	if err != nil {
 		return err

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve a WSGI application on the open socket that is descriptor 3, until stdin closes.
 
-Arguments: MODULE:FUNCTION, which makes the application, and how many requests
-it works on at once. Each connection has a thread, so that an idle one holds
+Arguments: MODULE:APPLICATION, or MODULE:FUNCTION(), which makes it, and how many
+requests it works on at once. Each connection has a thread, so that an idle one holds
 nobody up; the application has threads of its own, as few as it bears.
 """
 
@@ -32,10 +32,12 @@ def end_with_parent():
 
 
 threading.Thread(target=end_with_parent, daemon=True).start()
-module, function = sys.argv[1].split(":")
+module, name = sys.argv[1].split(":")
 workers = concurrent.futures.ThreadPoolExecutor(max_workers=int(sys.argv[2]))
 sys.argv[1:] = []
-made = getattr(importlib.import_module(module), function)()
+made = getattr(importlib.import_module(module), name.removesuffix("()"))
+if name.endswith("()"):
+    made = made()
 
 
 def application(environ, start_response):

@@ -7,13 +7,18 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 30s
 # How many instances come and go in the storm of make e2e. Empty: 200.
 STORM    ?=
+# The release of Debian that test, e2e and test-instance run on, as debootstrap calls it (trixie, sid). Empty: this
+# machine's own, and nothing is noted in docs/compatibility.md.
+RELEASE  ?=
+# Further flags of go test.
+TESTFLAGS ?=
 
 # The release is static: the pure-Go SQLite driver needs no C. Only the race detector of the tests does.
 export CGO_ENABLED = 0
 
 .PHONY: help
 help: ## Show what can be made
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: deps-demo build ## Play the main job with a real sshd, from boot to revocation (installs OpenSSH if it is missing)
@@ -23,17 +28,32 @@ demo: deps-demo build ## Play the main job with a real sshd, from boot to revoca
 dev: build ## Run Muster on SQLite beside a small cloud in one process, until Ctrl-C
 	bin/muster dev
 
+ifeq ($(RELEASE),)
+
 .PHONY: test
 test: deps-test ## Run all tests, against real databases, OpenSSH and Keystone (installs what is missing)
-	CGO_ENABLED=1 MUSTER_TEST_REQUIRE=1 $(GO) test -race -timeout 60m ./...
+	CGO_ENABLED=1 MUSTER_TEST_REQUIRE=1 $(GO) test -race -timeout 60m $(TESTFLAGS) ./...
+
+.PHONY: e2e
+e2e: deps-e2e ## Play the scenarios of test/e2e in a real OpenStack, put up on loopback for it (installs what is missing)
+	MUSTER_E2E=1 MUSTER_E2E_STORM=$(STORM) MUSTER_TEST_REQUIRE=1 $(GO) test -count=1 -v -timeout 120m $(TESTFLAGS) -run '/openstack' ./test/e2e
+
+.PHONY: test-instance
+test-instance: deps-test ## Run the agent in Debian machines, from cloud-init to uninstall (installs what is missing)
+	MUSTER_TEST_REQUIRE=1 $(GO) test -count=1 -v -timeout 60m $(TESTFLAGS) ./test/machine ./test/instance
+
+else
+
+# The same on another release, noted in docs/compatibility.md.
+.PHONY: test e2e test-instance
+test e2e test-instance: deps-release
+	$(GO) run ./test/matrix -target $@ -release $(RELEASE) STORM=$(STORM)
+
+endif
 
 .PHONY: unit
 unit: ## Run the fast tests, without services and installing nothing
 	$(GO) test -short ./...
-
-.PHONY: e2e
-e2e: deps-e2e ## Play the scenarios of test/e2e in a real OpenStack, put up on loopback for it (installs what is missing)
-	MUSTER_E2E=1 MUSTER_E2E_STORM=$(STORM) MUSTER_TEST_REQUIRE=1 $(GO) test -count=1 -v -timeout 120m -run '/openstack' ./test/e2e
 
 .PHONY: openstack
 openstack: deps-e2e ## Put that OpenStack up until Ctrl-C, and write to openstack.json how to reach it
@@ -56,10 +76,12 @@ build: ## Build static binaries into bin/, and the agent for each architecture i
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	scripts/fuzz.sh $(FUZZTIME)
 
-.PHONY: deps-demo deps-test deps-e2e
+.PHONY: deps-demo deps-test deps-e2e deps-release
 deps-demo:
 	@scripts/services-install.sh demo
 deps-test:
 	@scripts/services-install.sh test
 deps-e2e:
 	@scripts/services-install.sh e2e
+deps-release:
+	@scripts/services-install.sh release

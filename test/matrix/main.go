@@ -71,6 +71,7 @@ func run(ctx context.Context, target, release string, settings []string) error {
 	if err != nil {
 		return err
 	}
+	under := commit(ctx) // before anybody goes on working here
 	output, err := command.StdoutPipe()
 	if err != nil {
 		return err
@@ -87,7 +88,7 @@ func run(ctx context.Context, target, release string, settings []string) error {
 		return errors.Join(errors.New("no test ran: nothing is noted"), err)
 	}
 	found.Target, found.Release, found.Settings = target, release, strings.Join(settings, " ")
-	found.Date, found.Commit = time.Now().UTC().Format(time.DateOnly), commit(ctx)
+	found.Date, found.Commit = time.Now().UTC().Format(time.DateOnly), under
 	if found.Versions, err = versions(ctx, p.root, t.packages); err != nil {
 		return err
 	}

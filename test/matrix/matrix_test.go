@@ -45,6 +45,8 @@ make[1]: Entering directory
 {"Action":"fail","Package":"github.com/muster-cloud/muster/test/e2e","Elapsed":2}
 {"Action":"pass","Package":"github.com/muster-cloud/muster/test/instance","Test":"TestLife","Elapsed":2}
 {"Action":"skip","Package":"github.com/muster-cloud/muster/test/instance","Test":"TestSudo","Elapsed":2}
+{"Action":"pass","Package":"github.com/muster-cloud/muster/test/instance","Test":"TestSudo/two_words","Elapsed":2}
+{"Action":"pass","Package":"github.com/muster-cloud/muster/test/instance","Test":"TestSudo/two_words/deep","Elapsed":2}
 {"Action":"pass","Package":"github.com/muster-cloud/muster/test/instance","Elapsed":2}`
 
 // What tests say becomes a result, and is shown as go test shows it.
@@ -52,7 +54,7 @@ func TestFollow(t *testing.T) {
 	for name, want := range map[string]result{
 		"test":          {Passed: []string{"test/instance"}, Failed: []string{"test/e2e"}},
 		"e2e":           {Passed: []string{"TestRoleGoes"}, Failed: []string{"TestBoot"}},
-		"test-instance": {Passed: []string{"TestLife"}, Skipped: []string{"TestSudo"}},
+		"test-instance": {Passed: []string{"TestLife", "TestSudo/two words"}, Skipped: []string{"TestSudo"}},
 	} {
 		var shown strings.Builder
 		if difference := cmp.Diff(want, follow(strings.NewReader(said), &shown, targets[name])); difference != "" {

@@ -20,7 +20,10 @@ const (
 )
 
 // version is one of a package.
-type version struct{ Name, Version string }
+type version struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
 
 // result is what came of a run.
 type result struct {

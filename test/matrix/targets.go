@@ -53,10 +53,11 @@ var targets = map[string]target{
 	"test-instance": {
 		what: "the agent in machines of the release, from cloud-init on", machines: true,
 		name: func(packagePath, test string) string {
-			if test == "" || strings.Contains(test, "/") || short(packagePath) != "test/instance" {
+			// Kinds of images and parts of the agent's life are tests of tests.
+			if test == "" || strings.Count(test, "/") > 1 || short(packagePath) != "test/instance" {
 				return ""
 			}
-			return test
+			return strings.ReplaceAll(test, "_", " ")
 		},
 		packages: []string{"openssh-server", "systemd", "cloud-init", "sudo"},
 	},

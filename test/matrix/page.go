@@ -41,7 +41,7 @@ type result struct {
 func (r result) outcome() string {
 	text := fmt.Sprintf("%d passed", len(r.Passed))
 	if len(r.Skipped) > 0 {
-		text += fmt.Sprintf(", %d not there", len(r.Skipped))
+		text += fmt.Sprintf(", %d skipped", len(r.Skipped))
 	}
 	if len(r.Failed) > 0 {
 		text += fmt.Sprintf(", **%d failed**", len(r.Failed))
@@ -111,8 +111,8 @@ release; the runs write this page themselves (from [compatibility.json](compatib
     make test-instance RELEASE=sid     # machines of that release
     make test RELEASE=sid              # every test, in that Debian
 
-bookworm is Debian 12, trixie is Debian 13, and sid is unstable, as it was on that day. "not there": the release
-lacks what the test is about, such as sudo-rs on Debian 12.
+bookworm is Debian 12, trixie is Debian 13, and sid is unstable, as it was on that day. An empty field: that release lacks
+what the test is about, such as sudo-rs on Debian 12, or the run is older than the test.
 
 `
 
@@ -165,7 +165,7 @@ func (r result) verdict(test string) string {
 	case slices.Contains(r.Failed, test):
 		return "**failed**"
 	case slices.Contains(r.Skipped, test):
-		return "not there"
+		return "skipped"
 	case slices.Contains(r.Passed, test):
 		return "passed"
 	}

@@ -179,7 +179,7 @@ func readBounded(r io.Reader, name string) ([]byte, error) {
 }
 
 // fromCloudInit reads what cloud-init kept for root. It keeps the vendordata of
-// some data sources only.
+// some data sources only, and 25.1 nothing of any target but its own.
 func (f *Finder) fromCloudInit(context.Context) (Instance, error) {
 	data, err := f.readFile(instanceData)
 	if errors.Is(err, fs.ErrNotExist) {

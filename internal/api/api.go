@@ -102,14 +102,17 @@ func statusOf(err error, requestID string) (status int, reason string, retryAfte
 	switch {
 	case errors.As(err, &refusal):
 		return statusOfKind[refusal.Kind], refusal.Error(), retryAfterKind[refusal.Kind]
+	// It is an UnavailableError too, whose advice would be wrong.
+	case errors.Is(err, keystone.ErrForbidden):
+		return http.StatusServiceUnavailable, "Muster may not ask Keystone; its operator finds the reason in the log under " + requestID, time.Minute
 	case errors.As(err, &keystoneAway):
 		return http.StatusServiceUnavailable, "Keystone does not answer; try again later", keystoneAway.RetryAfter
 	case errors.As(err, &neighbour):
 		return http.StatusServiceUnavailable, neighbour.Away() + " does not answer; try again later", 5 * time.Second
-	case errors.Is(err, keystone.ErrForbidden):
-		return http.StatusServiceUnavailable, "Muster may not ask Keystone; its operator finds the reason in the log under " + requestID, time.Minute
 	case errors.Is(err, keystone.ErrInvalidToken):
 		return http.StatusUnauthorized, "the token is not valid", 0
+	case errors.Is(err, keystone.ErrBoundToken):
+		return http.StatusUnauthorized, "the token is bound to a client certificate (OAuth 2.0 mutual TLS), which Muster cannot check; use a token of another kind", 0
 	case errors.Is(err, store.ErrUnavailable):
 		return http.StatusServiceUnavailable, "the database does not answer; try again later", 5 * time.Second
 	case errors.Is(err, context.DeadlineExceeded):

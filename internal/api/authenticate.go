@@ -62,12 +62,31 @@ func (g *Guard) Authenticated(endpoint Endpoint) Endpoint {
 		if err != nil {
 			return Response{}, err
 		}
+		if err := checkAccessRules(token.AccessRules, r.Method, r.URL.Path); err != nil {
+			return Response{}, err
+		}
 		r.Caller = newCaller(g, token)
 		if !g.users.allow(token.UserID) && !r.Caller.unlimited() {
 			return Response{}, problem.New(problem.TooMany, "too many requests of user %s", token.UserID)
 		}
 		return endpoint(r)
 	}
+}
+
+// serviceType is Muster's in Keystone's catalogue.
+const serviceType = "ssh"
+
+// checkAccessRules refuses a call that an application credential is not for.
+func checkAccessRules(rules []keystone.AccessRule, method, path string) error {
+	for _, rule := range rules {
+		if rule.Allows(serviceType, method, path) {
+			return nil
+		}
+	}
+	if len(rules) == 0 {
+		return nil
+	}
+	return problem.New(problem.Forbidden, "no access rule of the application credential allows %s %s of a service of type %s", method, path, serviceType)
 }
 
 func newCaller(g *Guard, token *keystone.Token) *Caller {

@@ -72,6 +72,8 @@ func TestErrorsBecomeStatuses(t *testing.T) {
 		{"bad token", fmt.Errorf("x: %w", keystone.ErrInvalidToken), 401, "", true},
 		{"Keystone away", &keystone.UnavailableError{RetryAfter: 1500 * time.Millisecond, Err: errors.New("dial tcp 10.0.0.1: refused")}, 503, "2", true},
 		{"our user may not", fmt.Errorf("%w: needs the role admin", keystone.ErrForbidden), 503, "60", true},
+		{"our user may not, as the client says it", &keystone.UnavailableError{RetryAfter: 5 * time.Second, Err: fmt.Errorf("show user: %w (403)", keystone.ErrForbidden)}, 503, "60", true},
+		{"token bound to a certificate", keystone.ErrBoundToken, 401, "", false},
 		{"database away", fmt.Errorf("%w: dial tcp 10.0.0.2", store.ErrUnavailable), 503, "5", true},
 		{"too slow", context.DeadlineExceeded, 503, "5", true},
 		{"given up, though the client waits", fmt.Errorf("x: %w", context.Canceled), 503, "5", true},

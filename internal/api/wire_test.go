@@ -368,7 +368,8 @@ func testConvergence(t *testing.T, w *world) {
 		`{"kind": "grant", "total": 1, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
 		`{"kind": "instance", "total": 1, "look": 0, "gone": 1, "refused": false, "suspects": `+
 		`[{"kind": "instance", "id": "ID", "reason": "the instance is not in Nova's list"}]}, `+
-		`{"kind": "address", "total": 0, "look": 0, "gone": 0, "refused": false, "suspects": []}]}`)
+		`{"kind": "address", "total": 0, "look": 0, "gone": 0, "refused": false, "suspects": []}, `+
+		`{"kind": "credential", "total": 0, "look": 0, "gone": 0, "refused": false, "suspects": []}]}`)
 	w.do("member", "GET", "/v1/hosts/"+id, "").want(200)
 	w.do("admin", "POST", "/v1/reconcile", object("dry_run", false)).want(200)
 	w.do("member", "GET", "/v1/hosts/"+id, "").want(404)

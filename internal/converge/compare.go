@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/muster-cloud/muster/internal/store"
 )
 
 // Leases let one replica at a time do something.
@@ -200,8 +202,8 @@ func (c *Comparison) compare(ctx context.Context, order Order) (report Report, a
 	if err := c.cfg.Controllers.checkRights(ctx); err != nil {
 		return report, nil, err
 	}
-	s := &survey{controllers: c.cfg.Controllers, started: c.cfg.Now()}
-	for _, look := range []func(context.Context) (*findings, error){s.projects, s.grants, s.instances, s.addresses} {
+	s := &survey{controllers: c.cfg.Controllers, started: c.cfg.Now(), credentials: make(map[store.Credential]bool)}
+	for _, look := range []func(context.Context) (*findings, error){s.projects, s.grants, s.instances, s.addresses, s.lent} {
 		found, err := look(ctx)
 		if err != nil {
 			return Report{}, nil, fmt.Errorf("compare with the cloud: %w", err)

@@ -28,21 +28,22 @@ type Keystone interface {
 	User(ctx context.Context, id string) (keystone.User, error)
 	Project(ctx context.Context, id string) (keystone.Project, error)
 	Domain(ctx context.Context, id string) (keystone.Domain, error)
-	EffectiveRoles(ctx context.Context, userID, projectID string) ([]string, error)
+	EffectiveRoles(ctx context.Context, userID, projectID string, groupIDs ...string) ([]string, error)
+	CredentialEnds(ctx context.Context, userID string, credential keystone.Credential) (time.Time, error)
 	GroupProjects(ctx context.Context, groupID string) (projects []string, everywhere bool, err error)
 
 	Domains(ctx context.Context) ([]keystone.Domain, error)
 	EachProject(ctx context.Context, domainID string, do func(keystone.Project) error) error
 	EachUser(ctx context.Context, domainID string, do func(keystone.User) error) error
 	EachAssignment(ctx context.Context, do func(keystone.Assignment) error) error
+	EachGroupGrant(ctx context.Context, do func(keystone.GroupGrant) error) error
 }
 
 // Caches hold what Keystone said before.
 type Caches interface {
 	ForgetUser(id string)
 	ForgetProject(id string)
-	// ForgetCredential forgets the tokens that were made with an application
-	// credential or a trust.
+	// ForgetCredential forgets a credential and the tokens that were made with it.
 	ForgetCredential(id string)
 	ForgetAll()
 }
@@ -108,6 +109,7 @@ type Authority interface {
 type Records interface {
 	LiveUserCerts(ctx context.Context, filter store.Filter, page store.Page) ([]store.LiveCert, error)
 	AllLiveUserCerts(ctx context.Context, after store.LiveCert, limit int) ([]store.LiveCert, error)
+	CredentialCerts(ctx context.Context, credentialID string, page store.Page) ([]store.LiveCert, error)
 	UserProjects(ctx context.Context, userID string) ([]string, error)
 	AuthorityLife(ctx context.Context, projectID string) (store.AuthorityLife, error)
 	AuthorityLives(ctx context.Context, page store.Page) ([]store.AuthorityLife, error)
@@ -196,7 +198,7 @@ func (c *Controllers) Forget(key Key) {
 		c.cfg.Caches.ForgetUser(user)
 	case User:
 		c.cfg.Caches.ForgetUser(key.ID)
-	case Project:
+	case Project, Members:
 		c.cfg.Caches.ForgetProject(key.ID)
 	case Credential:
 		c.cfg.Caches.ForgetCredential(key.ID)
@@ -218,8 +220,12 @@ func (c *Controllers) Converge(ctx context.Context, hint Hint) (further []Key, e
 		return nil, c.grant(ctx, user, project)
 	case Group:
 		return c.group(ctx, id)
+	case Members:
+		return c.liveGrants(ctx, []string{id})
 	case Role:
 		return c.liveGrants(ctx, nil)
+	case Credential:
+		return nil, c.credential(ctx, id)
 	case Domain:
 		return c.domain(ctx, id)
 	case Instance:

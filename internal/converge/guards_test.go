@@ -43,7 +43,9 @@ func (b blind) Project(context.Context, string) (keystone.Project, error) {
 	return keystone.Project{}, keystone.ErrNotFound
 }
 
-func (b blind) EffectiveRoles(context.Context, string, string) ([]string, error) { return nil, nil }
+func (b blind) EffectiveRoles(context.Context, string, string, ...string) ([]string, error) {
+	return nil, nil
+}
 
 // TestNothingIsTakenUnchecked: before anything is taken away, the rights are
 // asked for, by each controller for itself.

@@ -19,11 +19,12 @@ const (
 	Project Kind = "project" // Keystone project
 	User    Kind = "user"    // Keystone user
 	Grant   Kind = "grant"   // user in project, see GrantKey
+	Members Kind = "members" // Keystone project of which the roles of many may have changed
 	Group   Kind = "group"   // Keystone group
 	Role    Kind = "role"    // Keystone role
 	Domain  Kind = "domain"  // Keystone domain
-	// Credential is a Keystone application credential or trust. Nothing that
-	// Muster keeps hangs on one but the tokens that were made with it.
+	// Credential is what can be used in the place of a user's login: a Keystone
+	// application credential, trust, or OAuth 1 access token.
 	Credential Kind = "credential"
 	Instance   Kind = "instance" // Nova server
 	Address    Kind = "address"  // Neutron port or floating IP
@@ -31,7 +32,7 @@ const (
 
 // Kinds lists every kind.
 func Kinds() []Kind {
-	return []Kind{Project, User, Grant, Group, Role, Domain, Credential, Instance, Address}
+	return []Kind{Project, User, Grant, Members, Group, Role, Domain, Credential, Instance, Address}
 }
 
 // A Key names one entity of the cloud.

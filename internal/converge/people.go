@@ -94,17 +94,22 @@ func (c *Controllers) userGone(ctx context.Context, id string) (gone, error) {
 }
 
 // grant: no certificate of the user in the project has a principal that the
-// user's roles there no longer give.
+// user's roles there no longer give, with those of the groups that the token had
+// with which it was asked for.
 func (c *Controllers) grant(ctx context.Context, userID, projectID string) error {
 	filter := store.Filter{UserID: userID, ProjectID: projectID}
-	var accounts []string
+	accounts := make(map[string][]string) // by groups
 	for page := (store.Page{Limit: store.MaxSerials}); ; {
 		certs, err := c.cfg.Records.LiveUserCerts(ctx, filter, page)
 		if err != nil || len(certs) == 0 {
 			return err
 		}
-		if page.After == "" {
-			if accounts, err = c.accounts(ctx, userID, projectID); err != nil {
+		for _, cert := range certs {
+			key := strings.Join(cert.GroupIDs, " ")
+			if _, known := accounts[key]; known {
+				continue
+			}
+			if accounts[key], err = c.accounts(ctx, userID, projectID, cert.GroupIDs); err != nil {
 				return err
 			}
 		}
@@ -116,11 +121,11 @@ func (c *Controllers) grant(ctx context.Context, userID, projectID string) error
 }
 
 // accounts are the principals that the user's roles give now.
-func (c *Controllers) accounts(ctx context.Context, userID, projectID string) ([]string, error) {
+func (c *Controllers) accounts(ctx context.Context, userID, projectID string, groupIDs []string) ([]string, error) {
 	if err := c.pace.WaitN(ctx, min(3, c.pace.Burst())); err != nil {
 		return nil, err
 	}
-	roles, err := c.cfg.Keystone.EffectiveRoles(ctx, userID, projectID)
+	roles, err := c.cfg.Keystone.EffectiveRoles(ctx, userID, projectID, groupIDs...)
 	if err != nil {
 		return nil, err
 	}
@@ -128,11 +133,12 @@ func (c *Controllers) accounts(ctx context.Context, userID, projectID string) ([
 	return accounts, nil
 }
 
-func (c *Controllers) revokeUncovered(ctx context.Context, projectID string, certs []store.LiveCert, accounts []string) error {
+// revokeUncovered has the accounts by the certificates' groups.
+func (c *Controllers) revokeUncovered(ctx context.Context, projectID string, certs []store.LiveCert, accounts map[string][]string) error {
 	var serials []uint64
 	var lost []string
 	for _, cert := range certs {
-		if missing := uncovered(cert.Principals, accounts); len(missing) > 0 {
+		if missing := uncovered(cert.Principals, accounts[strings.Join(cert.GroupIDs, " ")]); len(missing) > 0 {
 			serials = append(serials, cert.Serial)
 			lost = append(lost, missing...)
 		}
@@ -140,16 +146,65 @@ func (c *Controllers) revokeUncovered(ctx context.Context, projectID string, cer
 	if len(serials) == 0 {
 		return nil
 	}
+	slices.Sort(lost)
+	reason := "no role gives these accounts any more: " + strings.Join(slices.Compact(lost), ", ")
+	return c.revoke(ctx, projectID, certs[0].UserID, serials, reason)
+}
+
+// revoke takes a user's certificates away, in a project, after another look at
+// whether Muster would see it if that were wrong.
+func (c *Controllers) revoke(ctx context.Context, projectID, userID string, serials []uint64, reason string) error {
 	if err := c.checkRights(ctx); err != nil {
 		return err
 	}
-	slices.Sort(lost)
-	reason := "no role gives these accounts any more: " + strings.Join(slices.Compact(lost), ", ")
 	result, err := c.cfg.Authority.Revoke(ctx, actor, store.RevocationOrder{ProjectID: projectID, Serials: serials, Reason: brief(reason)})
 	if err == nil {
-		c.cfg.Logger.InfoContext(ctx, "Revoked certificates", "user", certs[0].UserID, "project", projectID, "certificates", result.Certificates, "reason", reason)
+		c.cfg.Logger.InfoContext(ctx, "Revoked certificates", "user", userID, "project", projectID, "certificates", result.Certificates, "reason", reason)
 	}
 	return err
+}
+
+// credential: one that is gone has no certificates.
+func (c *Controllers) credential(ctx context.Context, id string) error {
+	for page := (store.Page{Limit: store.MaxSerials}); ; {
+		certs, err := c.cfg.Records.CredentialCerts(ctx, id, page)
+		if err != nil || len(certs) == 0 {
+			return err
+		}
+		gone, err := c.credentialGone(ctx, certs[0].Credential)
+		if err != nil || !gone {
+			return err
+		}
+		// An operator's may have been used in the name of others, and everywhere.
+		byUser := make(map[Key][]uint64)
+		for _, cert := range certs {
+			key := GrantKey(cert.UserID, cert.ProjectID)
+			byUser[key] = append(byUser[key], cert.Serial)
+		}
+		for key, serials := range byUser {
+			user, project := key.Grant()
+			if err := c.revoke(ctx, project, user, serials, credentialMissing(certs[0].Credential)); err != nil {
+				return err
+			}
+		}
+		page.After = fmt.Sprint(certs[len(certs)-1].Serial)
+	}
+}
+
+func credentialMissing(credential store.Credential) string {
+	return "the " + strings.ReplaceAll(credential.Kind, "_", " ") + " " + credential.ID + " was deleted, or has ended"
+}
+
+// credentialGone asks Keystone.
+func (c *Controllers) credentialGone(ctx context.Context, credential store.Credential) (bool, error) {
+	if err := c.pace.Wait(ctx); err != nil {
+		return false, err
+	}
+	_, err := c.cfg.Keystone.CredentialEnds(ctx, credential.Owner, keystone.Credential{Kind: keystone.CredentialKind(credential.Kind), ID: credential.ID})
+	if errors.Is(err, keystone.ErrNotFound) {
+		return true, nil
+	}
+	return false, err
 }
 
 func uncovered(principals, accounts []string) (missing []string) {

@@ -420,7 +420,7 @@ func (q *Queue) settle(ctx context.Context, j job, started time.Time, err error)
 }
 
 // aboutRoles tells the kinds on which it depends what a user's certificate may hold.
-func (k Kind) aboutRoles() bool { return k != Instance && k != Address && k != Credential }
+func (k Kind) aboutRoles() bool { return k != Instance && k != Address }
 
 // putOff records a key that failed. It returns nil once that is so.
 func (q *Queue) putOff(ctx context.Context, j job, cause error) error {

@@ -185,11 +185,11 @@ func (b brokenKeystone) Domain(ctx context.Context, id string) (keystone.Domain,
 	return b.Keystone.Domain(ctx, id)
 }
 
-func (b brokenKeystone) EffectiveRoles(ctx context.Context, userID, projectID string) ([]string, error) {
+func (b brokenKeystone) EffectiveRoles(ctx context.Context, userID, projectID string, groupIDs ...string) ([]string, error) {
 	if err := b.fails("EffectiveRoles"); err != nil {
 		return nil, err
 	}
-	return b.Keystone.EffectiveRoles(ctx, userID, projectID)
+	return b.Keystone.EffectiveRoles(ctx, userID, projectID, groupIDs...)
 }
 
 func (b brokenKeystone) CheckRights(ctx context.Context) error {

@@ -27,11 +27,19 @@ type survey struct {
 
 	domains map[string]bool // whether they are enabled
 	enabled map[string]bool // projects, with their domains taken into account
+	above   map[string]place
+
+	credentials map[store.Credential]bool
+	granted     map[string][]keystone.GroupGrant // by group
+	asked       int                              // users that were asked about one by one
 
 	servers map[compact]server // Nova's
 	kept    map[compact]bool   // instances that Muster keeps something of
 	astray  []string           // instances of which somebody else changed what FreeIPA has
 }
+
+// place is where a project is.
+type place struct{ parent, domain string }
 
 // server is what is kept of one of Nova's.
 type server struct {
@@ -110,9 +118,10 @@ func (s *survey) listProjects(ctx context.Context) error {
 	for _, domain := range domains {
 		s.domains[domain.ID] = domain.Enabled
 	}
-	s.enabled = make(map[string]bool)
+	s.enabled, s.above = make(map[string]bool), make(map[string]place)
 	if err := cfg.Keystone.EachProject(ctx, "", func(p keystone.Project) error {
 		s.enabled[p.ID] = p.Enabled && s.domains[p.DomainID]
+		s.above[p.ID] = place{p.ParentID, p.DomainID}
 		return nil
 	}); err != nil {
 		return err
@@ -125,8 +134,14 @@ func (s *survey) listProjects(ctx context.Context) error {
 
 // held is what a user's good certificates in a project need, and have.
 type held struct {
+	needs map[string]*need // by the groups of the tokens that they were asked for with
+	roles []string         // as Keystone's list says
+}
+
+// need is what certificates of tokens with the same groups need.
+type need struct {
+	groups     []string
 	principals []string
-	roles      []string
 }
 
 // grants: the roles cover the principals of all certificates that are good.
@@ -136,13 +151,18 @@ func (s *survey) grants(ctx context.Context) (*findings, error) {
 	cfg := s.controllers.cfg
 	all := make(map[string]*held)
 	users := make(map[string]bool) // whether they are enabled
+	grouped := false
 	err := s.controllers.eachLiveCert(ctx, func(cert store.LiveCert) error {
 		key := GrantKey(cert.UserID, cert.ProjectID).ID
 		users[cert.UserID] = false
-		if all[key] == nil {
-			all[key] = &held{}
+		grouped = grouped || len(cert.GroupIDs) > 0
+		if cert.Credential.ID != "" {
+			s.credentials[cert.Credential] = true
 		}
-		all[key].principals = union(all[key].principals, cert.Principals)
+		if all[key] == nil {
+			all[key] = &held{needs: make(map[string]*need)}
+		}
+		all[key].add(cert)
 		return nil
 	})
 	found := &findings{kind: Grant, total: len(all)}
@@ -161,19 +181,123 @@ func (s *survey) grants(ctx context.Context) (*findings, error) {
 		}
 		return nil
 	})
+	if err == nil && grouped {
+		err = s.listGroupGrants(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
 	for key, h := range all {
 		user, project, _ := strings.Cut(key, "/")
-		accounts, _ := cfg.Authority.Accounts(h.roles)
-		switch missing := uncovered(h.principals, accounts); {
+		switch {
 		case !users[user]:
 			found.suspect(key, "the user or the user's domain is disabled, or not in Keystone's list")
 		case !s.enabled[project]:
 			found.suspect(key, "the project or its domain is disabled, or not in Keystone's list")
-		case len(missing) > 0:
-			found.suspect(key, "no role gives these accounts any more: "+strings.Join(missing, ", "))
+		default:
+			missing, err := s.missing(ctx, user, project, h)
+			if err != nil {
+				return nil, err
+			}
+			if len(missing) > 0 {
+				found.suspect(key, "no role gives these accounts any more: "+strings.Join(missing, ", "))
+			}
+		}
+	}
+	return found, nil
+}
+
+func (h *held) add(cert store.LiveCert) {
+	key := strings.Join(cert.GroupIDs, " ")
+	if h.needs[key] == nil {
+		h.needs[key] = &need{groups: cert.GroupIDs}
+	}
+	h.needs[key].principals = union(h.needs[key].principals, cert.Principals)
+}
+
+// maxAsked bounds how many users are asked about one by one in a comparison.
+const maxAsked = 1000
+
+// missing are the principals that no role of the user, or of the groups, gives.
+// Keystone's list leaves out what people have by groups that a mapping put them
+// in (authorization_ttl), so whoever seems to lack something is asked about.
+func (s *survey) missing(ctx context.Context, user, project string, h *held) (missing []string, err error) {
+	for _, n := range h.needs {
+		roles := union(slices.Clone(h.roles), s.groupRoles(n.groups, project))
+		accounts, _ := s.controllers.cfg.Authority.Accounts(roles)
+		lacking := uncovered(n.principals, accounts)
+		if len(lacking) > 0 && s.asked < maxAsked {
+			if s.asked++; s.asked == 1 {
+				// What is remembered may be older than the list.
+				s.controllers.cfg.Caches.ForgetAll()
+			}
+			if accounts, err = s.controllers.accounts(ctx, user, project, n.groups); err != nil {
+				return nil, err
+			}
+			lacking = uncovered(n.principals, accounts)
+		}
+		missing = union(missing, lacking)
+	}
+	return missing, nil
+}
+
+// listGroupGrants reads what the groups are granted that tokens name.
+func (s *survey) listGroupGrants(ctx context.Context) error {
+	if err := s.controllers.pace.Wait(ctx); err != nil {
+		return err
+	}
+	s.granted = make(map[string][]keystone.GroupGrant)
+	return s.controllers.cfg.Keystone.EachGroupGrant(ctx, func(g keystone.GroupGrant) error {
+		s.granted[g.GroupID] = append(s.granted[g.GroupID], g)
+		return nil
+	})
+}
+
+// groupRoles are what the groups give in a project, there or from above.
+func (s *survey) groupRoles(groups []string, project string) (roles []string) {
+	for _, group := range groups {
+		for _, g := range s.granted[group] {
+			if s.counts(g, project) {
+				roles = union(roles, g.Roles)
+			}
+		}
+	}
+	return roles
+}
+
+// maxDepth ends the way up where projects were moved while they were listed.
+const maxDepth = 32
+
+func (s *survey) counts(g keystone.GroupGrant, project string) bool {
+	if !g.Inherited {
+		return g.ProjectID == project
+	}
+	at := s.above[project]
+	if g.DomainID != "" {
+		return g.DomainID == at.domain
+	}
+	for range maxDepth {
+		if at.parent == "" || at.parent == at.domain {
+			return false
+		}
+		if at.parent == g.ProjectID {
+			return true
+		}
+		at = s.above[at.parent]
+	}
+	return false
+}
+
+// lent: whatever certificates were asked for with is still there.
+func (s *survey) lent(ctx context.Context) (*findings, error) {
+	found := &findings{kind: Credential, total: len(s.credentials)}
+	for credential := range s.credentials {
+		gone, err := s.controllers.credentialGone(ctx, credential)
+		if err != nil {
+			return nil, err
+		}
+		if gone {
+			found.suspect(credential.ID, credentialMissing(credential))
 		}
 	}
 	return found, nil

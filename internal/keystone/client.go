@@ -32,15 +32,17 @@ type Client struct {
 	tokenCacheTime time.Duration
 	roleCacheTime  time.Duration
 
-	tokens       *memo[*Token]
-	refusals     *lru.Cache[string, time.Time]
-	users        *memo[entry]
-	projects     *memo[entry]
-	domains      *memo[entry]
-	roles        *memo[heldRoles]
-	projectRoles *memo[heldRoles]
-	names        *memo[map[string]string]
-	unlisted     *memo[entry] // roles that names lack
+	tokens      *memo[*Token]
+	refusals    *lru.Cache[string, time.Time]
+	users       *memo[entry]
+	projects    *memo[entry]
+	domains     *memo[entry]
+	roles       *memo[heldRoles]
+	granted     *memo[projectGrants]
+	credentials *memo[lent]
+	names       *memo[map[string]string]
+	unlisted    *memo[entry] // roles that names lack
+	inferences  *memo[map[string][]string]
 
 	hits, refused, misses prometheus.Counter
 }
@@ -75,18 +77,19 @@ func New(cfg Config) (*Client, error) {
 	// A fetch may log in, ask, log in again, and ask again.
 	budget := 2 * cfg.Timeout
 	nobody := func(entry) subject { return subject{} }
-	held := func(h heldRoles) subject { return h.subject }
-	c.tokens = newMemo(cfg.TokenCacheSize, c.now, budget, c.ledger,
-		func(t *Token) subject {
-			return subject{user: t.UserID, project: t.ProjectID, credential: cmp.Or(t.ApplicationCredentialID, t.TrustID)}
-		})
+	c.tokens = newMemo(cfg.TokenCacheSize, c.now, budget, c.ledger, func(t *Token) subject {
+		return subject{user: t.UserID, project: t.ProjectID, credential: t.Credential.ID}
+	})
 	c.users = newMemo(directorySize, c.now, budget, c.ledger, func(e entry) subject { return subject{user: e.ID} })
 	c.projects = newMemo(directorySize, c.now, budget, c.ledger, func(e entry) subject { return subject{project: e.ID} })
 	c.domains = newMemo(directorySize, c.now, budget, c.ledger, nobody)
-	c.roles = newMemo(directorySize, c.now, budget, c.ledger, held)
-	c.projectRoles = newMemo(directorySize, c.now, budget, c.ledger, held)
+	c.roles = newMemo(directorySize, c.now, budget, c.ledger, func(h heldRoles) subject { return h.subject })
+	// The grants of a project take several requests, one after the other.
+	c.granted = newMemo(directorySize, c.now, 2*budget, c.ledger, func(g projectGrants) subject { return g.subject })
+	c.credentials = newMemo(directorySize, c.now, budget, c.ledger, func(l lent) subject { return l.subject })
 	c.unlisted = newMemo(directorySize, c.now, budget, c.ledger, nobody)
 	c.names = newMemo(1, c.now, budget, c.ledger, func(map[string]string) subject { return subject{} })
+	c.inferences = newMemo(1, c.now, budget, c.ledger, func(map[string][]string) subject { return subject{} })
 	return c, nil
 }
 
@@ -122,12 +125,12 @@ func (c *Client) ForgetUser(id string) { c.ledger.forget(subject{user: id}) }
 // scoped to it, invalid at once, results of calls under way included.
 func (c *Client) ForgetProject(id string) { c.ledger.forget(subject{project: id}) }
 
-// ForgetProjectRoles makes what ProjectRoles has cached about the project
-// invalid at once, results of calls under way included.
+// ForgetProjectRoles makes what is cached of the grants in the project invalid at
+// once, results of calls under way included.
 func (c *Client) ForgetProjectRoles(id string) { c.ledger.forget(subject{held: id}) }
 
-// ForgetCredential makes tokens that were made with an application credential
-// or a trust invalid at once, results of calls under way included.
+// ForgetCredential makes what is cached of a credential, and the tokens that were
+// made with it, invalid at once, results of calls under way included.
 func (c *Client) ForgetCredential(id string) { c.ledger.forget(subject{credential: id}) }
 
 // Check tells whether Keystone can be reached and lets Muster's service user

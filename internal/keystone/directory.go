@@ -6,16 +6,12 @@ package keystone
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/url"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 )
-
-// projectRoleTime is how old an answer of ProjectRoles may be.
-const projectRoleTime = 30 * time.Second
 
 // heldRoles is what a user holds in a project, whoever of the two is enabled.
 type heldRoles struct {
@@ -24,29 +20,39 @@ type heldRoles struct {
 }
 
 // EffectiveRoles returns the sorted names of the roles that the user has in the
-// project: assigned, inherited, through groups, and implied. It is empty when
-// the user, the project or a domain of theirs is disabled or gone.
-// Errors: ErrUnavailable, ErrForbidden, or that of ctx.
+// project: assigned, inherited, through groups, and implied. groupIDs are groups
+// that the user is in beside those that Keystone knows of, by a mapping, as a
+// token says. It is empty when the user, the project or a domain of theirs is
+// disabled or gone. Errors: ErrUnavailable, ErrForbidden, or that of ctx.
 //
 // Keystone's role_assignments lists what is assigned to the disabled too, so
 // the user, the project and their domains are looked at beside it.
-func (c *Client) EffectiveRoles(ctx context.Context, userID, projectID string) ([]string, error) {
+func (c *Client) EffectiveRoles(ctx context.Context, userID, projectID string, groupIDs ...string) ([]string, error) {
 	if !validID(userID) || !validID(projectID) {
 		return nil, nil
 	}
 	var names []string
+	var granted projectGrants
 	var userOn, projectOn bool
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) { names, err = c.assignedRoles(groupCtx, userID, projectID); return })
 	group.Go(func() (err error) { userOn, err = c.userEnabled(groupCtx, userID); return })
 	group.Go(func() (err error) { projectOn, err = c.projectEnabled(groupCtx, projectID); return })
+	if len(groupIDs) > 0 {
+		group.Go(func() (err error) { granted, err = c.projectGrants(groupCtx, projectID); return })
+	}
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
 	if !userOn || !projectOn {
 		return nil, nil
 	}
-	return slices.Clone(names), nil
+	names = slices.Clone(names)
+	for _, id := range groupIDs {
+		names = append(names, granted.groups[id]...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
 }
 
 func (c *Client) assignedRoles(ctx context.Context, userID, projectID string) ([]string, error) {
@@ -95,62 +101,17 @@ func (c *Client) domainEnabled(ctx context.Context, id string) (bool, error) {
 	return domain.Enabled, err
 }
 
-// ProjectRoles returns the sorted names of the roles that anyone has in the
-// project. The answer may be 30 s old, unless ForgetProjectRoles was called
-// since, and the name of a role that was renamed another 30 s.
-// Errors: ErrUnavailable, ErrForbidden, or that of ctx.
-//
-// Keystone is asked for the assignments without names, because it looks up the
-// user of each of them for their sake; the roles' names come from a list of
-// roles that all projects share.
-func (c *Client) ProjectRoles(ctx context.Context, projectID string) ([]string, error) {
-	if !validID(projectID) {
-		return nil, nil
-	}
-	held, err := c.projectRoles.get(ctx, projectID, func(ctx context.Context) (heldRoles, time.Time, error) {
-		until := c.now().Add(projectRoleTime)
-		query := url.Values{"effective": {""}, "scope.project.id": {projectID}}
-		var body assignmentsBody
-		err := c.session.get(ctx, "list role assignments", "role_assignments?"+query.Encode(), nil, &body)
-		if err != nil && !errors.Is(err, ErrNotFound) {
-			return heldRoles{}, time.Time{}, err
-		}
-		names, err := c.namesOf(ctx, body)
-		return heldRoles{subject{project: projectID, held: projectID}, names}, until, err
-	})
-	return slices.Clone(held.names), err
-}
-
-// namesOf returns the sorted names of the assigned roles, each once.
-func (c *Client) namesOf(ctx context.Context, b assignmentsBody) ([]string, error) {
-	byID, err := c.roleNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	held := make(map[string]string) // by ID
-	for _, assignment := range b.Assignments {
-		id := assignment.Role.ID
-		if _, seen := held[id]; seen {
-			continue
-		}
-		name, err := c.roleName(ctx, byID, id)
-		if err != nil && !errors.Is(err, ErrNotFound) { // not found: deleted meanwhile
-			return nil, err
-		}
-		held[id] = name
-	}
-	names := slices.Compact(slices.Sorted(maps.Values(held)))
-	return slices.DeleteFunc(names, func(name string) bool { return name == "" }), nil
-}
-
-// roleName returns the name of one role. One that the list at hand lacks, because
-// it is newer, or because Keystone gives only a part of the list (list_limit), is
-// asked for by itself.
+// roleName returns the name of one role; of a domain's own role, none. One that
+// the list at hand lacks, because it is newer, or because Keystone gives only a
+// part of the list (list_limit), is asked for by itself.
 func (c *Client) roleName(ctx context.Context, byID map[string]string, id string) (string, error) {
 	if name, listed := byID[id]; listed {
 		return name, nil
 	}
 	one, err := lookUp(ctx, c, c.unlisted, "role", id)
+	if one.DomainID != "" {
+		return "", err
+	}
 	return one.Name, err
 }
 
@@ -174,7 +135,7 @@ func (c *Client) roleNames(ctx context.Context) (map[string]string, error) {
 // Errors: ErrNotFound, ErrUnavailable, ErrForbidden, or that of ctx.
 func (c *Client) User(ctx context.Context, id string) (User, error) {
 	user, err := lookUp(ctx, c, c.users, "user", id)
-	return User(user), err
+	return User{ID: user.ID, Name: user.Name, DomainID: user.DomainID, Enabled: user.Enabled}, err
 }
 
 // Project returns the project with this ID. A domain, which Keystone keeps among
@@ -189,6 +150,7 @@ func (c *Client) Project(ctx context.Context, id string) (Project, error) {
 type entry struct {
 	ID, Name, DomainID string
 	Enabled            bool
+	ParentID           string
 }
 
 // lookUp asks GET /v3/KINDs/ID.
@@ -204,6 +166,7 @@ func lookUp(ctx context.Context, c *Client, kept *memo[entry], kind, id string) 
 			DomainID string `json:"domain_id"`
 			Enabled  *bool  `json:"enabled"`
 			IsDomain bool   `json:"is_domain"`
+			ParentID string `json:"parent_id"`
 		}
 		if err := c.session.get(ctx, "show "+kind, kind+"s/"+id, nil, &body); err != nil {
 			return entry{}, time.Time{}, err
@@ -218,7 +181,7 @@ func lookUp(ctx context.Context, c *Client, kept *memo[entry], kind, id string) 
 		}
 		// A backend that does not know of disabling leaves the field out.
 		enabled := found.Enabled == nil || *found.Enabled
-		return entry{ID: id, Name: found.Name, DomainID: found.DomainID, Enabled: enabled}, until, nil
+		return entry{ID: id, Name: found.Name, DomainID: found.DomainID, Enabled: enabled, ParentID: found.ParentID}, until, nil
 	})
 }
 

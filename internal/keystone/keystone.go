@@ -14,15 +14,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
 var (
-	// ErrInvalidToken means that Keystone does not know the token, or that it
-	// has expired or was revoked, or that it can be no token at all.
+	// ErrInvalidToken means that Keystone does not know the token or does not
+	// accept it, or that it has expired or was revoked, or that it can be no token
+	// at all.
 	ErrInvalidToken = errors.New("the token is not valid")
+	// ErrBoundToken means that the token is good only beside a client certificate
+	// (OAuth 2.0 mutual TLS, RFC 8705), which Muster does not ask for.
+	ErrBoundToken = errors.New("the token is bound to a client certificate")
 	// ErrNotFound means that Keystone answered that the user or project does
 	// not exist. It is never returned for any other trouble.
 	ErrNotFound = errors.New("not found in Keystone")
@@ -98,13 +103,39 @@ type Token struct {
 	SystemScope bool
 	// IsAdminProject is Keystone's is_admin_project; true where Keystone does not say.
 	IsAdminProject bool
-	// ApplicationCredentialID is set if the token was made with one.
-	ApplicationCredentialID string
-	// TrustID is set if the token was made with a trust (OS-TRUST).
-	TrustID   string
-	Roles     []string // their names
-	ExpiresAt time.Time
+	Roles          []string // their names
+	ExpiresAt      time.Time
+
+	// Methods are how its holder proved to be the user.
+	Methods []string
+	// PasswordExpiresAt is when the user's password does. Zero: never, or it is none of Keystone's.
+	PasswordExpiresAt time.Time
+	// Credential is what the token was made with, if that narrows or lends it.
+	Credential Credential
+	// AccessRules are the only calls that the token is for; none: all.
+	AccessRules []AccessRule
+	// Federated is true for the token of somebody whom an identity provider knows.
+	Federated bool
+	// GroupIDs are the groups that a mapping has put that person in, for this token alone.
+	GroupIDs []string
 }
+
+// OwnLogin reports whether a user of Keystone's own logged in, in person. Any
+// other token was lent, or rests on what an identity provider said at the time.
+// A method that is not known here is taken for such a one, and so is none at all,
+// for Keystone forgets that a token was made with an EC2 credential.
+func (t *Token) OwnLogin() bool {
+	for _, method := range t.Methods {
+		if !slices.Contains(ownMethods, method) {
+			return false
+		}
+	}
+	return len(t.Methods) > 0 && !t.Federated && t.Credential == Credential{}
+}
+
+// ownMethods are the methods of Keystone's [auth] by which nobody but the user
+// can log in. "token" keeps the methods of the token that it was made from.
+var ownMethods = []string{"password", "totp", "token", "external", "kerberos", "x509"}
 
 // User is a Keystone user.
 type User struct {
@@ -116,4 +147,6 @@ type User struct {
 type Project struct {
 	ID, Name, DomainID string
 	Enabled            bool
+	// ParentID is the project above it, or its domain.
+	ParentID string
 }

@@ -11,22 +11,21 @@ const maxForgotten = 4096
 // subject is whom a cached answer is about; empty parts are nobody.
 type subject struct {
 	user, project string
-	credential    string // the application credential or trust that a token was made with
-	held          string // the project whose roles anybody holds
+	credential    string // what a token was made with
+	held          string // the project whose grants they are
 }
 
 // ledger numbers the forgettings. An answer that was asked for before its
 // subject was last forgotten is stale, whenever it arrives. So forgetting costs
 // the same however much is cached.
 type ledger struct {
-	mu       sync.RWMutex
-	count    uint64
-	floor    uint64
-	users    map[string]uint64
-	projects map[string]uint64
-	// credentials are the application credentials and trusts.
+	mu          sync.RWMutex
+	count       uint64
+	floor       uint64
+	users       map[string]uint64
+	projects    map[string]uint64
 	credentials map[string]uint64
-	// held are the projects of which all roles were forgotten, and nothing else.
+	// held are the projects of which the grants were forgotten, and nothing else.
 	held map[string]uint64
 }
 

@@ -80,10 +80,20 @@ func (a *admin) call(t *testing.T, method, path, token string, body any) (object
 // refused makes a request that Keystone must answer with the status.
 func (a *admin) refused(t *testing.T, method, path string, status int) {
 	t.Helper()
-	request, err := http.NewRequestWithContext(t.Context(), method, a.url+path, nil)
+	a.refusedWith(t, method, path, nil, status)
+}
+
+func (a *admin) refusedWith(t *testing.T, method, path string, body object, status int) {
+	t.Helper()
+	var text []byte
+	if body != nil {
+		text, _ = json.Marshal(body)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), method, a.url+path, bytes.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
+	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("X-Auth-Token", a.token)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -133,6 +143,7 @@ type world struct {
 	*admin
 	user, project string
 	client        *keystone.Client
+	named         int // things that needed a name of their own
 	stepClock
 }
 
@@ -188,7 +199,7 @@ func scenarios(t *testing.T, authURL, password string) {
 	}
 	a.roles["tester"] = a.create(t, "role", object{"name": "tester"})
 
-	for _, s := range scenarioTable {
+	for _, s := range slices.Concat(scenarioTable, lentScenarios) {
 		t.Run(s.name, func(t *testing.T) {
 			w := &world{admin: a, stepClock: stepClock{now: time.Now()}}
 			unique := strings.ReplaceAll(s.name, " ", "-")
@@ -208,10 +219,12 @@ func scenarios(t *testing.T, authURL, password string) {
 	}
 }
 
-var scenarioTable = []struct {
+type scenario struct {
 	name string
 	play func(t *testing.T, w *world)
-}{
+}
+
+var scenarioTable = []scenario{
 	{"whole lists", wholeLists},
 	{"token without scope", func(t *testing.T, w *world) {
 		token := w.wantValid(t, w.login(t, byPassword(w.user, "secret"), nil))
@@ -225,7 +238,7 @@ var scenarioTable = []struct {
 		got := w.wantValid(t, w.token(t), "tester")
 		want := &keystone.Token{UserID: w.user, UserName: "token-for-a-project", UserDomainID: "default",
 			ProjectID: w.project, ProjectName: "token-for-a-project", ProjectDomainID: "default", IsAdminProject: true,
-			Roles: []string{"tester"}, ExpiresAt: got.ExpiresAt}
+			Roles: []string{"tester"}, ExpiresAt: got.ExpiresAt, Methods: []string{"password"}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
@@ -297,7 +310,7 @@ var scenarioTable = []struct {
 		w.wantRoles(t)
 		w.wantInvalid(t, token)
 		project, err := w.client.Project(t.Context(), w.project)
-		want := keystone.Project{ID: w.project, Name: "disabled-project", DomainID: "default"}
+		want := keystone.Project{ID: w.project, Name: "disabled-project", DomainID: "default", ParentID: "default"}
 		if err != nil || project != want {
 			t.Errorf("got %+v, %v, want %+v", project, err, want)
 		}
@@ -422,7 +435,7 @@ var scenarioTable = []struct {
 		token := w.login(t, object{"methods": []string{"application_credential"},
 			"application_credential": object{"id": id, "secret": secret}}, nil)
 		got := w.wantValid(t, token, "reader")
-		if got.ApplicationCredentialID != id || got.ProjectID != w.project || got.UserID != w.user {
+		if got.Credential != (keystone.Credential{Kind: keystone.ApplicationCredential, ID: id}) || got.ProjectID != w.project || got.UserID != w.user {
 			t.Errorf("got %+v", got)
 		}
 		w.call(t, "DELETE", "/users/"+w.user+"/application_credentials/"+id, w.token(t), nil)

@@ -213,8 +213,9 @@ func (b boundedTransport) RoundTrip(request *http.Request) (*http.Response, erro
 }
 
 // get asks for path (below /v3/) and decodes the JSON answer. call names the
-// request in metrics and messages. Errors: ErrNotFound for a 404, else
-// ErrUnavailable, and with it ErrForbidden for a 403.
+// request in metrics and messages. Errors: ErrNotFound for a 404, ErrInvalidToken
+// for a token that Keystone refuses to validate, else ErrUnavailable, and with it
+// ErrForbidden for a 403.
 func (s *session) get(ctx context.Context, call, path string, headers map[string]string, answer any) error {
 	token, err := s.login(ctx, "")
 	if err != nil {
@@ -310,6 +311,9 @@ func (s *session) recentRefusal() error {
 	return nil
 }
 
+// validating is the call that validates somebody's token.
+const validating = "validate token"
+
 // bounded runs one request under the deadline, in one of the free slots, and
 // measures it.
 func (s *session) bounded(ctx context.Context, call string, request func(context.Context) error) error {
@@ -352,6 +356,9 @@ func explain(call string, err error) error {
 		return &UnavailableError{RetryAfter: usualRetryAfter, Err: fmt.Errorf("%s: Keystone refused Muster's own "+
 			"login (401); check the service user's name, password, project, and that all three are enabled", call)}
 	case http.StatusForbidden:
+		if call == validating && refusesSubject(status.Body) {
+			return ErrInvalidToken
+		}
 		return &UnavailableError{RetryAfter: maxRetryAfter, Err: fmt.Errorf("%s: %w (403); "+
 			"give it role admin in its project", call, ErrForbidden)}
 	default:
@@ -369,6 +376,21 @@ func keystoneSaysNotFound(body []byte) bool {
 		} `json:"error"`
 	}
 	return json.Unmarshal(body, &said) == nil && said.Error.Code == http.StatusNotFound
+}
+
+// refusesSubject tells a 403 that is about the token to be validated from one
+// about Muster, which names what Muster may not do (identity:validate_token).
+// Keystone refuses tokens in this way that are nobody's fault but their own: of
+// a trust whose giver lost a role of it, or is disabled.
+func refusesSubject(body []byte) bool {
+	var said struct {
+		Error struct {
+			Code    int    `json:"code"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	return json.Unmarshal(body, &said) == nil && said.Error.Code == http.StatusForbidden &&
+		!strings.Contains(said.Error.Message, "identity:validate_token")
 }
 
 // retryAfter reads the header in its form of seconds (RFC 9110, 10.2.3).

@@ -135,7 +135,7 @@ func (c *Client) EachProject(ctx context.Context, domainID string, do func(Proje
 		query = url.Values{"domain_id": {domainID}}
 	}
 	return eachOf(ctx, c.session, "list projects", "projects", query, func(p listed) error {
-		return do(Project{ID: p.ID, Name: p.Name, DomainID: p.DomainID, Enabled: p.enabled()})
+		return do(Project{ID: p.ID, Name: p.Name, DomainID: p.DomainID, Enabled: p.enabled(), ParentID: p.ParentID})
 	})
 }
 
@@ -150,8 +150,9 @@ func (c *Client) EachUser(ctx context.Context, domainID string, do func(User) er
 type Assignment struct{ UserID, ProjectID, Role string }
 
 // EachAssignment calls do with every effective role of every user in every
-// project: one request. It does not tell who of them is disabled.
-// Errors: as of EachProject.
+// project: one request. It does not tell who of them is disabled, and Keystone
+// leaves out whom a mapping has put in a group, even while EffectiveRoles has
+// them (authorization_ttl). Errors: as of EachProject.
 func (c *Client) EachAssignment(ctx context.Context, do func(Assignment) error) error {
 	names, err := c.roleNames(ctx)
 	if err != nil {
@@ -197,6 +198,7 @@ type listed struct {
 	ID       string `json:"id"`
 	Name     string `json:"name"`
 	DomainID string `json:"domain_id"`
+	ParentID string `json:"parent_id"`
 	Enabled  *bool  `json:"enabled"`
 }
 
@@ -206,6 +208,7 @@ func (l listed) enabled() bool { return l.Enabled == nil || *l.Enabled }
 type assigned struct {
 	Role  role                `json:"role"`
 	User  struct{ ID string } `json:"user"`
+	Group struct{ ID string } `json:"group"`
 	Scope struct {
 		Project   struct{ ID string } `json:"project"`
 		Domain    struct{ ID string } `json:"domain"`

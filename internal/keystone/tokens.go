@@ -6,7 +6,10 @@ package keystone
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 )
 
@@ -21,7 +24,7 @@ const (
 )
 
 // Validate returns what the token says, from the cache or from Keystone.
-// Errors: ErrInvalidToken, ErrUnavailable, ErrForbidden, or that of ctx.
+// Errors: ErrInvalidToken, ErrBoundToken, ErrUnavailable, ErrForbidden, or that of ctx.
 func (c *Client) Validate(ctx context.Context, token string) (*Token, error) {
 	if !plausible(token) {
 		return nil, ErrInvalidToken
@@ -67,24 +70,33 @@ func plausible(token string) bool {
 	return true
 }
 
+// accessRules announces that Muster honours the access rules of application
+// credentials; without it Keystone shows no token of one that has some.
+const accessRules = "OpenStack-Identity-Access-Rules"
+
 // fetchToken asks GET /v3/auth/tokens, without the service catalogue.
 func (c *Client) fetchToken(ctx context.Context, token string) (*Token, error) {
 	var body tokenBody
-	headers := map[string]string{"X-Subject-Token": token}
-	err := c.session.get(ctx, "validate token", "auth/tokens?nocatalog=1", headers, &body)
+	headers := map[string]string{"X-Subject-Token": token, accessRules: "1.0"}
+	err := c.session.get(ctx, validating, "auth/tokens?nocatalog=1", headers, &body)
 	if errors.Is(err, ErrNotFound) {
 		return nil, ErrInvalidToken
 	}
 	if err != nil {
 		return nil, err
 	}
-	t := body.token()
-	if t.UserID == "" || t.ExpiresAt.IsZero() {
-		return nil, &UnavailableError{RetryAfter: usualRetryAfter,
-			Err: errors.New("validate token: the answer names no user or no expiry; auth_url may not be a Keystone")}
+	t, err := body.token()
+	if err == nil && (t.UserID == "" || t.ExpiresAt.IsZero()) {
+		err = errors.New("the answer names no user or no expiry; auth_url may not be a Keystone")
+	}
+	if err != nil {
+		return nil, &UnavailableError{RetryAfter: usualRetryAfter, Err: fmt.Errorf("%s: %w", validating, err)}
 	}
 	if !c.now().Before(t.ExpiresAt) {
 		return nil, ErrInvalidToken
+	}
+	if body.Token.BoundTo != nil {
+		return nil, ErrBoundToken
 	}
 	return t, nil
 }
@@ -93,10 +105,21 @@ func (c *Client) fetchToken(ctx context.Context, token string) (*Token, error) {
 // reference describes it.
 type tokenBody struct {
 	Token struct {
-		ExpiresAt time.Time     `json:"expires_at"`
-		User      namedInDomain `json:"user"`
-		Project   namedInDomain `json:"project"`
-		Domain    struct {
+		// ExpiresAt lacks its Z where Keystone's cache has kept the token of an
+		// application credential that ends before it.
+		ExpiresAt string   `json:"expires_at"`
+		Methods   []string `json:"methods"`
+		User      struct {
+			namedInDomain
+			PasswordExpiresAt string `json:"password_expires_at"`
+			Federation        *struct {
+				Groups []struct {
+					ID string `json:"id"`
+				} `json:"groups"`
+			} `json:"OS-FEDERATION"`
+		} `json:"user"`
+		Project namedInDomain `json:"project"`
+		Domain  struct {
 			ID string `json:"id"`
 		} `json:"domain"`
 		System struct {
@@ -107,11 +130,17 @@ type tokenBody struct {
 		} `json:"roles"`
 		IsAdminProject        *bool `json:"is_admin_project"`
 		ApplicationCredential struct {
-			ID string `json:"id"`
+			ID          string       `json:"id"`
+			AccessRules []AccessRule `json:"access_rules"`
 		} `json:"application_credential"`
 		Trust struct {
 			ID string `json:"id"`
 		} `json:"OS-TRUST:trust"`
+		OAuth1 struct {
+			ID string `json:"access_token_id"`
+		} `json:"OS-OAUTH1"`
+		// BoundTo names the client certificate that its holder has to show.
+		BoundTo json.RawMessage `json:"oauth2_credential"`
 	} `json:"token"`
 }
 
@@ -123,22 +152,39 @@ type namedInDomain struct {
 	} `json:"domain"`
 }
 
-func (b tokenBody) token() *Token {
+func (b tokenBody) token() (*Token, error) {
 	t := b.Token
 	token := &Token{
 		UserID: t.User.ID, UserName: t.User.Name,
 		UserDomainID: t.User.Domain.ID,
 		ProjectID:    t.Project.ID, ProjectName: t.Project.Name,
-		ProjectDomainID:         t.Project.Domain.ID,
-		DomainID:                t.Domain.ID,
-		SystemScope:             t.System.All,
-		IsAdminProject:          t.IsAdminProject == nil || *t.IsAdminProject,
-		ApplicationCredentialID: t.ApplicationCredential.ID,
-		TrustID:                 t.Trust.ID,
-		ExpiresAt:               t.ExpiresAt.UTC(),
+		ProjectDomainID: t.Project.Domain.ID,
+		DomainID:        t.Domain.ID,
+		SystemScope:     t.System.All,
+		IsAdminProject:  t.IsAdminProject == nil || *t.IsAdminProject,
+		Methods:         t.Methods,
+		AccessRules:     t.ApplicationCredential.AccessRules,
+	}
+	switch {
+	case t.ApplicationCredential.ID != "":
+		token.Credential = Credential{ApplicationCredential, t.ApplicationCredential.ID}
+	case t.Trust.ID != "":
+		token.Credential = Credential{Trust, t.Trust.ID}
+	case t.OAuth1.ID != "":
+		token.Credential = Credential{AccessToken, t.OAuth1.ID}
 	}
 	for _, role := range t.Roles {
 		token.Roles = append(token.Roles, role.Name)
 	}
-	return token
+	if t.User.Federation != nil {
+		token.Federated = true
+		for _, group := range t.User.Federation.Groups {
+			token.GroupIDs = append(token.GroupIDs, group.ID)
+		}
+		slices.Sort(token.GroupIDs)
+	}
+	var err, passwordErr error
+	token.ExpiresAt, err = parseTime(t.ExpiresAt)
+	token.PasswordExpiresAt, passwordErr = parseTime(t.User.PasswordExpiresAt)
+	return token, errors.Join(err, passwordErr)
 }

@@ -29,6 +29,7 @@ type identityPayload struct {
 	Group     string `json:"group"`
 	Project   string `json:"project"`
 	Domain    string `json:"domain"`
+	Role      string `json:"role"`
 	Inherited bool   `json:"inherited_to_projects"`
 }
 
@@ -42,7 +43,8 @@ var identityEvents = map[string]converge.Kind{
 	"group.updated": converge.Group, "group.deleted": converge.Group,
 	"role.updated": converge.Role, "role.deleted": converge.Role,
 	"application_credential.deleted": converge.Credential, "OS-TRUST:trust.deleted": converge.Credential,
-	"domain.updated": converge.Domain, "domain.deleted": converge.Domain, "domain.disabled": converge.Domain,
+	"OS-OAUTH1:access_token.deleted": converge.Credential,
+	"domain.updated":                 converge.Domain, "domain.deleted": converge.Domain, "domain.disabled": converge.Domain,
 }
 
 func identityHints(event string, payload json.RawMessage) ([]converge.Hint, error) {
@@ -57,7 +59,7 @@ func identityHints(event string, payload json.RawMessage) ([]converge.Hint, erro
 		return nil, err
 	}
 	if isAssignment {
-		return assignmentHints(p)
+		return assignmentHints(p, action)
 	}
 	hint, err := identityHint(kind, p.ResourceInfo)
 	if err != nil {
@@ -77,11 +79,10 @@ func identityHints(event string, payload json.RawMessage) ([]converge.Hint, erro
 
 // assignmentHints aims as well as the message does. A role that is inherited,
 // or given in a domain, counts in projects that are not named.
-func assignmentHints(p identityPayload) ([]converge.Hint, error) {
+func assignmentHints(p identityPayload, action string) ([]converge.Hint, error) {
 	switch {
 	case p.Group != "":
-		hint, err := identityHint(converge.Group, p.Group)
-		return []converge.Hint{hint}, err
+		return groupHints(p, action)
 	case p.User == "":
 		return nil, fmt.Errorf("%w: the role assignment names neither user nor group", ErrUnreadable)
 	case p.Project == "" || p.Inherited:
@@ -97,6 +98,23 @@ func assignmentHints(p identityPayload) ([]converge.Hint, error) {
 		return nil, wrongID(converge.Project)
 	}
 	return []converge.Hint{{Key: converge.GrantKey(user, project)}}, nil
+}
+
+// groupHints name the place too where a group has lost a role: if that was its
+// last one there, its grants no longer say that it matters. What is inherited
+// matters to whoever has certificates.
+func groupHints(p identityPayload, action string) ([]converge.Hint, error) {
+	group, err := identityHint(converge.Group, p.Group)
+	inDomain := p.Domain != "" && !p.Inherited // where no certificates are for
+	if err != nil || action != "deleted" || inDomain {
+		return []converge.Hint{group}, err
+	}
+	kind, id := converge.Role, p.Role
+	if p.Project != "" && !p.Inherited {
+		kind, id = converge.Members, p.Project
+	}
+	where, err := identityHint(kind, id)
+	return []converge.Hint{group, where}, err
 }
 
 func identityHint(kind converge.Kind, id string) (converge.Hint, error) {

@@ -86,30 +86,30 @@ func TestSamples(t *testing.T) {
 		"keystone-basic-02": {},                          // user created
 		"keystone-basic-03": {},                          // group created
 		"keystone-basic-04": {"grant " + basicUser + "/" + basicProject},
-		"keystone-basic-05": {"group " + basicGroup},                      // role given to a group
-		"keystone-basic-06": {"user " + basicUser},                        // in a domain
-		"keystone-basic-07": {"user " + basicUser},                        // inherited
-		"keystone-basic-08": {"group " + basicGroup, "user " + basicUser}, // joined
-		"keystone-basic-09": {"group " + basicGroup, "user " + basicUser}, // left
-		"keystone-basic-10": {"user " + basicUser},                        // inherited role taken
-		"keystone-basic-11": {"user " + basicUser},                        // role in a domain taken
-		"keystone-basic-12": {"group " + basicGroup},                      // role of a group taken
-		"keystone-basic-13": {"grant " + basicUser + "/" + basicProject},  // role taken
-		"keystone-basic-17": {"user " + basicUser},                        // disabled
-		"keystone-basic-19": {"project " + basicProject},                  // disabled
-		"keystone-basic-21": {"user " + basicUser},                        // deleted
-		"keystone-basic-22": {"group " + basicGroup},                      // deleted
-		"keystone-basic-23": {"project " + basicProject},                  // deleted
-		"keystone-cadf-01":  {"project " + cadfProject},                   // created
-		"keystone-cadf-02":  {},                                           // user created
-		"keystone-cadf-04":  {"grant " + cadfUser + "/" + cadfProject},    // role given
-		"keystone-cadf-05":  {"group " + cadfGroup},                       // role given to a group
-		"keystone-cadf-06":  {"user " + cadfUser},                         // in a domain
-		"keystone-cadf-09":  {"group " + cadfGroup},                       // left: CADF does not say who
-		"keystone-cadf-13":  {"grant " + cadfUser + "/" + cadfProject},    // role taken
-		"keystone-cadf-21":  {"user " + cadfUser},                         // deleted
-		"keystone-cadf-22":  {"group " + cadfGroup},                       // deleted
-		"keystone-cadf-23":  {"project " + cadfProject},                   // deleted
+		"keystone-basic-05": {"group " + basicGroup},                            // role given to a group
+		"keystone-basic-06": {"user " + basicUser},                              // in a domain
+		"keystone-basic-07": {"user " + basicUser},                              // inherited
+		"keystone-basic-08": {"group " + basicGroup, "user " + basicUser},       // joined
+		"keystone-basic-09": {"group " + basicGroup, "user " + basicUser},       // left
+		"keystone-basic-10": {"user " + basicUser},                              // inherited role taken
+		"keystone-basic-11": {"user " + basicUser},                              // role in a domain taken
+		"keystone-basic-12": {"group " + basicGroup, "members " + basicProject}, // role of a group taken
+		"keystone-basic-13": {"grant " + basicUser + "/" + basicProject},        // role taken
+		"keystone-basic-17": {"user " + basicUser},                              // disabled
+		"keystone-basic-19": {"project " + basicProject},                        // disabled
+		"keystone-basic-21": {"user " + basicUser},                              // deleted
+		"keystone-basic-22": {"group " + basicGroup},                            // deleted
+		"keystone-basic-23": {"project " + basicProject},                        // deleted
+		"keystone-cadf-01":  {"project " + cadfProject},                         // created
+		"keystone-cadf-02":  {},                                                 // user created
+		"keystone-cadf-04":  {"grant " + cadfUser + "/" + cadfProject},          // role given
+		"keystone-cadf-05":  {"group " + cadfGroup},                             // role given to a group
+		"keystone-cadf-06":  {"user " + cadfUser},                               // in a domain
+		"keystone-cadf-09":  {"group " + cadfGroup},                             // left: CADF does not say who
+		"keystone-cadf-13":  {"grant " + cadfUser + "/" + cadfProject},          // role taken
+		"keystone-cadf-21":  {"user " + cadfUser},                               // deleted
+		"keystone-cadf-22":  {"group " + cadfGroup},                             // deleted
+		"keystone-cadf-23":  {"project " + cadfProject},                         // deleted
 
 		"nova-unversioned-compute.instance.create.end-1":              {"instance " + instance},
 		"nova-unversioned-compute.instance.delete.end-1":              {"instance " + instance},
@@ -193,6 +193,7 @@ func TestParse(t *testing.T) {
 	const (
 		a = "c65eb661-4472-402e-ac3a-a112fd82693f"
 		b = "c65eb6614472402eac3aa112fd82693f"
+		c = "9e1f0c2d4b6a48e7a5d3c1b0f2e4d6a8"
 		l = "d5a3b1e0c7f64e2a9b8d0c1f2e3a4b5cd5a3b1e0c7f64e2a9b8d0c1f2e3a4b5c"
 	)
 	tests := []struct {
@@ -208,6 +209,15 @@ func TestParse(t *testing.T) {
 		{"application credential", bare("identity.h", "identity.application_credential.deleted", `{"resource_info": "`+a+`"}`), []string{"credential " + b}},
 		{"new application credential", bare("identity.h", "identity.application_credential.created", `{"resource_info": "`+a+`"}`), []string{}},
 		{"trust", bare("identity.h", "identity.OS-TRUST:trust.deleted", `{"resource_info": "`+b+`"}`), []string{"credential " + b}},
+		{"access token", bare("identity.h", "identity.OS-OAUTH1:access_token.deleted", `{"resource_info": "`+b+`"}`), []string{"credential " + b}},
+		{"role of a group below a project", bare("identity.h", "identity.role_assignment.deleted",
+			`{"group": "`+b+`", "project": "`+a+`", "role": "`+c+`", "inherited_to_projects": true}`), []string{"group " + b, "role " + c}},
+		{"role of a group below a domain", bare("identity.h", "identity.role_assignment.deleted",
+			`{"group": "`+b+`", "domain": "default", "role": "`+c+`", "inherited_to_projects": true}`), []string{"group " + b, "role " + c}},
+		{"role of a group in a domain", bare("identity.h", "identity.role_assignment.deleted",
+			`{"group": "`+b+`", "domain": "default", "role": "`+c+`", "inherited_to_projects": false}`), []string{"group " + b}},
+		{"new role of a group", bare("identity.h", "identity.role_assignment.created",
+			`{"group": "`+b+`", "project": "`+a+`", "role": "`+c+`", "inherited_to_projects": false}`), []string{"group " + b}},
 		{"assignment to nobody", bare("identity.h", "identity.role_assignment.deleted", `{"project": "`+b+`"}`), nil},
 		{"login", bare("identity.h", "identity.authenticate", `7`), []string{}},
 		{"no ID", bare("identity.h", "identity.user.deleted", `{}`), nil},

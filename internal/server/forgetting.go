@@ -180,6 +180,7 @@ func (s *Server) forgetHere(kind, id string) {
 		s.directory.ForgetProject(id)
 	case forgetCredential:
 		s.tokens.ForgetCredential(id)
+		s.directory.ForgetCredential(id)
 	default: // all, and what a newer version names
 		s.tokens.ForgetAll()
 		s.directory.ForgetAll()

@@ -60,7 +60,7 @@ func (s *Server) forget(_ context.Context, hints []converge.Hint) <-chan error {
 			caches{sessions{s}}.ForgetCredential(key.ID)
 		case converge.User:
 			user = key.ID
-		case converge.Project:
+		case converge.Project, converge.Members:
 			project = key.ID
 		case converge.Grant:
 			user, project = key.Grant()

@@ -45,21 +45,32 @@ type profile struct {
 	extensions map[string]string
 	critical   map[string]string
 	lifetime   time.Duration
-	leftOut    []LeftOut
-	// digest identifies what a certificate grants: two with equal digests
-	// differ in nothing but serial and times.
+	// span is the same for all who ask for the same life, whenever they do.
+	span    string
+	leftOut []LeftOut
+	// digest identifies what a certificate grants and what it rests on: two with
+	// equal digests differ in nothing but serial and times.
 	digest string
 }
 
-// decide makes the profile of a user who holds the roles. A certificate is one
-// key to all of its principals, so the restrictions of all roles apply at
-// once: the shortest life, the extensions that every role allows, the source
-// addresses that every role accepts.
-func (r UserRules) decide(roles []string, asked time.Duration) (profile, error) {
+// decide makes the profile of a user who holds the roles, of which the limits
+// let some count. A certificate is one key to all of its principals, so the
+// restrictions of all roles apply at once: the shortest life, the extensions
+// that every role allows, the source addresses that every role accepts. Those of
+// roles that the user holds and the token leaves out apply too: who narrows a
+// token gets nothing that the whole one does not give.
+func (r UserRules) decide(roles []string, limits Limits, asked time.Duration, now time.Time) (profile, error) {
 	p := profile{extensions: map[string]string{}, critical: map[string]string{}}
-	p.principals, p.leftOut = r.Accounts.Of(roles)
-	if len(p.principals) == 0 {
-		return p, problem.New(problem.Forbidden, "%s", noPrincipals(roles, p.leftOut))
+	counting := roles
+	if limits.Roles != nil {
+		counting = slices.DeleteFunc(slices.Clone(roles), func(role string) bool { return !slices.Contains(limits.Roles, role) })
+	}
+	p.principals, p.leftOut = r.Accounts.Of(counting)
+	switch {
+	case len(counting) == 0 && len(roles) > 0:
+		return p, problem.New(problem.Forbidden, "the user has roles in the project, and the token none of them")
+	case len(p.principals) == 0:
+		return p, problem.New(problem.Forbidden, "%s", noPrincipals(counting, p.leftOut))
 	}
 	extensions := slices.Clone(r.Extensions)
 	limit := r.MaxLifetime
@@ -94,16 +105,28 @@ func (r UserRules) decide(roles []string, asked time.Duration) (profile, error) 
 		p.critical["source-address"] = joinPrefixes(sources)
 	}
 	var err error
-	p.lifetime, err = r.lifetime(asked, limit)
-	p.digest = p.computeDigest()
-	return p, err
+	if p.lifetime, err = r.lifetime(asked, limit); err != nil {
+		return p, err
+	}
+	p.digest, p.span = p.computeDigest(limits), p.lifetime.String()
+	if until := limits.Until; !until.IsZero() {
+		// Certificates end at whole seconds.
+		p.span += " " + until.UTC().Format(time.RFC3339)
+		if p.lifetime = min(p.lifetime, until.Truncate(time.Second).Sub(now)); p.lifetime < shortest {
+			return p, problem.New(problem.Forbidden, "what the certificate would rest on, the token or what it was made with, ends within a minute; log in again")
+		}
+	}
+	return p, nil
 }
+
+// shortest is the least life of a certificate.
+const shortest = time.Minute
 
 func (r UserRules) lifetime(asked, limit time.Duration) (time.Duration, error) {
 	switch {
 	case asked == 0:
 		return min(r.Lifetime, limit), nil
-	case asked < time.Minute:
+	case asked < shortest:
 		return 0, problem.InField("lifetime", "less than a minute is too short to log in")
 	case asked > limit:
 		return 0, problem.InField("lifetime", "at most %d seconds are allowed to your roles", int(limit/time.Second))
@@ -123,9 +146,17 @@ func noPrincipals(roles []string, leftOut []LeftOut) string {
 	return "none of the user's roles can be an account: " + strings.Join(reasons, "; ")
 }
 
-func (p profile) computeDigest() string {
+func (p profile) computeDigest(limits Limits) string {
+	lists := [][]string{p.principals, flatten(p.extensions), flatten(p.critical)}
+	// Without any, the digests are those of certificates that know of no limits.
+	if limits.Credential.ID != "" {
+		lists = append(lists, []string{"credential", limits.Credential.Kind, limits.Credential.ID})
+	}
+	if len(limits.GroupIDs) > 0 {
+		lists = append(lists, append([]string{"groups"}, limits.GroupIDs...))
+	}
 	h := sha256.New()
-	for _, list := range [][]string{p.principals, flatten(p.extensions), flatten(p.critical)} {
+	for _, list := range lists {
 		fmt.Fprintf(h, "%d\n", len(list))
 		for _, item := range list {
 			fmt.Fprintf(h, "%q\n", item)

@@ -55,8 +55,11 @@ type Sealer interface {
 // Directory is what Keystone knows.
 type Directory interface {
 	// EffectiveRoles returns the names of the roles that a user holds in a
-	// project, through groups, inheritance and implication too. None is no error.
-	EffectiveRoles(ctx context.Context, userID, projectID string) ([]string, error)
+	// project, through groups, inheritance and implication too, as if a member of
+	// the given groups as well. None is no error.
+	EffectiveRoles(ctx context.Context, userID, projectID string, groupIDs ...string) ([]string, error)
+	// GrantedGroups returns those of the groups that have a role in the project.
+	GrantedGroups(ctx context.Context, projectID string, groupIDs []string) ([]string, error)
 	// Project returns a project, or keystone.ErrNotFound.
 	Project(ctx context.Context, projectID string) (keystone.Project, error)
 }

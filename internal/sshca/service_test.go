@@ -45,10 +45,25 @@ type directory struct {
 	err   error
 }
 
-func (d *directory) EffectiveRoles(_ context.Context, userID, projectID string) ([]string, error) {
+func (d *directory) EffectiveRoles(_ context.Context, userID, projectID string, groupIDs ...string) ([]string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Clone(d.roles[userID+projectID]), d.err
+	roles := slices.Clone(d.roles[userID+projectID])
+	for _, id := range groupIDs {
+		roles = append(roles, d.roles[id+projectID]...)
+	}
+	return roles, d.err
+}
+
+func (d *directory) GrantedGroups(_ context.Context, projectID string, groupIDs []string) (granted []string, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range groupIDs {
+		if len(d.roles[id+projectID]) > 0 {
+			granted = append(granted, id)
+		}
+	}
+	return granted, d.err
 }
 
 func (d *directory) Project(_ context.Context, id string) (keystone.Project, error) {

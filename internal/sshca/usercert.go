@@ -27,11 +27,29 @@ type UserRequest struct {
 	UserID, UserName string
 	PublicKey        string        // one authorized_keys line, as the client sent it
 	Lifetime         time.Duration // zero: the default
+	Limits           Limits
+}
+
+// Limits are those of the token that a certificate is asked for with: nobody
+// gets by a certificate what the token does not give.
+type Limits struct {
+	// Roles are the token's, of which alone accounts are made. Nil: of all roles
+	// that the user has, for the asker's right to it does not come from them.
+	Roles []string
+	// GroupIDs are groups that the user is in as long as the token lives.
+	GroupIDs []string
+	// Until is when the certificate ends at the latest, whatever life was asked
+	// for. Zero: any time.
+	Until time.Time
+	// Credential is what the token was made with. When it goes, the certificate
+	// does.
+	Credential store.Credential
 }
 
 // IssueUser certifies a user's key for the accounts of the user's effective
-// roles in the project. While most of its life is left and it would say the
-// same, the certificate that was issued before for this key is given again.
+// roles in the project, within the limits. While most of its life is left and it
+// would say the same, the certificate that was issued before for this key is
+// given again, though never one that was issued for another credential.
 //
 // Refusals are problems: Invalid for the key or the lifetime, Forbidden where
 // no role gives an account or the key was revoked.
@@ -41,18 +59,22 @@ func (s *Service) IssueUser(ctx context.Context, by Actor, req UserRequest) (sto
 	if err != nil {
 		return store.UserCert{}, s.refuseIssue(ctx, entry, problem.InField("pub_key", "%v", err))
 	}
-	roles, err := s.cfg.Directory.EffectiveRoles(ctx, req.UserID, req.ProjectID)
+	// Of the groups of a token, which may be very many, few say anything here.
+	if req.Limits.GroupIDs, err = s.cfg.Directory.GrantedGroups(ctx, req.ProjectID, req.Limits.GroupIDs); err != nil {
+		return store.UserCert{}, err
+	}
+	roles, err := s.cfg.Directory.EffectiveRoles(ctx, req.UserID, req.ProjectID, req.Limits.GroupIDs...)
 	if err != nil {
 		return store.UserCert{}, err
 	}
-	wanted, err := s.cfg.User.decide(roles, req.Lifetime)
+	wanted, err := s.cfg.User.decide(roles, req.Limits, req.Lifetime, s.cfg.Now())
 	s.warnLeftOut(ctx, req, wanted.leftOut)
 	if err != nil {
 		return store.UserCert{}, s.refuseIssue(ctx, entry, err)
 	}
 	// Two simultaneous requests for one key get one certificate. The work does
 	// not end with the first of them, since the second waits for it too.
-	group := fmt.Sprint(req.ProjectID, req.UserID, key.SHA256, wanted.digest, wanted.lifetime)
+	group := fmt.Sprint(req.ProjectID, req.UserID, key.SHA256, wanted.digest, wanted.span)
 	cert, _, err := together(ctx, &s.issuing, group, func() (store.UserCert, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), issueTimeout)
 		defer cancel()
@@ -88,7 +110,7 @@ func (s *Service) tryIssueUser(ctx context.Context, by Actor, req UserRequest, k
 		return store.UserCert{}, err
 	}
 	now := s.cfg.Now()
-	latest, found, revoked, err := s.cfg.Store.LatestUserCert(ctx, req.ProjectID, req.UserID, key.SHA256)
+	latest, found, revoked, err := s.cfg.Store.LatestUserCert(ctx, req.ProjectID, req.UserID, key.SHA256, req.Limits.Credential.ID)
 	switch {
 	case err != nil:
 		return store.UserCert{}, err
@@ -104,6 +126,9 @@ func (s *Service) tryIssueUser(ctx context.Context, by Actor, req UserRequest, k
 	}
 	entry := s.audit(by, "usercert.issue", req.ProjectID, "usercert", fmt.Sprint(cert.Serial))
 	entry.Details = map[string]string{"user": cert.UserID, "key": cert.Fingerprint, "principals": strings.Join(cert.Principals, ",")}
+	if c := cert.Credential; c.ID != "" {
+		entry.Details[c.Kind] = c.ID
+	}
 	if err := s.cfg.Store.InsertUserCert(ctx, cert, entry); err != nil {
 		return store.UserCert{}, err
 	}
@@ -124,6 +149,9 @@ func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.K
 	after, before, err := s.validity(ca, now, wanted.lifetime)
 	if err != nil {
 		return store.UserCert{}, err
+	}
+	if until := req.Limits.Until; !until.IsZero() && until.Before(before) {
+		before = until // some time has passed since the lifetime was decided
 	}
 	serial, err := s.cfg.Store.NextSerial(ctx)
 	if err != nil {
@@ -148,6 +176,7 @@ func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.K
 		Principals: wanted.principals, Fingerprint: key.SHA256, MD5: key.MD5,
 		KeyID: template.KeyId, AuthorityKeyID: ca.id, Cert: line, Profile: wanted.digest,
 		CreatedAt: now, ExpiresAt: time.Unix(int64(template.ValidBefore), 0).UTC(),
+		Credential: req.Limits.Credential, GroupIDs: req.Limits.GroupIDs,
 	}, nil
 }
 

@@ -61,7 +61,7 @@ func BenchmarkLatestUserCert(b *testing.B) {
 			f.insert(b, f.userCert(b, 1, 50, n))
 		}
 		parallel(b, func(n int) {
-			if _, found, _, err := f.store().LatestUserCert(b.Context(), id(1), id(50), fingerprint(n%100)); err != nil || !found {
+			if _, found, _, err := f.store().LatestUserCert(b.Context(), id(1), id(50), fingerprint(n%100), ""); err != nil || !found {
 				b.Error(found, err)
 			}
 		})

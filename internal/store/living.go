@@ -16,20 +16,25 @@ type LiveCert struct {
 	UserID     string
 	Principals []string
 	ExpiresAt  time.Time
+	Credential Credential
+	GroupIDs   []string
 }
 
-const selectLiveCert = "SELECT serial, project_id, user_id, principals, expires_at FROM user_cert WHERE revoked_at = 0 AND "
+const selectLiveCert = "SELECT serial, project_id, user_id, principals, expires_at, credential_kind, credential_id, credential_owner, group_ids " +
+	"FROM user_cert WHERE revoked_at = 0 AND "
 
 func scanLiveCert(r scanner) (LiveCert, error) {
 	var l LiveCert
-	var principals string
+	var principals, groups string
 	var expires int64
-	if err := r.Scan(&l.Serial, &l.ProjectID, &l.UserID, &principals, &expires); err != nil {
+	err := r.Scan(&l.Serial, &l.ProjectID, &l.UserID, &principals, &expires, &l.Credential.Kind, &l.Credential.ID, &l.Credential.Owner, &groups)
+	if err != nil {
 		return l, err
 	}
 	l.ExpiresAt = fromMicros(expires)
-	var err error
-	l.Principals, err = decodeList(principals)
+	if l.Principals, err = decodeList(principals); err == nil {
+		l.GroupIDs, err = decodeGroups(groups)
+	}
 	return l, err
 }
 
@@ -56,6 +61,28 @@ func (s *Store) LiveUserCerts(ctx context.Context, f Filter, page Page) ([]LiveC
 	all, err := list(ctx, s, scanLiveCert, selectLiveCert+text+" AND serial > ? ORDER BY serial LIMIT ?", append(args, int64(after), limit)...)
 	if err != nil {
 		return nil, fmt.Errorf("list live certificates: %w", err)
+	}
+	return all, nil
+}
+
+// CredentialCerts lists, by serial, the user certificates that are good now and were asked for with the credential.
+func (s *Store) CredentialCerts(ctx context.Context, credentialID string, page Page) ([]LiveCert, error) {
+	limit, err := page.limit()
+	if err != nil {
+		return nil, err
+	}
+	after, err := page.afterSerial()
+	if err != nil {
+		return nil, err
+	}
+	if credentialID == "" {
+		return nil, fmt.Errorf("list a credential's certificates: %w: say which credential", ErrInvalid)
+	}
+	all, err := list(ctx, s, scanLiveCert, selectLiveCert+
+		"credential_id <> '' AND credential_id = ? AND expires_at > ? AND serial > ? ORDER BY serial LIMIT ?",
+		credentialID, micros(s.now()), int64(after), limit)
+	if err != nil {
+		return nil, fmt.Errorf("list a credential's certificates: %w", err)
 	}
 	return all, nil
 }

@@ -10,7 +10,7 @@ var (
 	instanceTable     = newTable("instance", "id project_id hostname state created_at deleted_at "+
 		"token_hash token_sealed token_created_at token_expires_at token_used_at token_fingerprint")
 	userCertTable = newTable("user_cert", "serial project_id user_id user_name principals fingerprint md5 key_id "+
-		"authority_key_id cert created_at expires_at revoked_at profile")
+		"authority_key_id cert created_at expires_at revoked_at profile credential_kind credential_id credential_owner group_ids")
 	hostCertTable = newTable("host_cert", "serial project_id instance_id hostname principals fingerprint md5 key_id "+
 		"authority_key_id cert created_at expires_at revoked_at")
 	revocationTable = newTable("revocation", "project_id version seq kind authority_key_id serial value expires_at created_at "+

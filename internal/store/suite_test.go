@@ -117,19 +117,62 @@ func TestRenewToken(t *testing.T) {
 	})
 }
 
+// What a certificate was asked for with is kept, and found by.
+func TestCredentials(t *testing.T) {
+	onEach(t, func(t *testing.T, f *fixture) {
+		ctx := t.Context()
+		f.authority(t, 1)
+		robot := Credential{Kind: "application_credential", ID: id(70), Owner: id(50)}
+		plain := f.insert(t, f.userCert(t, 1, 50, 1))
+		lent := f.userCert(t, 1, 50, 1)
+		lent.Credential = robot
+		lent = f.insert(t, lent)
+		other := f.userCert(t, 1, 51, 2)
+		other.Credential, other.GroupIDs = robot, []string{id(80), id(81)}
+		other = f.insert(t, other)
+		for credential, want := range map[string]UserCert{"": plain, id(70): lent} {
+			got, found, _, err := f.store().LatestUserCert(ctx, id(1), id(50), fingerprint(1), credential)
+			if err != nil || !found {
+				t.Fatal(found, err)
+			}
+			equal(t, got, want)
+		}
+		_, found, _, err := f.store().LatestUserCert(ctx, id(1), id(50), fingerprint(1), id(71))
+		if err != nil || found {
+			t.Error(found, err)
+		}
+		equal(t, must(f.store().UserCert(ctx, other.Serial))(t), other)
+		certs := must(f.store().CredentialCerts(ctx, id(70), Page{}))(t)
+		equal(t, len(certs), 2)
+		equal(t, certs[1], LiveCert{Serial: other.Serial, ProjectID: id(1), UserID: id(51), Principals: other.Principals,
+			ExpiresAt: other.ExpiresAt, Credential: robot, GroupIDs: other.GroupIDs})
+		_, err = f.store().Revoke(ctx, RevocationOrder{ProjectID: id(1), Serials: []uint64{lent.Serial}}, Audit{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, len(must(f.store().CredentialCerts(ctx, id(70), Page{}))(t)), 1)
+		equal(t, len(must(f.store().CredentialCerts(ctx, id(71), Page{}))(t)), 0)
+		_, err = f.store().CredentialCerts(ctx, "", Page{})
+		isError(t, err, ErrInvalid)
+		half := f.userCert(t, 1, 50, 3)
+		half.Credential = Credential{Kind: "trust", ID: id(72)}
+		isError(t, f.store().InsertUserCert(ctx, half, Audit{}), ErrInvalid)
+	})
+}
+
 func TestUserCertificates(t *testing.T) {
 	onEach(t, func(t *testing.T, f *fixture) {
 		ctx := t.Context()
 		f.authority(t, 1)
 		f.authority(t, 2)
-		_, found, revoked, err := f.store().LatestUserCert(ctx, id(1), id(50), fingerprint(1))
+		_, found, revoked, err := f.store().LatestUserCert(ctx, id(1), id(50), fingerprint(1), "")
 		if err != nil || found || revoked {
 			t.Fatal(found, revoked, err)
 		}
 		first := f.insert(t, f.userCert(t, 1, 50, 1))
 		second := f.insert(t, f.userCert(t, 1, 50, 1))
 		third := f.insert(t, f.userCert(t, 2, 50, 2))
-		latest, found, revoked, err := f.store().LatestUserCert(ctx, id(1), id(50), fingerprint(1))
+		latest, found, revoked, err := f.store().LatestUserCert(ctx, id(1), id(50), fingerprint(1), "")
 		if err != nil || !found || revoked {
 			t.Fatal(found, revoked, err)
 		}
@@ -320,7 +363,7 @@ func TestRevoke(t *testing.T) {
 		revoke(RevocationOrder{AuthorityKeyID: id(10)}, RevocationResult{Version: 5, Already: true})
 		equal(t, f.audited(t, "revoke", id(1)), 5)
 
-		_, found, revoked, err := f.store().LatestUserCert(ctx, id(1), id(51), c.Fingerprint)
+		_, found, revoked, err := f.store().LatestUserCert(ctx, id(1), id(51), c.Fingerprint, "")
 		if err != nil || !found || !revoked {
 			t.Fatal(found, revoked, err)
 		}

@@ -27,6 +27,23 @@ type UserCert struct {
 	ExpiresAt      time.Time
 	RevokedAt      time.Time // zero: not revoked
 	Profile        string    // hash of principals and options: equal means that the certificate allows the same
+	Credential     Credential
+	GroupIDs       []string // the groups by which a mapping made the user a member, where roles may come from
+}
+
+// Credential is what somebody used in the place of the own login to ask for a certificate. Empty: nothing.
+type Credential struct {
+	Kind  string // as keystone.CredentialKind
+	ID    string
+	Owner string // ID of the user whose login it stands for: not the certificate's where an operator asked in another's name
+}
+
+// check finds out whether all parts are there, or none.
+func (c Credential) check(k *check) {
+	k.that((c.Kind == "") == (c.ID == "") && (c.Owner == "") == (c.ID == ""), "a credential has a kind, an ID and an owner")
+	k.ascii("kind of the credential", c.Kind)
+	k.ascii("ID of the credential", c.ID)
+	k.ascii("owner of the credential", c.Owner)
 }
 
 // row checks the record and returns it for inserting.
@@ -36,13 +53,20 @@ func (u UserCert) row() ([]any, error) {
 	c.id("user ID", u.UserID)
 	c.name("user name", u.UserName)
 	c.text("profile", u.Profile, maxName)
+	u.Credential.check(&c)
+	groups := ""
+	if len(u.GroupIDs) > 0 {
+		groups = encodeList(u.GroupIDs)
+	}
+	c.text("groups", groups, maxJSON)
 	principals := encodeList(u.Principals)
 	c.certificate(u.Serial, principals, u.Fingerprint, u.MD5, u.KeyID, u.AuthorityKeyID, u.Cert, u.ExpiresAt)
 	if c.err != nil {
 		return nil, fmt.Errorf("user certificate: %w", c.err)
 	}
 	return []any{int64(u.Serial), u.ProjectID, u.UserID, u.UserName, principals, u.Fingerprint, u.MD5, u.KeyID, u.AuthorityKeyID,
-		u.Cert, micros(u.CreatedAt), micros(u.ExpiresAt), micros(u.RevokedAt), u.Profile}, nil
+		u.Cert, micros(u.CreatedAt), micros(u.ExpiresAt), micros(u.RevokedAt), u.Profile, u.Credential.Kind, u.Credential.ID,
+		u.Credential.Owner, groups}, nil
 }
 
 // certificate checks what both kinds of certificate have.
@@ -60,16 +84,26 @@ func (c *check) certificate(serial uint64, principals, fingerprint, md5, keyID, 
 
 func scanUserCert(r scanner) (UserCert, error) {
 	var u UserCert
-	var principals string
+	var principals, groups string
 	var created, expires, revoked int64
 	err := r.Scan(&u.Serial, &u.ProjectID, &u.UserID, &u.UserName, &principals, &u.Fingerprint, &u.MD5, &u.KeyID, &u.AuthorityKeyID,
-		&u.Cert, &created, &expires, &revoked, &u.Profile)
+		&u.Cert, &created, &expires, &revoked, &u.Profile, &u.Credential.Kind, &u.Credential.ID, &u.Credential.Owner, &groups)
 	if err != nil {
 		return u, err
 	}
 	u.CreatedAt, u.ExpiresAt, u.RevokedAt = fromMicros(created), fromMicros(expires), fromMicros(revoked)
-	u.Principals, err = decodeList(principals)
+	if u.Principals, err = decodeList(principals); err == nil {
+		u.GroupIDs, err = decodeGroups(groups)
+	}
 	return u, err
+}
+
+// decodeGroups reads a list of groups, which mostly is none.
+func decodeGroups(text string) ([]string, error) {
+	if text == "" {
+		return nil, nil
+	}
+	return decodeList(text)
 }
 
 var (
@@ -79,7 +113,8 @@ var (
 	// the contents of a table before its first ANALYZE, would go through all certificates of the user and the project by them.
 	selectLatestUserCert = "SELECT EXISTS (SELECT 1 FROM revoked_name r WHERE r.value = ? AND r.project_id = ? AND r.kind = 'key'), " +
 		userCertTable.list("c") + " FROM (SELECT 1 AS one) o LEFT JOIN user_cert c ON c.serial =" +
-		" (SELECT MAX(serial) FROM user_cert WHERE fingerprint = ? AND COALESCE(user_id, '') = ? AND COALESCE(project_id, '') = ?)"
+		" (SELECT MAX(serial) FROM user_cert WHERE fingerprint = ? AND COALESCE(user_id, '') = ? AND COALESCE(project_id, '') = ?" +
+		" AND COALESCE(credential_id, '') = ?)"
 )
 
 // latestUserCert is a row of selectLatestUserCert.
@@ -93,8 +128,9 @@ func scanLatestUserCert(r scanner) (latestUserCert, error) {
 	var l latestUserCert
 	var serial, created, expires, revoked sql.NullInt64
 	var project, user, name, principals, fingerprint, md5, keyID, authorityKey, cert, profile sql.NullString
+	var kind, credential, owner, groups sql.NullString
 	err := r.Scan(&l.keyRevoked, &serial, &project, &user, &name, &principals, &fingerprint, &md5, &keyID, &authorityKey, &cert,
-		&created, &expires, &revoked, &profile)
+		&created, &expires, &revoked, &profile, &kind, &credential, &owner, &groups)
 	if err != nil || !serial.Valid {
 		return l, err
 	}
@@ -102,17 +138,19 @@ func scanLatestUserCert(r scanner) (latestUserCert, error) {
 	l.cert = UserCert{Serial: uint64(serial.Int64), ProjectID: project.String, UserID: user.String, UserName: name.String,
 		Fingerprint: fingerprint.String, MD5: md5.String, KeyID: keyID.String, AuthorityKeyID: authorityKey.String, Cert: cert.String,
 		CreatedAt: fromMicros(created.Int64), ExpiresAt: fromMicros(expires.Int64), RevokedAt: fromMicros(revoked.Int64),
-		Profile: profile.String}
-	l.cert.Principals, err = decodeList(principals.String)
+		Profile: profile.String, Credential: Credential{kind.String, credential.String, owner.String}}
+	if l.cert.Principals, err = decodeList(principals.String); err == nil {
+		l.cert.GroupIDs, err = decodeGroups(groups.String)
+	}
 	return l, err
 }
 
-// LatestUserCert returns the newest certificate of a user for a key (SHA256:...) in a project, expired or not, and whether
-// the key is revoked in the project.
-func (s *Store) LatestUserCert(ctx context.Context, projectID, userID, fingerprint string) (
+// LatestUserCert returns the newest certificate of a user for a key (SHA256:...) in a project that was asked for with a credential (empty:
+// without one), expired or not, and whether the key is revoked in the project.
+func (s *Store) LatestUserCert(ctx context.Context, projectID, userID, fingerprint, credentialID string) (
 	cert UserCert, found, keyRevoked bool, err error,
 ) {
-	l, err := one(ctx, s, scanLatestUserCert, selectLatestUserCert, fingerprint, projectID, fingerprint, userID, projectID)
+	l, err := one(ctx, s, scanLatestUserCert, selectLatestUserCert, fingerprint, projectID, fingerprint, userID, projectID, credentialID)
 	if err != nil {
 		return UserCert{}, false, false, fmt.Errorf("latest user certificate: %w", err)
 	}

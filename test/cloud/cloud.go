@@ -75,11 +75,24 @@ func byPassword(user object) object {
 	return object{"methods": []string{"password"}, "password": object{"user": user}}
 }
 
+// LoginByTrust logs in a user to whom a trust, which names the project, lends
+// something.
+func LoginByTrust(ctx context.Context, authURL, user, password, trust string) (*Session, error) {
+	return loginTo(ctx, authURL, byPassword(object{"id": user, "password": password}), object{"OS-TRUST:trust": object{"id": trust}})
+}
+
 func login(ctx context.Context, authURL string, identity, project object) (*Session, error) {
+	if project == nil {
+		return loginTo(ctx, authURL, identity, nil)
+	}
+	return loginTo(ctx, authURL, identity, object{"project": project})
+}
+
+func loginTo(ctx context.Context, authURL string, identity, scope object) (*Session, error) {
 	s := &Session{AuthURL: authURL, catalog: map[string]string{"identity": authURL}}
 	auth := object{"identity": identity}
-	if project != nil {
-		auth["scope"] = object{"project": project}
+	if scope != nil {
+		auth["scope"] = scope
 	}
 	body := object{"auth": auth}
 	var answer struct {

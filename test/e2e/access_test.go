@@ -95,6 +95,66 @@ func TestTokenEndsWithItsCredential(t *testing.T) {
 	})
 }
 
+// A certificate ends with what the token was made with that it was asked for
+// with, although the user keeps the roles, and no other does.
+func TestCertificateEndsWithItsCredential(t *testing.T) {
+	inEachWorld(t, func(t *testing.T, w *world) {
+		s := newSite(t, w)
+		s.start(t, "one")
+		project := s.newProject(t, unique("shop"))
+		p, taker := s.member(t, project), s.member(t, project)
+		programs, err := openssh.Find()
+		must(t, err)
+		own := s.login(t, p.id, project)
+		own.certify(t, programs)
+		if own.cert.Principals != "member,reader" {
+			t.Errorf("principals of the whole token: %s", own.cert.Principals)
+		}
+		reader := []map[string]any{{"name": "reader"}}
+		credentials := "/users/" + p.id + "/application_credentials"
+		var made struct {
+			Credential struct{ ID, Secret string } `json:"application_credential"`
+			Trust      struct{ ID string }
+		}
+		// For a moment the real Keystone may not find the role that it has put into the token.
+		eventually(t, func(ctx context.Context) error {
+			robot := map[string]any{"application_credential": map[string]any{"name": "robot", "roles": reader}}
+			return p.session.Call(ctx, "identity", "POST", credentials, robot, &made)
+		})
+		eventually(t, func(ctx context.Context) error {
+			return p.session.Call(ctx, "identity", "POST", "/OS-TRUST/trusts", map[string]any{"trust": map[string]any{"impersonation": true, "roles": reader,
+				"trustor_user_id": p.id, "trustee_user_id": taker.id, "project_id": project}}, &made)
+		})
+		robot, err := cloud.LoginByCredential(t.Context(), s.authURL, made.Credential.ID, made.Credential.Secret)
+		must(t, err)
+		lent, err := cloud.LoginByTrust(t.Context(), s.authURL, taker.id, personPassword, made.Trust.ID)
+		must(t, err)
+		for what, session := range map[string]*cloud.Session{
+			credentials + "/" + made.Credential.ID: robot, "/OS-TRUST/trusts/" + made.Trust.ID: lent,
+		} {
+			holder := &person{id: p.id, project: project, session: session, client: deployment.As(s.main.url(), deployment.Person{Token: session.Token})}
+			holder.certify(t, programs)
+			if holder.cert.Principals != "reader" {
+				t.Errorf("%s: principals %s", what, holder.cert.Principals)
+			}
+			must(t, p.session.Call(t.Context(), "identity", "DELETE", what, nil, nil))
+			began := time.Now()
+			eventually(t, func(ctx context.Context) error {
+				answer, err := own.client.Call(ctx, http.MethodGet, fmt.Sprint("/v1/usercerts/", holder.cert.Serial), nil)
+				if err == nil && !strings.Contains(string(answer.Body), `"revoked": true`) {
+					err = fmt.Errorf("%s: not revoked: %s", what, answer.Body)
+				}
+				return err
+			})
+			t.Logf("%s: revoked after %v", what, time.Since(began))
+		}
+		answer := own.client.Want(t, http.StatusOK, "GET", fmt.Sprint("/v1/usercerts/", own.cert.Serial), nil, nil)
+		if !strings.Contains(string(answer.Body), `"revoked": false`) {
+			t.Errorf("that of the own login: %s", answer.Body)
+		}
+	})
+}
+
 // grounds are what a way to have a role stands on.
 type grounds struct {
 	admin         *cloud.Session
@@ -161,6 +221,19 @@ var ways = []way{
 	}},
 	{name: "the group's role is taken", arrange: func(ctx context.Context, g grounds) (func(context.Context) error, error) {
 		group, err := throughGroup(ctx, g)
+		return func(ctx context.Context) error {
+			return g.admin.Take(ctx, cloud.Assignment("groups", group, "projects", g.project, g.member))
+		}, err
+	}},
+	{name: "the group's role is taken, not that in another project", arrange: func(ctx context.Context, g grounds) (func(context.Context) error, error) {
+		group, err := throughGroup(ctx, g)
+		if err != nil {
+			return nil, err
+		}
+		other, err := g.admin.Create(ctx, "project", map[string]any{"name": unique("other")})
+		if err == nil {
+			err = g.admin.Give(ctx, cloud.Assignment("groups", group, "projects", other, g.member))
+		}
 		return func(ctx context.Context) error {
 			return g.admin.Take(ctx, cloud.Assignment("groups", group, "projects", g.project, g.member))
 		}, err

@@ -73,7 +73,9 @@ func TestBareKeyIsRefused(t *testing.T) {
 // directory answers for Keystone: everybody is a member.
 type directory struct{}
 
-func (directory) EffectiveRoles(context.Context, string, string) ([]string, error) {
+func (directory) GrantedGroups(context.Context, string, []string) ([]string, error) { return nil, nil }
+
+func (directory) EffectiveRoles(context.Context, string, string, ...string) ([]string, error) {
 	return []string{"member"}, nil
 }
 

@@ -6,29 +6,45 @@ package services
 import (
 	"bytes"
 	"context"
+	_ "embed"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
 
 // KeystoneServer is a real Keystone with a SQLite database, as `keystone-manage
 // bootstrap` leaves it: domain Default, project admin, roles admin, member and
-// reader, and user admin.
+// reader, and user admin. People of an identity provider log in where its
+// protocol is openid (see keystone_sso.py).
 type KeystoneServer struct {
 	// AuthURL ends in /v3.
 	AuthURL       string
 	AdminPassword string
 }
 
-// Keystone starts a private Keystone and stops it when the test ends. Without
-// Keystone on the machine the test is skipped; where services are required
-// (CI=true or MUSTER_TEST_REQUIRE=1) it fails.
-func Keystone(t testing.TB) *KeystoneServer {
+// The issuer whom a Keystone of these tests believes, and the headers of a
+// request by which somebody comes from there: the name, and the names of groups
+// with semicolons between them.
+const (
+	SSOIssuer = "https://idp.example.com"
+	SSOUser   = "Asserted-User"
+	SSOGroups = "Asserted-Groups"
+)
+
+//go:embed keystone_sso.py
+var ssoModule string
+
+// Keystone starts a private Keystone and stops it when the test ends. The lines
+// are put at the end of its configuration. Without Keystone on the machine the
+// test is skipped; where services are required (CI=true or
+// MUSTER_TEST_REQUIRE=1) it fails.
+func Keystone(t testing.TB, lines ...string) *KeystoneServer {
 	t.Helper()
 	needKeystone(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -38,7 +54,7 @@ func Keystone(t testing.TB) *KeystoneServer {
 	defer listener.Close()
 	k := &KeystoneServer{AuthURL: "http://" + listener.Addr().String() + "/v3", AdminPassword: "bootstrap-password"}
 	dir := t.TempDir()
-	k.initialize(t, dir)
+	k.initialize(t, dir, strings.Join(lines, "\n"))
 	k.serve(t, dir, listener)
 	return k
 }
@@ -56,8 +72,10 @@ func needKeystone(t testing.TB) {
 	t.Skip(reason)
 }
 
+const ssoFile = "keystone_sso.py"
+
 // initialize makes the database, the keys and the first user.
-func (k *KeystoneServer) initialize(t testing.TB, dir string) {
+func (k *KeystoneServer) initialize(t testing.TB, dir, lines string) {
 	t.Helper()
 	for _, keys := range []string{"fernet", "credential"} {
 		if err := os.Mkdir(filepath.Join(dir, keys), 0o700); err != nil {
@@ -78,11 +96,18 @@ key_repository = %[1]s/fernet
 key_repository = %[1]s/credential
 [identity]
 password_hash_rounds = 4
+[auth]
+methods = password,token,totp,application_credential,oauth1,mapped,openid
+[federation]
+remote_id_attribute = OIDC_ISS
 [oslo_messaging_notifications]
 driver = noop
-`, dir)
-	if err := os.WriteFile(filepath.Join(dir, "keystone.conf"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
+%[2]s
+`, dir, lines)
+	for name, text := range map[string]string{"keystone.conf": config, ssoFile: ssoModule} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	owner := []string{"--keystone-user", fmt.Sprint(os.Getuid()), "--keystone-group", fmt.Sprint(os.Getgid())}
 	for _, arguments := range [][]string{
@@ -119,7 +144,7 @@ func (k *KeystoneServer) serve(t testing.TB, dir string, listener net.Listener) 
 	t.Helper()
 	var log lockedBuffer
 	// Keystone's SQLite sessions must not change threads.
-	command, err := wsgiServer("keystone.server.wsgi:initialize_public_application()", 1, listener)
+	command, err := wsgiServer(filepath.Join(dir, ssoFile)+":initialize_application()", 1, listener)
 	if err != nil {
 		t.Fatal(err)
 	}

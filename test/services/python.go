@@ -19,7 +19,8 @@ const python = "/usr/bin/python3"
 var wsgiProgram string
 
 // wsgiServer prepares a process that serves a WSGI application,
-// MODULE:APPLICATION, or made by MODULE:FUNCTION(), on an open listener, with some threads. It ends when its
+// MODULE:APPLICATION, or made by MODULE:FUNCTION(), where MODULE may be the path
+// of a file, on an open listener, with some threads. It ends when its
 // standard input does. The caller closes the command's extra file. -I keeps
 // PYTHON* variables and the working directory out.
 func wsgiServer(application string, threads int, listener net.Listener) (*exec.Cmd, error) {

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Serve a WSGI application on the open socket that is descriptor 3, until stdin closes.
 
-Arguments: MODULE:APPLICATION, or MODULE:FUNCTION(), which makes it, and how many
-requests it works on at once. Each connection has a thread, so that an idle one holds
-nobody up; the application has threads of its own, as few as it bears.
+Arguments: MODULE:APPLICATION, or MODULE:FUNCTION(), which makes it, where MODULE
+may be the path of a file, and how many requests it works on at once. Each
+connection has a thread, so that an idle one holds nobody up; the application
+has threads of its own, as few as it bears.
 """
 
 import concurrent.futures
 import importlib
+import importlib.util
 import os
 import socket
 import socketserver
@@ -35,7 +37,13 @@ threading.Thread(target=end_with_parent, daemon=True).start()
 module, name = sys.argv[1].split(":")
 workers = concurrent.futures.ThreadPoolExecutor(max_workers=int(sys.argv[2]))
 sys.argv[1:] = []
-made = getattr(importlib.import_module(module), name.removesuffix("()"))
+if module.endswith(".py"):
+    found = importlib.util.spec_from_file_location("served", module)
+    served = importlib.util.module_from_spec(found)
+    found.loader.exec_module(served)
+else:
+    served = importlib.import_module(module)
+made = getattr(served, name.removesuffix("()"))
 if name.endswith("()"):
     made = made()
 

@@ -12,6 +12,7 @@ package tatu
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/muster-cloud/muster/internal/api"
 	"github.com/muster-cloud/muster/internal/keystone"
@@ -44,6 +45,9 @@ type Records interface {
 // Users are Keystone's.
 type Users interface {
 	User(ctx context.Context, id string) (keystone.User, error)
+	// CredentialEnds returns when a user's credential ends (zero: never), or
+	// keystone.ErrNotFound.
+	CredentialEnds(ctx context.Context, userID string, credential keystone.Credential) (time.Time, error)
 }
 
 // Config is what the face is made of.

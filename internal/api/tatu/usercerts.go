@@ -30,13 +30,16 @@ type userCert struct {
 	Serial      uint64   `json:"serial"`
 	CreatedAt   api.Time `json:"created_at"`
 	ExpiresAt   api.Time `json:"expires_at"`
+	// CredentialID is the application credential, trust or access token with
+	// which it was asked for; not in Tatu.
+	CredentialID string `json:"credential_id,omitempty"`
 }
 
 func newUserCert(c store.UserCert) userCert {
 	return userCert{
 		UserID: c.UserID, UserName: c.UserName, Principals: strings.Join(c.Principals, ","), Fingerprint: c.MD5,
 		AuthID: c.ProjectID, Cert: c.Cert, Revoked: !c.RevokedAt.IsZero(), Serial: c.Serial,
-		CreatedAt: api.Time(c.CreatedAt), ExpiresAt: api.Time(c.ExpiresAt),
+		CreatedAt: api.Time(c.CreatedAt), ExpiresAt: api.Time(c.ExpiresAt), CredentialID: c.Credential.ID,
 	}
 }
 
@@ -71,14 +74,56 @@ func (f *Face) createUserCert(r *api.Request) (api.Response, error) {
 	if err != nil {
 		return api.Response{}, err
 	}
+	limits, err := f.limits(r, user, project)
+	if err != nil {
+		return api.Response{}, err
+	}
 	cert, err := f.cfg.Authority.IssueUser(r.Context(), r.Actor(), sshca.UserRequest{
 		ProjectID: project, UserID: user, UserName: name,
-		PublicKey: body.PubKey, Lifetime: time.Duration(body.Lifetime) * time.Second,
+		PublicKey: body.PubKey, Lifetime: time.Duration(body.Lifetime) * time.Second, Limits: limits,
 	})
 	if err != nil {
 		return api.Response{}, err
 	}
 	return created("/usercerts/"+cert.UserID+"/"+cert.MD5, newUserCert(cert)), nil
+}
+
+// limits are those of the caller's token. docs/tokens.md has the table of all
+// that narrows or lends one.
+func (f *Face) limits(r *api.Request, userID, projectID string) (sshca.Limits, error) {
+	token := r.Caller.Token
+	var l sshca.Limits
+	// In another's name, or for another project, a policy rule lets operators in.
+	if userID == token.UserID && projectID == token.ProjectID {
+		l.Roles, l.GroupIDs = append([]string{}, token.Roles...), token.GroupIDs
+	}
+	if id := token.Credential.ID; id != "" {
+		l.Credential = store.Credential{Kind: string(token.Credential.Kind), ID: id, Owner: token.UserID}
+		// The token may be remembered from before its credential was deleted.
+		ends, err := f.cfg.Users.CredentialEnds(r.Context(), token.UserID, token.Credential)
+		if errors.Is(err, keystone.ErrNotFound) {
+			return l, keystone.ErrInvalidToken
+		}
+		if err != nil {
+			return l, err
+		}
+		l.Until = ends
+	}
+	switch {
+	case token.Credential.Kind == keystone.ApplicationCredential:
+		// Its holder makes a token whenever one is needed, until it ends.
+	case !token.OwnLogin():
+		if l.Until.IsZero() || token.ExpiresAt.Before(l.Until) {
+			l.Until = token.ExpiresAt
+		}
+	case !token.PasswordExpiresAt.IsZero():
+		// A token outlives the password that it was made with.
+		l.Until = token.PasswordExpiresAt
+		if token.ExpiresAt.After(l.Until) {
+			l.Until = token.ExpiresAt
+		}
+	}
+	return l, nil
 }
 
 // maxLifetime keeps seconds within what a time.Duration holds; the real limit

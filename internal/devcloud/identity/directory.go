@@ -202,6 +202,17 @@ func (s *Service) userKind() kind[user] {
 			for _, group := range s.groups.byID {
 				group.members = slices.DeleteFunc(group.members, func(m string) bool { return m == id })
 			}
+			for _, cred := range slices.Clone(s.creds.order) {
+				if s.creds.byID[cred].UserID == id {
+					s.creds.remove(cred)
+					s.announce("application_credential", "deleted", cred)
+				}
+			}
+			for _, lent := range slices.Clone(s.trusts.order) {
+				if one, ok := s.trusts.get(lent); ok && (one.giver == id || one.taker == id) {
+					s.deleteTrust(lent)
+				}
+			}
 			s.dropGrants(func(g grant) bool { return g.user == id })
 		},
 		mayShow: func(c *call, id string) bool { return c.token.userID == id },

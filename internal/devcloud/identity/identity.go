@@ -57,6 +57,7 @@ type Service struct {
 	services  table[service]
 	endpoints table[endpoint]
 	creds     table[credential]
+	trusts    table[trust]
 	grants    []grant
 	implied   map[string][]string
 	tokens    map[string]*token
@@ -199,6 +200,7 @@ type user struct {
 type group struct {
 	Name, Description, DomainID string
 	members                     []string
+	mapped                      []string // by a mapping, for a while (authorization_ttl)
 }
 
 type role struct{ Name, Description, DomainID string }
@@ -222,4 +224,23 @@ type credential struct {
 	secret                               string
 	expires                              time.Time
 	unrestricted                         bool
+	rules                                []accessRule // nil: all calls are allowed
+}
+
+type accessRule struct {
+	ID      string `json:"id"`
+	Service string `json:"service"`
+	Method  string `json:"method"`
+	Path    string `json:"path"`
+}
+
+// trust lends roles that one user, the giver, has in a project to another.
+type trust struct {
+	giver, taker, project string
+	roles                 []string
+	impersonation         bool
+	expires               time.Time
+	// from is the trust that this one passes on, and left how often it may be.
+	from string
+	left int
 }

@@ -119,6 +119,48 @@ func (s *Service) Token(userName, password, projectName string) (string, error) 
 	return t.id, asError(s.keep(t))
 }
 
+// TokenOf returns a token of a user for a project, as a login by password does.
+func (s *Service) TokenOf(userID, projectID string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, ok := s.users.get(userID)
+	if !ok {
+		return "", notFound("user", userID)
+	}
+	t := s.newToken([]string{"password"})
+	t.userID, t.scope, t.epoch = userID, scope{project: projectID}, u.epoch
+	return t.id, asError(s.keep(t))
+}
+
+// MapIntoGroup makes the user a member of the group for a while, as a mapping
+// does where the identity provider has an authorization_ttl: lists of all
+// assignments don't show what that gives.
+func (s *Service) MapIntoGroup(userID, groupID string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g, ok := s.groups.get(groupID)
+	if !ok {
+		return notFound("group", groupID)
+	}
+	g.mapped = append(g.mapped, userID)
+	return nil
+}
+
+// FederatedToken returns a token for a project of a user whom an identity
+// provider knows and a mapping has put in the groups.
+func (s *Service) FederatedToken(userID, projectID string, groupIDs ...string) (string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u, ok := s.users.get(userID)
+	if !ok {
+		return "", notFound("user", userID)
+	}
+	t := s.newToken([]string{"token", "openid"})
+	t.userID, t.scope, t.epoch = userID, scope{project: projectID}, u.epoch
+	t.federated, t.groups = true, groupIDs
+	return t.id, asError(s.keep(t))
+}
+
 // RevokeToken ends a token.
 func (s *Service) RevokeToken(id string) {
 	s.mu.Lock()
@@ -189,7 +231,7 @@ func (s *Service) Caller(id string) (Caller, bool) {
 	if t == nil {
 		return Caller{}, false
 	}
-	return Caller{UserID: t.userID, ProjectID: t.scope.project, Roles: append([]string{}, t.names...)}, true
+	return Caller{UserID: s.holder(t), ProjectID: t.scope.project, Roles: append([]string{}, t.names...)}, true
 }
 
 // RoleNames are the names of the roles that the user has in the project.

@@ -11,20 +11,10 @@ func (s *Service) addGrant(g grant) {
 	}
 }
 
-// dropGrants removes the grants that fit, and with a role that a user loses in
-// a project the application credentials that rest on it.
+// dropGrants removes the grants that fit. Application credentials and trusts
+// that rest on them stay, and are good again when the role comes back.
 func (s *Service) dropGrants(fits func(grant) bool) {
 	s.grants = slices.DeleteFunc(s.grants, fits)
-	for _, id := range slices.Clone(s.creds.order) {
-		c := s.creds.byID[id]
-		held := s.heldIn(c.UserID, scope{project: c.ProjectID})
-		for _, needed := range c.roles {
-			if !slices.Contains(held, needed) {
-				s.creds.remove(id)
-				break
-			}
-		}
-	}
 }
 
 // effective is a grant as it counts: of a user, at the place where it counts.
@@ -36,13 +26,17 @@ type effective struct {
 }
 
 // effectiveGrants lists what a user holds: own and through groups, inherited
-// and implied. Empty userID: of all users.
+// and implied. Empty userID: of all users, but for what they have through groups
+// that a mapping put them in.
 func (s *Service) effectiveGrants(userID string) []effective {
 	var list []effective
 	for _, g := range s.grants {
 		holders := []string{g.user}
 		if g.group != "" {
 			holders = s.groups.byID[g.group].members
+			if userID != "" {
+				holders = slices.Concat(holders, s.groups.byID[g.group].mapped)
+			}
 		}
 		for _, holder := range holders {
 			if userID != "" && holder != userID {
@@ -96,6 +90,23 @@ func (s *Service) withImplied(roleID string) []string {
 		}
 	}
 	return all
+}
+
+// groupRoles returns the IDs of the roles that the groups have there, inherited
+// and implied ones too.
+func (s *Service) groupRoles(groupIDs []string, place scope) []string {
+	var held []string
+	for _, g := range s.grants {
+		if !slices.Contains(groupIDs, g.group) || !slices.Contains(s.places(g), place) {
+			continue
+		}
+		for _, id := range s.withImplied(g.role) {
+			if !slices.Contains(held, id) {
+				held = append(held, id)
+			}
+		}
+	}
+	return held
 }
 
 // heldIn returns the IDs of the roles that the user has there.

@@ -41,6 +41,7 @@ func (s *Service) routes() {
 	serve(s, s.roleKind())
 	s.memberRoutes()
 	s.credentialRoutes()
+	s.trustRoutes()
 	s.catalogRoutes()
 	s.grantRoutes()
 }
@@ -166,6 +167,7 @@ func (s *Service) createCredential(c *call) (any, *failure) {
 			Roles                     []struct{ ID, Name string }
 			ExpiresAt                 string `json:"expires_at"`
 			Unrestricted              bool
+			AccessRules               []accessRule `json:"access_rules"`
 		} `json:"application_credential"`
 	}
 	if fail := c.decode(&body); fail != nil {
@@ -179,7 +181,11 @@ func (s *Service) createCredential(c *call) (any, *failure) {
 	}
 	given := body.Given
 	cred := &credential{Name: given.Name, Description: given.Description, UserID: c.token.userID,
-		ProjectID: c.token.scope.project, secret: given.Secret, unrestricted: given.Unrestricted}
+		ProjectID: c.token.scope.project, secret: given.Secret, unrestricted: given.Unrestricted,
+		rules: given.AccessRules}
+	for i := range cred.rules {
+		cred.rules[i].ID = newID()
+	}
 	if s.creds.find(func(o *credential) bool { return o.UserID == cred.UserID && o.Name == cred.Name }) != "" {
 		return nil, conflict("application_credential", cred.Name)
 	}
@@ -223,8 +229,11 @@ func (s *Service) credentialView(id string) object {
 	view := object{"id": id, "name": cred.Name, "description": cred.Description, "user_id": cred.UserID,
 		"project_id": cred.ProjectID, "system": nil, "expires_at": nil, "unrestricted": cred.unrestricted, "roles": roles,
 		"links": object{"self": s.url + "/users/" + cred.UserID + "/application_credentials/" + id}}
+	if len(cred.rules) > 0 {
+		view["access_rules"] = cred.rules
+	}
 	if !cred.expires.IsZero() {
-		view["expires_at"] = cred.expires.Format(timeLayout)
+		view["expires_at"] = strings.TrimSuffix(cred.expires.Format(timeLayout), "Z")
 	}
 	return view
 }

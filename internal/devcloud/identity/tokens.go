@@ -29,6 +29,11 @@ type token struct {
 	expires time.Time
 	epoch   int
 	cred    string // ID of the application credential it was made with
+	trust   string // ID of the trust
+	// federated is for those whom an identity provider knows, with the groups of
+	// the mapping.
+	federated bool
+	groups    []string
 	// roles (IDs) and names are looked up each time, as Keystone does for Fernet tokens.
 	roles, names []string
 }
@@ -54,6 +59,7 @@ type authRequest struct {
 			Project *reference
 			Domain  *reference
 			System  *struct{ All bool }
+			Trust   *struct{ ID string } `json:"OS-TRUST:trust"`
 		}
 	}
 }
@@ -78,6 +84,9 @@ func (s *Service) createToken(c *call) (any, *failure) {
 	}
 	if fail := s.scopeToken(t, &request); fail != nil {
 		return nil, fail
+	}
+	if s.spoilt(t) {
+		return nil, spoilt()
 	}
 	if fail := s.keep(t); fail != nil {
 		return nil, fail
@@ -132,8 +141,11 @@ func (s *Service) identify(request *authRequest) (*token, *failure) {
 		ok = found && same(u.password, given.Password)
 	case method == "token" && identity.Token != nil:
 		old := s.valid(identity.Token.ID)
-		if ok = old != nil && old.cred == ""; ok {
-			t.userID, t.expires = old.userID, old.expires
+		if old != nil && (old.cred != "" || old.trust != "") {
+			return nil, forbidden("Using a delegated token to create another token is not allowed")
+		}
+		if ok = old != nil; ok {
+			t.userID, t.expires, t.federated, t.groups = old.userID, old.expires, old.federated, old.groups
 			t.methods = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(old.methods), "token"))))
 			t.audit = append(t.audit, old.audit[len(old.audit)-1])
 		}
@@ -147,6 +159,9 @@ func (s *Service) identify(request *authRequest) (*token, *failure) {
 		cred, found := s.creds.get(t.cred)
 		if ok = found && same(cred.secret, given.Secret); ok {
 			t.userID = cred.UserID
+			if !cred.expires.IsZero() && cred.expires.Before(t.expires) {
+				t.expires = cred.expires
+			}
 		}
 	default:
 		return nil, badRequest("Expecting to find " + method + " in identity.")
@@ -207,6 +222,13 @@ func (s *Service) scopeToken(t *token, request *authRequest) *failure {
 		t.scope.domain = s.domainByReference(&struct{ ID, Name string }{wanted.Domain.ID, wanted.Domain.Name})
 	case wanted.System != nil:
 		t.scope.system = wanted.System.All
+	case wanted.Trust != nil:
+		lent, ok := s.trusts.get(wanted.Trust.ID)
+		if !ok || lent.taker != t.userID {
+			return unauthorized()
+		}
+		// It says that it lives as long as any, though it ends with the trust.
+		t.trust, t.scope.project = wanted.Trust.ID, lent.project
 	}
 	if t.scope == (scope{}) {
 		return unauthorized()
@@ -237,16 +259,30 @@ func (s *Service) valid(id string) *token {
 		}
 	}
 	t.roles = s.heldIn(t.userID, t.scope)
-	if t.cred != "" {
+	switch {
+	case t.cred != "":
 		cred, ok := s.creds.get(t.cred)
 		if !ok || !cred.expires.IsZero() && !s.now().Before(cred.expires) {
 			return nil
 		}
-		var granted []string
-		for _, r := range cred.roles {
-			granted = append(granted, s.withImplied(r)...)
+		t.roles = slices.DeleteFunc(t.roles, func(r string) bool { return !slices.Contains(cred.roles, r) })
+	case t.trust != "":
+		lent, ok := s.trusts.get(t.trust)
+		if !ok || !lent.expires.IsZero() && !s.now().Before(lent.expires) || s.spoilt(t) {
+			return nil
 		}
-		t.roles = slices.DeleteFunc(t.roles, func(r string) bool { return !slices.Contains(granted, r) })
+		t.roles = s.trustRoles(t.trust)
+	case t.federated:
+		for _, id := range t.groups {
+			if _, ok := s.groups.get(id); !ok {
+				return nil
+			}
+		}
+		for _, id := range s.groupRoles(t.groups, t.scope) {
+			if !slices.Contains(t.roles, id) {
+				t.roles = append(t.roles, id)
+			}
+		}
 	}
 	t.names = nil
 	for _, id := range t.roles {
@@ -265,12 +301,22 @@ func (s *Service) domainOn(id string) bool {
 
 // describe is the token as Keystone shows it.
 func (s *Service) describe(t *token, noCatalog bool) object {
-	u := s.users.byID[t.userID]
+	holder := s.holder(t)
+	u := s.users.byID[holder]
 	body := object{
 		"methods": t.methods, "audit_ids": t.audit,
 		"issued_at": t.issued.Format(timeLayout), "expires_at": t.expires.Format(timeLayout),
-		"user": object{"id": t.userID, "name": u.Name, "domain": s.brief(u.DomainID), "password_expires_at": nil},
 	}
+	user := object{"id": holder, "name": u.Name, "domain": s.brief(u.DomainID), "password_expires_at": nil}
+	if t.federated {
+		delete(user, "password_expires_at")
+		groups := []object{}
+		for _, id := range t.groups {
+			groups = append(groups, object{"id": id})
+		}
+		user["OS-FEDERATION"] = object{"groups": groups, "identity_provider": object{"id": "devcloud"}, "protocol": object{"id": "openid"}}
+	}
+	body["user"] = user
 	if p, ok := s.projects.get(t.scope.project); ok {
 		body["project"] = object{"id": t.scope.project, "name": p.Name, "domain": s.brief(p.DomainID)}
 		body["is_domain"] = false
@@ -283,7 +329,16 @@ func (s *Service) describe(t *token, noCatalog bool) object {
 	}
 	if t.cred != "" {
 		cred := s.creds.byID[t.cred]
-		body["application_credential"] = object{"id": t.cred, "name": cred.Name, "restricted": !cred.unrestricted}
+		shown := object{"id": t.cred, "name": cred.Name, "restricted": !cred.unrestricted}
+		if len(cred.rules) > 0 {
+			shown["access_rules"] = cred.rules
+		}
+		body["application_credential"] = shown
+	}
+	if t.trust != "" {
+		lent := s.trusts.byID[t.trust]
+		body["OS-TRUST:trust"] = object{"id": t.trust, "impersonation": lent.impersonation,
+			"trustor_user": object{"id": lent.giver}, "trustee_user": object{"id": lent.taker}}
 	}
 	if t.scope != (scope{}) {
 		roles := []object{}
@@ -319,7 +374,10 @@ func (s *Service) subject(c *call, action string) (*token, *failure) {
 	if t == nil && c.URL.Query().Get("allow_expired") == "1" {
 		t = s.validThoughExpired(id)
 	}
-	if t == nil {
+	if kept, ok := s.tokens[id]; t == nil && ok && s.now().Before(kept.expires) && s.spoilt(kept) {
+		return nil, spoilt()
+	}
+	if t == nil || t.cred != "" && len(s.creds.byID[t.cred].rules) > 0 && c.Header.Get("OpenStack-Identity-Access-Rules") == "" {
 		return nil, &failure{http.StatusNotFound, "Failed to validate token"}
 	}
 	return t, nil

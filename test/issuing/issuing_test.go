@@ -221,13 +221,14 @@ func TestStolenTokenIsAnAlarm(t *testing.T) {
 			Outcome  string `json:"outcome"`
 			ObjectID string `json:"object_id"`
 			Remote   string `json:"remote"`
+			Times    int    `json:"times"`
 		} `json:"audit"`
 	}
 	h.root.Want(t, http.StatusOK, "GET", "/v1/audit?action=hostcert.issue", nil, &list, "X-Auth-All-Projects", "True")
 	refused := 0
 	for _, entry := range list.Entries {
 		if entry.Outcome == "refused" && entry.ObjectID == instance && entry.Remote == "127.0.0.1" {
-			refused++
+			refused += entry.Times // those of a minute are one entry
 		}
 	}
 	if refused != 2 {

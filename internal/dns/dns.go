@@ -72,7 +72,7 @@ func (e *NoZoneError) Error() string {
 var ErrInvalid = errors.New("no address record can be made")
 
 // ErrRefused: the DNS server lets Muster in, but does not let it do this. That stays so until somebody changes its rights.
-var ErrRefused = errors.New("Muster may not do that")
+var ErrRefused = errors.New("the DNS server does not let Muster do that")
 
 // ErrOvertaken: another replica changed the same records to the contrary at the same time. Who knows how they should be looks again.
 var ErrOvertaken = errors.New("another replica changed the same DNS records")

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/identity/v3/tokens"
 
 	"github.com/muster-cloud/muster/internal/devcloud"
 	"github.com/muster-cloud/muster/internal/devcloud/devcloudtest"
@@ -93,6 +95,23 @@ func TestPagesInACircle(t *testing.T) {
 	}
 	if last == nil || !strings.Contains(last.Error(), "/v1/queue leads round in a circle") || asked != 3 {
 		t.Errorf("got %v after %d questions", last, asked)
+	}
+}
+
+// TestNoAddress: only an interface is missing, or all.
+func TestNoAddress(t *testing.T) {
+	catalog := []tokens.CatalogEntry{
+		{Type: "compute", Endpoints: []tokens.Endpoint{{Interface: "internal", Region: "one"}}},
+		{Type: "ssh", Endpoints: []tokens.Endpoint{{Interface: "public", Region: "one"}, {Interface: "admin", RegionID: "one"}}},
+	}
+	internal := gophercloud.EndpointOpts{Region: "one", Availability: gophercloud.AvailabilityInternal}
+	for want, catalog := range map[string][]tokens.CatalogEntry{
+		"has no internal address of Muster, but: admin, public; see OS_INTERFACE": catalog,
+		"has no service of type ssh for you; give Muster's address with --url":    catalog[:1],
+	} {
+		if err := noAddress(catalog, internal); !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
 	}
 }
 
@@ -182,6 +201,33 @@ func TestLogin(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(folder, name, "clouds.yaml")
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write("home/.config/openstack", text)
+	split := write("split", "clouds:\n  mine:\n    auth: {username: demo, project_name: demo}\n")
+	secure := fmt.Sprintf("clouds:\n  mine:\n    auth: {auth_url: %q, password: %q}\n", cloud.AuthURL(), password)
+	if err := os.WriteFile(filepath.Join(filepath.Dir(split), "secure.yaml"), []byte(secure), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unscoped, err := cloud.Identity.Token("demo", password, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, err := cloud.Identity.Token("demo", password, "demo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cloud.Identity.RevokeToken(dead)
 	url := "OS_AUTH_URL=" + cloud.AuthURL()
 	for _, c := range []struct {
 		name    string
@@ -193,6 +239,19 @@ func TestLogin(t *testing.T) {
 		{"IDs", Config{Environ: []string{url, "OS_USER_ID=" + cloud.Identity.UserID("demo"), "OS_PASSWORD=" + password,
 			"OS_PROJECT_ID=" + project, "OS_INTERFACE=internal", "OS_REGION_NAME=RegionOne"}}, project},
 		{"token", Config{Environ: []string{url, "OS_TOKEN=" + token, "OS_PROJECT_ID=" + project}}, project},
+		{"token as it is", Config{Environ: []string{url, "OS_TOKEN=" + token}}, project},
+		{"token in an openrc file", Config{Environ: []string{url, "OS_TOKEN=" + token, "OS_USERNAME=demo", "OS_USER_DOMAIN_NAME=Default",
+			"OS_PROJECT_NAME=demo", "OS_PROJECT_DOMAIN_NAME=Default"}}, project},
+		{"token and domain IDs", Config{Environ: []string{url, "OS_TOKEN=" + token, "OS_USER_ID=x", "OS_USER_DOMAIN_ID=default",
+			"OS_PROJECT_NAME=demo", "OS_PROJECT_DOMAIN_ID=default"}}, project},
+		// python-openstackclient: "--os-default-domain ... Default domain ID, default=default (Env: OS_DEFAULT_DOMAIN)".
+		{"names without domains", Config{Environ: []string{url, "OS_USERNAME=demo", "OS_PASSWORD=" + password, "OS_PROJECT_NAME=demo"}}, project},
+		{"ID and name", Config{Environ: []string{url, "OS_USER_ID=" + cloud.Identity.UserID("demo"), "OS_USERNAME=demo", "OS_PASSWORD=" + password,
+			"OS_USER_DOMAIN_NAME=Default", "OS_PROJECT_ID=" + project, "OS_PROJECT_NAME=demo"}}, project},
+		{"domain by ID and name", Config{Environ: []string{url, "OS_USERNAME=demo", "OS_PASSWORD=" + password,
+			"OS_USER_DOMAIN_NAME=Default", "OS_USER_DOMAIN_ID=default", "OS_PROJECT_ID=" + project}}, project},
+		{"secure.yaml", Config{Cloud: "mine", Environ: []string{"OS_CLIENT_CONFIG_FILE=" + split}}, project},
+		{"clouds.yaml at home", Config{Cloud: "mine", Environ: []string{"HOME=" + filepath.Join(folder, "home")}}, project},
 		{"the system", Config{Environ: []string{url, "OS_USERNAME=admin", "OS_PASSWORD=" + cloud.Identity.Password("admin"),
 			"OS_USER_DOMAIN_ID=default", "OS_SYSTEM_SCOPE=all"}}, ""},
 		{"clouds.yaml by flag", Config{Cloud: "mine", Environ: []string{"OS_CLIENT_CONFIG_FILE=" + file, "OS_CLOUD=other"}}, project},
@@ -213,12 +272,28 @@ func TestLogin(t *testing.T) {
 		cfg        Config
 	}{
 		{"nobody", "who are you? Set OS_CLOUD", Config{}},
-		{"unknown cloud", `cloud "other" not found`, Config{Cloud: "other", Environ: []string{"OS_CLIENT_CONFIG_FILE=" + file}}},
-		{"wrong password", "log in to Keystone: it refuses (401)", Config{Environ: []string{url, "OS_USERNAME=demo", "OS_PASSWORD=s3cret",
+		{"unknown cloud", file + ` has no cloud "other", but: mine`, Config{Cloud: "other", Environ: []string{"OS_CLIENT_CONFIG_FILE=" + file}}},
+		{"no clouds.yaml", "there is no clouds.yaml; looked for /nowhere/clouds.yaml",
+			Config{Cloud: "mine", Environ: []string{"OS_CLIENT_CONFIG_FILE=/nowhere/clouds.yaml"}}},
+		{"broken clouds.yaml", filepath.Join(folder, "broken", "clouds.yaml") + ": yaml: line 3",
+			Config{Cloud: "mine", Environ: []string{"OS_CLIENT_CONFIG_FILE=" + write("broken", "clouds:\n  mine:\n\tauth: s3cret\n")}}},
+		{"clouds.yaml of another kind", filepath.Join(folder, "kind", "clouds.yaml") + ": yaml: unmarshal errors:",
+			Config{Cloud: "mine", Environ: []string{"OS_CLIENT_CONFIG_FILE=" + write("kind", "clouds:\n  mine:\n    auth: s3cret\n")}}},
+		{"no auth_url", "The cloud has no auth_url",
+			Config{Cloud: "mine", Environ: []string{"OS_CLIENT_CONFIG_FILE=" + write("bare", "clouds:\n  mine:\n    auth: {username: demo}\n")}}},
+		{"wrong password", "log in to Keystone: it refuses (401); see user, password", Config{Environ: []string{url, "OS_USERNAME=demo", "OS_PASSWORD=s3cret",
 			"OS_USER_DOMAIN_NAME=Default", "OS_PROJECT_ID=" + project}}},
-		{"not a Keystone", "log in to Keystone: it answers 404", Config{Environ: []string{url + "/x/v3", "OS_USERNAME=demo", "OS_PASSWORD=s3cret",
+		{"another default domain", "log in to Keystone: it refuses (401); see user, password", Config{Environ: []string{url, "OS_USERNAME=demo",
+			"OS_PASSWORD=" + password, "OS_PROJECT_ID=" + project, "OS_DEFAULT_DOMAIN=other"}}},
+		{"dead token", "the token (OS_TOKEN) has expired or was revoked", Config{Environ: []string{url, "OS_TOKEN=" + dead}}},
+		{"dead token for a project", "the token (OS_TOKEN) has expired or was revoked", Config{Environ: []string{url, "OS_TOKEN=" + dead, "OS_PROJECT_ID=" + project}}},
+		{"wrong credential", "see the application credential's ID", Config{Environ: []string{url, "OS_APPLICATION_CREDENTIAL_ID=x",
+			"OS_APPLICATION_CREDENTIAL_SECRET=s3cret"}}},
+		{"not a Keystone", "log in to Keystone: it answers 404; is OS_AUTH_URL", Config{Environ: []string{url + "/x/v3", "OS_USERNAME=demo", "OS_PASSWORD=s3cret",
 			"OS_USER_DOMAIN_NAME=Default", "OS_PROJECT_ID=" + project}}},
-		{"no such region", "no service of type ssh", Config{Environ: []string{url, "OS_TOKEN=" + token, "OS_REGION_NAME=RegionTwo"}}},
+		{"no project", "the log-in is for no project", Config{URL: "http://muster.example.com", Environ: []string{url, "OS_USERNAME=demo", "OS_PASSWORD=" + password}}},
+		{"token for no project", "the log-in is for no project", Config{Environ: []string{url, "OS_TOKEN=" + unscoped}}},
+		{"no such region", `has no Muster in region "RegionTwo", but in: RegionOne; see OS_REGION_NAME`, Config{Environ: []string{url, "OS_TOKEN=" + token, "OS_REGION_NAME=RegionTwo"}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Login(t.Context(), c.cfg)

@@ -4,7 +4,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -38,8 +37,9 @@ new agent. It runs beside whatever an instance's user-data has, and before it.
 muster.conf is read to see whether instances will find an agent; what they would
 miss is told on the standard error.
 
-With --merge the script is added to what you hand out already, in either form.
-An older script of Muster's is replaced, all else stays as it is. A cloud-config
+With --merge the script is added to what you hand out already, in either form:
+static vendordata (a JSON object, or a text or a list of texts for cloud-init),
+or what cloud-init takes as user-data. An older script of Muster's is replaced, all else stays as it is. A cloud-config
 keeps its comments, and runs Muster's script before its own runcmd.`,
 		Example: `  muster vendordata cloud-init > /etc/nova/vendordata.json
   muster vendordata cloud-init --merge /etc/nova/vendordata.json > vendordata.json.new
@@ -104,7 +104,7 @@ func (p *program) bootData(merge string, asConfig bool) ([]byte, error) {
 
 // mergeBootData merges with a file of either form, into the one that is wanted.
 func mergeBootData(theirs []byte, asConfig bool) ([]byte, error) {
-	isVendordata := isVendordata(theirs)
+	isVendordata := cloudinit.IsVendordata(theirs)
 	if asConfig {
 		config := string(theirs)
 		if isVendordata {
@@ -125,10 +125,6 @@ func mergeBootData(theirs []byte, asConfig bool) ([]byte, error) {
 	return cloudinit.Merge(theirs)
 }
 
-// isVendordata tells vendordata, which is a JSON object, from what cloud-init
-// takes as user-data.
-func isVendordata(data []byte) bool { return bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) }
-
 func newVendordataConvert(p *program) *cobra.Command {
 	return &cobra.Command{
 		Use: "convert FILE", Short: "Turn vendordata into a cloud-config, and back", Args: cobra.ExactArgs(1),
@@ -143,7 +139,7 @@ the result. - is the standard input.`,
 			if err != nil {
 				return err
 			}
-			if isVendordata(data) {
+			if cloudinit.IsVendordata(data) {
 				text, err := cloudinit.FromVendordata(data)
 				if err != nil {
 					return fmt.Errorf("%s: %w", args[0], err)

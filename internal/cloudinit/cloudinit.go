@@ -14,7 +14,6 @@ package cloudinit
 import (
 	"bytes"
 	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -130,36 +129,17 @@ func FromVendordata(data []byte) (string, error) {
 	if err := checkSize(data); err != nil {
 		return "", err
 	}
-	entries, err := parseDocument(data)
+	v, err := parseVendordata(data)
 	if err != nil {
 		return "", err
 	}
-	raw, found := entries.get(key)
-	if !found {
+	if v.form == anObject && !v.hasParts {
 		return "", fmt.Errorf("the vendordata has no key %q, and so nothing for cloud-init", key)
 	}
-	parts, err := parseParts(raw)
-	if err != nil {
-		return "", err
+	if len(v.parts) != 1 {
+		return "", fmt.Errorf("the vendordata has a list of %d parts for cloud-init; only a single one can be turned into a file", len(v.parts))
 	}
-	if len(parts) != 1 {
-		return "", fmt.Errorf("%q is a list of %d parts; only a single one can be turned into a file", key, len(parts))
-	}
-	return parts[0], nil
-}
-
-// parseParts reads the value of the key: a text, or a list of them
-// (cloud-init, "Vendor data").
-func parseParts(raw json.RawMessage) ([]string, error) {
-	var text string
-	if json.Unmarshal(raw, &text) == nil {
-		return []string{text}, nil
-	}
-	var list []string
-	if json.Unmarshal(raw, &list) == nil {
-		return list, nil
-	}
-	return nil, fmt.Errorf("%q must be a text or a list of texts", key)
+	return v.parts[0], nil
 }
 
 // checkSize refuses what no vendordata should be.

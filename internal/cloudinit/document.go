@@ -11,6 +11,85 @@ import (
 	"io"
 )
 
+// form is what static vendordata is as JSON: cloud-init takes an object, of
+// which it reads one key, and what that key may hold (sources.convert_vendordata
+// of cloud-init).
+type form int
+
+const (
+	anObject form = iota
+	aText
+	aList
+)
+
+// vendordata is Nova's static vendordata.
+type vendordata struct {
+	form     form
+	entries  document // of an object
+	hasParts bool     // false for an object without the key
+	parts    []string // for cloud-init
+}
+
+// IsVendordata reports whether data can only be vendordata, which is JSON, and
+// nothing that cloud-init takes as user-data.
+func IsVendordata(data []byte) bool {
+	data = bytes.TrimSpace(data)
+	return len(data) > 0 && bytes.IndexByte([]byte(`{["`), data[0]) >= 0
+}
+
+func parseVendordata(data []byte) (vendordata, error) {
+	var v vendordata
+	raw := json.RawMessage(bytes.TrimSpace(data))
+	switch {
+	case bytes.HasPrefix(raw, []byte("[")):
+		v.form = aList
+	case bytes.HasPrefix(raw, []byte(`"`)):
+		v.form = aText
+	default:
+		var err error
+		if v.entries, err = parseDocument(data); err != nil {
+			return v, err
+		}
+		if raw, v.hasParts = v.entries.get(key); !v.hasParts {
+			return v, nil
+		}
+	}
+	v.hasParts = true
+	if json.Unmarshal(raw, &v.parts) == nil {
+		return v, nil
+	}
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		v.parts = []string{text}
+		return v, nil
+	}
+	switch {
+	case !json.Valid(raw):
+		return v, errors.New("the vendordata is not valid JSON")
+	case v.form == anObject:
+		return v, fmt.Errorf("%q must be a text or a list of texts", key)
+	}
+	return v, errors.New("vendordata that is a list must be one of texts")
+}
+
+// encode writes the vendordata with these parts. One alone is a text, unless it
+// was in a list; several make a list of a text.
+func (v vendordata) encode(parts []string) ([]byte, error) {
+	value := mustJSON(parts)
+	if len(parts) == 1 && v.form != aList {
+		value = mustJSON(parts[0])
+	}
+	if v.form == anObject {
+		return encodeVendordata(v.entries.with(key, value))
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, value, "", "  "); err != nil {
+		return nil, err
+	}
+	out.WriteString("\n")
+	return out.Bytes(), nil
+}
+
 // document is a JSON object that keeps the order of its keys, so that an
 // operator finds their file again.
 type document []entry
@@ -40,7 +119,7 @@ func (d document) with(name string, value json.RawMessage) document {
 	return append(d, entry{name, value})
 }
 
-var errNoObject = errors.New(`static vendordata must be one JSON object, such as {"cloud-init": "#cloud-config\n..."}`)
+var errNoObject = errors.New(`static vendordata must be one JSON object, such as {"cloud-init": "#cloud-config\n..."}, or a text or a list of texts`)
 
 // parseDocument reads one JSON object. Keys that come twice are an error: what
 // Nova would make of them is not what the operator sees.

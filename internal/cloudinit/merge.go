@@ -16,34 +16,25 @@ import (
 const maxDepth = 32
 
 // Merge adds the boot script to an operator's static vendordata, as one more
-// part beside those that are there. A boot script that is in there already, of
+// part beside those that are there, in whichever form they are. A boot script that is in there already, of
 // whatever version and kind, is replaced, so that merging again changes nothing.
 func Merge(data []byte) ([]byte, error) {
 	if err := checkSize(data); err != nil {
 		return nil, err
 	}
-	entries, err := parseDocument(data)
+	v, err := parseVendordata(data)
 	if err != nil {
 		return nil, err
 	}
-	var parts []string
-	if raw, found := entries.get(key); found {
-		if parts, err = parseParts(raw); err != nil {
-			return nil, err
-		}
-	}
-	if parts, err = withoutBootScript(parts); err != nil {
+	parts, err := withoutBootScript(v.parts)
+	if err != nil {
 		return nil, err
 	}
 	own, err := archive()
 	if err != nil {
 		return nil, err
 	}
-	value := mustJSON(own)
-	if len(parts) > 0 {
-		value = mustJSON(append(parts, own))
-	}
-	return encodeVendordata(entries.with(key, value))
+	return v.encode(append(parts, own))
 }
 
 // withoutBootScript returns the parts that have something else in them. Those

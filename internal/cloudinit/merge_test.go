@@ -4,6 +4,7 @@
 package cloudinit
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -15,16 +16,25 @@ import (
 // partsOf returns the parts that cloud-init would find.
 func partsOf(t *testing.T, data []byte) []string {
 	t.Helper()
-	entries, err := parseDocument(data)
-	if err != nil {
+	var value any
+	if err := json.Unmarshal(data, &value); err != nil {
 		t.Fatalf("%v\n%s", err, data)
 	}
-	value, _ := entries.get(key)
-	parts, err := parseParts(value)
-	if err != nil {
-		t.Fatal(err)
+	if object, ok := value.(map[string]any); ok {
+		value = object["cloud-init"]
 	}
-	return parts
+	switch value := value.(type) {
+	case string:
+		return []string{value}
+	case []any:
+		var parts []string
+		for _, one := range value {
+			parts = append(parts, one.(string))
+		}
+		return parts
+	}
+	t.Fatalf("cloud-init would find nothing in %s", data)
+	return nil
 }
 
 // checkArchive fails unless the text is an archive of the boot script alone.
@@ -78,6 +88,11 @@ func TestMerge(t *testing.T) {
 		"a template of jinja":    {in: wrap("## template: jinja\n#cloud-config\n"), want: []string{"## template: jinja\n#cloud-config\n"}},
 		"a list": {in: `{"cloud-init": ["#!/bin/sh\n", ` + string(mustJSON(old)) + `, "#cloud-config\nruncmd: [a]\n"]}`,
 			want: []string{"#!/bin/sh\n", "#cloud-config\nruncmd: [a]\n"}},
+		// cloud-init's sources.convert_vendordata takes these, too.
+		"nothing but a list": {in: ` ["#!/bin/sh\n", ` + string(mustJSON(old)) + `]`, want: []string{"#!/bin/sh\n"}},
+		"nothing but a text": {in: string(mustJSON("#cloud-config\n# why\n")), want: []string{"#cloud-config\n# why\n"}},
+		"an empty list":      {in: "[]"},
+		"no text":            {in: `""`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			merged, err := Merge([]byte(test.in))
@@ -169,7 +184,11 @@ func TestMergeConfig(t *testing.T) {
 func TestMergeRefuses(t *testing.T) {
 	for name, test := range map[string]struct{ in, want string }{
 		"no JSON":     {"#cloud-config\n", "one JSON object"},
-		"a list":      {"[]", "one JSON object"},
+		"numbers":     {"[1]", "must be one of texts"},
+		"objects":     {`[{"type": "text/x-shellscript", "content": "x"}]`, "must be one of texts"},
+		"half a list": {`["a"`, "not valid JSON"},
+		"half a text": {`"a`, "not valid JSON"},
+		"two lists":   {`[] []`, "not valid JSON"},
 		"half":        {`{"a": 1`, "at byte"},
 		"more":        {`{} {}`, "more after the end"},
 		"a key twice": {`{"a": 1, "a": 2}`, "comes twice"},
@@ -202,6 +221,11 @@ func TestConvert(t *testing.T) {
 			t.Errorf("there and back again: %q, %v", back, err)
 		}
 	}
+	for _, in := range []string{`"#!/bin/sh\n"`, ` ["#!/bin/sh\n"]`, `{"cloud-init": ["#!/bin/sh\n"]}`} {
+		if got, err := FromVendordata([]byte(in)); err != nil || got != "#!/bin/sh\n" {
+			t.Errorf("%s: got %q, %v", in, got, err)
+		}
+	}
 	// What the predecessors' own script wrote is read.
 	if got, err := FromVendordata([]byte(`{"cloud-init": "#cloud-config\nmanage_etc_hosts: true\n"}`)); err != nil || !IsCloudConfig(got) {
 		t.Errorf("got %q, %v", got, err)
@@ -214,6 +238,7 @@ func TestConvert(t *testing.T) {
 		"bad YAML":              {func(b []byte) error { _, err := ToVendordata(b); return err }, "#cloud-config\na: [\n"},
 		"without the key":       {func(b []byte) error { _, err := FromVendordata(b); return err }, `{"a": 1}`},
 		"two parts":             {func(b []byte) error { _, err := FromVendordata(b); return err }, `{"cloud-init": ["a", "b"]}`},
+		"a list of two":         {func(b []byte) error { _, err := FromVendordata(b); return err }, `["a", "b"]`},
 	} {
 		if test.convert([]byte(test.in)) == nil {
 			t.Errorf("%s: accepted", name)
@@ -227,7 +252,7 @@ func FuzzMerge(f *testing.F) {
 		f.Fatal(err)
 	}
 	for _, seed := range []string{
-		"{}", string(own), `{"cloud-init": ["#!/bin/sh\n"]}`, `{"cloud-init": "#cloud-config\nruncmd: [a, [b, c]]\nmerge_how: x\n"}`,
+		"{}", string(own), `["#!/bin/sh\n"]`, `"#cloud-config\n"`, `{"cloud-init": ["#!/bin/sh\n"]}`, `{"cloud-init": "#cloud-config\nruncmd: [a, [b, c]]\nmerge_how: x\n"}`,
 		`{"cloud-init": "#cloud-config\na: &x {b: *x}\n"}`,
 	} {
 		f.Add([]byte(seed))

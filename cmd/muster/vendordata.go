@@ -39,8 +39,9 @@ miss is told on the standard error.
 
 With --merge the script is added to what you hand out already, in either form:
 static vendordata (a JSON object, or a text or a list of texts for cloud-init),
-or what cloud-init takes as user-data. An older script of Muster's is replaced, all else stays as it is. A cloud-config
-keeps its comments, and runs Muster's script before its own runcmd.`,
+or what cloud-init takes as user-data. An older script of Muster's is replaced,
+all else stays as it is. A cloud-config keeps its comments, and runs Muster's
+script before its own runcmd.`,
 		Example: `  muster vendordata cloud-init > /etc/nova/vendordata.json
   muster vendordata cloud-init --merge /etc/nova/vendordata.json > vendordata.json.new
   muster vendordata cloud-init --cloud-config > user-data.yaml`,

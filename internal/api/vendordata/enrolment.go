@@ -117,6 +117,8 @@ func (e *Enrolment) asked(ctx context.Context, instance identified) (asked bool,
 		return true, "", nil
 	}
 	if instance.ImageID == "" { // booted from a volume
+		e.cfg.Logger.Debug("An instance that boots from a volume does not ask for enrolment itself, and Nova names no image that could",
+			"instance", instance.instance, "project", instance.project)
 		return false, "", nil
 	}
 	properties, err := e.cfg.Images.Properties(ctx, instance.ImageID)

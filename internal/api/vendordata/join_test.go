@@ -113,7 +113,7 @@ func (w *world) router(t *testing.T, log io.Writer, strict bool) http.Handler {
 	if err != nil {
 		t.Fatal(err)
 	}
-	logger := slog.New(slog.NewTextHandler(log, nil))
+	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	guard := api.NewGuard(w, rules, w, nil)
 	enrolment, err := NewEnrolment(EnrolmentConfig{
 		Enroller: w, Images: w, Projects: w, AnswerWithin: 4 * time.Second, Strict: strict, Logger: logger,
@@ -281,6 +281,10 @@ func TestJoin(t *testing.T) {
 			got := post(w.router(t, &log, false), "/v1/", tt.token, tt.body)
 			if got.Code != tt.status {
 				t.Fatalf("%d %s, want %d", got.Code, got.Body, tt.status)
+			}
+			if strings.Contains(log.String(), "boots from a volume does not ask") != strings.HasPrefix(tt.name, "not asked, from a volume") &&
+				tt.name != "not asked, no metadata at all" {
+				t.Errorf("the log does not say why nobody is enrolled, or says it of another: %s", &log)
 			}
 			if strings.Contains(log.String(), otp) || strings.Contains(log.String(), "IyEvYmluL3NoCmVjaG8gaGkK") {
 				t.Errorf("the log tells a secret: %s", &log)

@@ -290,6 +290,27 @@ func TestPenaltyExempt(t *testing.T) {
 	}
 }
 
+// TestBeforeRenaming: an sshd before OpenSSH 8.7 (Debian 11, Ubuntu 20.04, RHEL 8).
+// 8.4p1 says "Directive 'ChallengeResponseAuthentication' is not allowed within a
+// Match block"; for everybody it has to be off there.
+func TestBeforeRenaming(t *testing.T) {
+	h := newHost(t, debian)
+	want := h.want()
+	h.knows = map[string]bool{"challengeresponseauthentication": true}
+	p, err := h.plan(t.Context(), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const line = "ChallengeResponseAuthentication no"
+	if !slices.Contains(p.global, line) || strings.Contains(strings.Join(p.match, "\n"), line) {
+		t.Errorf("%q, and in blocks %q", p.global, p.match)
+	}
+	// Since 8.7 it is another name of a keyword that the blocks state.
+	if r := ruleOf("ChallengeResponseAuthentication"); r == nil || r.keyword != "KbdInteractiveAuthentication" {
+		t.Errorf("the rule about it is %+v", r)
+	}
+}
+
 // TestOtherHostCertificates: an image was certified by another authority before.
 // sshd shows the last certificate that it reads for a key: Muster's, wherever the
 // image's stand.

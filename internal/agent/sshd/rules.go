@@ -59,7 +59,6 @@ var rules = []rule{
 	{keyword: "AuthenticationMethods", verdict: ours},    // planAccounts
 	{keyword: "PasswordAuthentication", verdict: ours, value: "no", method: "password"},
 	{keyword: "KbdInteractiveAuthentication", verdict: ours, value: "no", method: "keyboard-interactive"},
-	{keyword: "ChallengeResponseAuthentication", verdict: ours, value: "no", method: "keyboard-interactive", optional: true}, // before 8.7
 	{keyword: "HostbasedAuthentication", verdict: ours, value: "no", method: "hostbased"},
 	{keyword: "GSSAPIAuthentication", verdict: ours, value: "no", method: "gssapi-with-mic", optional: true},
 	{keyword: "KerberosAuthentication", verdict: ours, value: "no", method: "password", optional: true},
@@ -101,8 +100,11 @@ const keepsOut = "may keep people out"
 var otherNames = map[string]string{
 	"pubkeyacceptedkeytypes":    "pubkeyacceptedalgorithms",    // before 8.5
 	"hostbasedacceptedkeytypes": "hostbasedacceptedalgorithms", // before 8.5
-	"skeyauthentication":        "kbdinteractiveauthentication",
-	"dsaauthentication":         "pubkeyauthentication",
+	// Before 8.7 another one, which stands in no Match block, and does not count where
+	// KbdInteractiveAuthentication stands in one.
+	"challengeresponseauthentication": "kbdinteractiveauthentication",
+	"skeyauthentication":              "kbdinteractiveauthentication",
+	"dsaauthentication":               "pubkeyauthentication",
 }
 
 // key is the rule's keyword in lower case.

@@ -83,6 +83,7 @@ func folders(uid int, names ...string) error {
 // certificate somebody logged in, and no others.
 func TestAuthInfo(t *testing.T) {
 	h := newHost(t, debian+"ExposeAuthInfo no\n")
+	agenttest.Write(t, h.root, dropFolder+"/00-a.conf", "Match User member\nExposeAuthInfo no\n") // before 00-muster.conf
 	want := h.want()
 	want.ForwardAgent = []string{"member"}
 	h.apply(want)

@@ -194,7 +194,7 @@ func (f *Finding) judgeAccount(account string, s Settings) {
 	for _, r := range rules {
 		got := s.of(r.key())
 		switch {
-		case r.verdict != ours, r.optional && got == "":
+		case r.verdict != ours, r.optional && got == "", r.key() == "exposeauthinfo": // which lets nobody in
 		case r.key() == "revokedkeys":
 			f.judgeRevoked(account, s)
 		case r.key() == "authorizedprincipalsfile":

@@ -36,7 +36,7 @@ func TestRulesAreComplete(t *testing.T) {
 		}
 	}
 	for _, r := range rules {
-		computed := []string{"revokedkeys", "authenticationmethods", "authorizedprincipalsfile"}
+		computed := []string{"revokedkeys", "authenticationmethods", "authorizedprincipalsfile", "exposeauthinfo"}
 		if r.verdict == ours && (r.value == "") != slices.Contains(computed, r.key()) {
 			t.Errorf("what does Muster state for %s?", r.keyword)
 		}

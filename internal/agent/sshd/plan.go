@@ -260,6 +260,11 @@ func (c *SSHD) planAccounts(ctx context.Context, p *plan, want Want, others []di
 				p.principals[value] = account + "\n"
 			case r.key() == "revokedkeys":
 				value = p.revoked
+			case r.key() == "exposeauthinfo":
+				// For people whose SSH agent holds no certificates: see package sudo.
+				if value = "yes"; !slices.Contains(want.ForwardAgent, account) {
+					continue
+				}
 			case r.key() == "authenticationmethods":
 				value = strings.Join(sets, " ")
 				if fixed {
@@ -269,10 +274,6 @@ func (c *SSHD) planAccounts(ctx context.Context, p *plan, want Want, others []di
 				continue
 			}
 			p.match = append(p.match, "    "+r.keyword+" "+value)
-		}
-		if slices.Contains(want.ForwardAgent, account) && c.knows["exposeauthinfo"] {
-			// For people whose SSH agent holds no certificates: see package sudo.
-			p.match = append(p.match, "    ExposeAuthInfo yes")
 		}
 	}
 	return nil

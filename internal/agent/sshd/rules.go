@@ -63,6 +63,7 @@ var rules = []rule{
 	{keyword: "GSSAPIAuthentication", verdict: ours, value: "no", method: "gssapi-with-mic", optional: true},
 	{keyword: "KerberosAuthentication", verdict: ours, value: "no", method: "password", optional: true},
 	{keyword: "PermitEmptyPasswords", verdict: ours, value: "no"},
+	{keyword: "ExposeAuthInfo", verdict: ours, optional: true}, // planAccounts: with pam_sudo alone
 
 	{keyword: "AllowUsers", verdict: told, effect: keepsOut},
 	{keyword: "DenyUsers", verdict: told, effect: keepsOut},
@@ -82,7 +83,7 @@ var rules = []rule{
 	{keyword: "AllowStreamLocalForwarding", verdict: left}, {keyword: "AllowTcpForwarding", verdict: left},
 	{keyword: "AuthorizedKeysCommandUser", verdict: left}, {keyword: "AuthorizedPrincipalsCommandUser", verdict: left},
 	{keyword: "Banner", verdict: left}, {keyword: "ChannelTimeout", verdict: left}, {keyword: "ClientAliveCountMax", verdict: left},
-	{keyword: "ClientAliveInterval", verdict: left}, {keyword: "ExposeAuthInfo", verdict: left}, {keyword: "GatewayPorts", verdict: left},
+	{keyword: "ClientAliveInterval", verdict: left}, {keyword: "GatewayPorts", verdict: left},
 	{keyword: "HostbasedAcceptedAlgorithms", verdict: left}, {keyword: "HostbasedUsesNameFromPacketOnly", verdict: left},
 	{keyword: "IgnoreRhosts", verdict: left}, {keyword: "IPQoS", verdict: left}, {keyword: "LogLevel", verdict: left},
 	{keyword: "LogVerbose", verdict: left}, {keyword: "MaxAuthTries", verdict: left}, {keyword: "MaxSessions", verdict: left},

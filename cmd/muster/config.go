@@ -7,7 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/user"
 	"slices"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -46,6 +49,9 @@ Where instances are enrolled, it says of each right that Muster needs in FreeIPA
 whether it has it, as far as FreeIPA shows that, and what an administrator of
 FreeIPA types to give one that lacks.
 
+To root, who reads all, it also says which of the files user muster can't read,
+as whom the service runs: by their owner, group and mode.
+
 Each problem is on a line of its own:
 
   FILE:LINE [section] option: what is wrong; what to do
@@ -62,6 +68,9 @@ Fails if there is one. Warnings alone are no failure.`,
 		for _, warning := range cfg.Warnings {
 			fmt.Fprintln(p.stderr, "warning:", warning)
 		}
+		for _, warning := range unreadableToService(cfg) {
+			fmt.Fprintln(p.stderr, "warning:", printable(warning.String()))
+		}
 		problems, notes := checkConfig(cmd.Context(), cfg)
 		for _, note := range notes {
 			fmt.Fprintln(p.stderr, printable(note))
@@ -73,6 +82,39 @@ Fails if there is one. Warnings alone are no failure.`,
 		return err
 	}
 	return cmd
+}
+
+// serviceUser is as whom the unit of contrib/systemd runs the server.
+const serviceUser = "muster"
+
+// unreadableToService tells root, who reads all, what the server's user can't.
+// It says nothing where that user is not there.
+func unreadableToService(cfg *config.Config) []config.Problem {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	found, err := user.Lookup(serviceUser)
+	if err != nil {
+		return nil
+	}
+	groups, err := found.GroupIds()
+	if err != nil {
+		return nil
+	}
+	who := config.Identity{Name: serviceUser}
+	uid, err := strconv.ParseUint(found.Uid, 10, 32)
+	if err != nil {
+		return nil
+	}
+	who.UID = uint32(uid)
+	for _, group := range groups {
+		gid, err := strconv.ParseUint(group, 10, 32)
+		if err != nil {
+			return nil
+		}
+		who.Groups = append(who.Groups, uint32(gid))
+	}
+	return cfg.Unreadable(who)
 }
 
 // checkConfig returns what is missing, what the probes of complete sections find,

@@ -15,7 +15,7 @@ import (
 
 // build turns what the sources said into the typed configuration.
 func (l *loader) build() *Config {
-	cfg := &Config{path: l.path, Warnings: l.warnings}
+	cfg := &Config{path: l.path, Warnings: l.warnings, files: l.files}
 	for _, s := range l.sections {
 		if !s.family {
 			l.fill(cfg, s, s.name, "")

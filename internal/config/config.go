@@ -70,6 +70,7 @@ type Config struct {
 
 	path     string
 	settings []setting
+	files    []namedFile // those of the configuration, and secrets' own
 }
 
 // Database is [database], with the option names of oslo.db.

@@ -47,6 +47,7 @@ func (l *loader) readFile(path string) {
 		l.fail(Problem{File: path, Message: err.message, Hint: err.hint})
 		return
 	}
+	l.files = append(l.files, namedFile{path, Problem{File: path}})
 	l.readText(path, string(text), mode)
 }
 

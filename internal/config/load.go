@@ -88,6 +88,7 @@ type loader struct {
 	failed   map[name]bool
 	problems Problems
 	warnings Problems
+	files    []namedFile // that were read
 }
 
 func newLoader(path string) *loader {
@@ -203,6 +204,8 @@ func (l *loader) apply(from *layer) {
 				l.failed[key] = true
 				continue
 			}
+			l.files = append(l.files, namedFile{l.absolute(e.text),
+				Problem{File: e.origin.file, Line: e.origin.line, Section: p.section, Option: p.option + "_file"}})
 			e.text, e.literal = secret, true
 		}
 		l.entries[key] = e

@@ -206,6 +206,10 @@ func (f *Finding) judgeAccount(account string, s Settings) {
 			if all := s.methods(); all != nil && !keyed {
 				f.wrong(account, r.keyword, got, "publickey")
 			}
+			// But for one of Debian's and Red Hat's sshd, which no block can switch off.
+			if way := "gssapikeyexchange"; !keyed && s.of(way) == "yes" {
+				f.wrong(account, "GSSAPIKeyExchange", "yes", "no (or let AuthenticationMethods ask for publickey)")
+			}
 		case r.method != "" && keyed:
 			// Beside a key it does no harm.
 		case got != r.value:

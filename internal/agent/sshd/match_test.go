@@ -173,6 +173,22 @@ func TestSecondFactor(t *testing.T) {
 	}
 }
 
+// TestKeyExchangeIsAWayIn: sshd of Debian and Red Hat lets in by GSSAPIKeyExchange,
+// which may not stand in Match blocks, unless a key is asked for.
+func TestKeyExchangeIsAWayIn(t *testing.T) {
+	h := newHost(t, debian)
+	h.apply(h.want())
+	s := ParseSettings([]byte(h.effective("-C", connection("member"))))
+	s["gssapikeyexchange"] = []string{"yes"}
+	for asked, wrong := range map[string]int{"publickey": 0, "any": 1} {
+		s["authenticationmethods"] = []string{asked}
+		f := &Finding{}
+		if f.judgeAccount("member", s); len(f.Wrong) != wrong {
+			t.Errorf("methods %s: %q", asked, f.Wrong)
+		}
+	}
+}
+
 // TestBlocksAtTheEnd: an sshd that knows no Include, as before OpenSSH 8.2. What
 // Match blocks of the image say of Muster's accounts cannot be undone there: that
 // is told, and nobody gets in.

@@ -33,7 +33,7 @@ type Client struct {
 	roleCacheTime  time.Duration
 
 	tokens      *memo[*Token]
-	refusals    *lru.Cache[string, time.Time]
+	refusals    *lru.Cache[string, refusal]
 	users       *memo[entry]
 	projects    *memo[entry]
 	domains     *memo[entry]
@@ -63,7 +63,7 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	refusals, err := lru.New[string, time.Time](refusalCount)
+	refusals, err := lru.New[string, refusal](refusalCount)
 	if err != nil {
 		return nil, err
 	}

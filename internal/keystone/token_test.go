@@ -48,7 +48,15 @@ func TestBoundToken(t *testing.T) {
 	r := newRig(t, nil)
 	r.answer(200, `{"token": {"methods": ["oauth2_credential"], "user": {"id": "u", "name": "x"}, "expires_at": "2100-01-01T00:00:00.000000Z",
 		"oauth2_credential": {"x5t#S256": "SIAuSe7xA0aY7TGGmyJ5RkZZvdnMWDjOl0bmjJnDGBY"}}}`)
-	r.want(t, "token", keystone.ErrBoundToken)
+	for range 3 {
+		r.want(t, "token", keystone.ErrBoundToken)
+	}
+	if n := r.count(validation); n != 1 {
+		t.Errorf("Keystone was asked %d times about one token that is refused", n)
+	}
+	r.step(11 * time.Second)
+	r.heal() // Keystone of the rig does not know it
+	r.want(t, "token", keystone.ErrInvalidToken)
 }
 
 // A 403 is about the token, unless it names what Muster may not do, or is not

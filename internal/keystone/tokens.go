@@ -23,6 +23,12 @@ const (
 	refusalCount = 4096
 )
 
+// refusal is why a token was refused, and until when it is without asking.
+type refusal struct {
+	reason error
+	until  time.Time
+}
+
 // Validate returns what the token says, from the cache or from Keystone.
 // Errors: ErrInvalidToken, ErrBoundToken, ErrUnavailable, ErrForbidden, or that of ctx.
 func (c *Client) Validate(ctx context.Context, token string) (*Token, error) {
@@ -36,15 +42,15 @@ func (c *Client) Validate(ctx context.Context, token string) (*Token, error) {
 		c.hits.Inc()
 		return kept, nil
 	}
-	if until, ok := c.refusals.Get(key); ok && c.now().Before(until) {
+	if kept, ok := c.refusals.Get(key); ok && c.now().Before(kept.until) {
 		c.refused.Inc()
-		return nil, ErrInvalidToken
+		return nil, kept.reason
 	}
 	c.misses.Inc()
 	return c.tokens.get(ctx, key, func(ctx context.Context) (*Token, time.Time, error) {
 		t, err := c.fetchToken(ctx, token)
-		if errors.Is(err, ErrInvalidToken) {
-			c.refusals.Add(key, c.now().Add(refusalTime))
+		if errors.Is(err, ErrInvalidToken) || errors.Is(err, ErrBoundToken) {
+			c.refusals.Add(key, refusal{err, c.now().Add(refusalTime)})
 		}
 		if err != nil {
 			return nil, time.Time{}, err

@@ -195,3 +195,25 @@ func TestTogetherWithinLimits(t *testing.T) {
 		t.Errorf("certificates %v", serials)
 	}
 }
+
+// A certificate that ends after what is shown now is not given again, however
+// long it took since the life that is wanted was decided.
+func TestServesWithinLimit(t *testing.T) {
+	decided := time.Date(2026, 12, 1, 4, 0, 0, 0, time.UTC)
+	until, now := decided.Add(time.Hour), decided.Add(10*time.Second)
+	wanted := profile{digest: "same", lifetime: until.Sub(decided)}
+	for _, test := range []struct {
+		ends  time.Time
+		until time.Time
+		want  bool
+	}{
+		{until, until, true},
+		{until.Add(time.Second), until, false},
+		{until.Add(time.Second), time.Time{}, true},
+	} {
+		cert := store.UserCert{Profile: "same", AuthorityKeyID: "ca", ExpiresAt: test.ends}
+		if got := serves(cert, wanted, "ca", test.until, now); got != test.want {
+			t.Errorf("one until %v, wanted until %v: served %v", test.ends, test.until, got)
+		}
+	}
+}

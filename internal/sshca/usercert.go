@@ -116,7 +116,7 @@ func (s *Service) tryIssueUser(ctx context.Context, by Actor, req UserRequest, k
 		return store.UserCert{}, err
 	case revoked:
 		return store.UserCert{}, problem.New(problem.Forbidden, "this public key was revoked; make another key pair")
-	case found && serves(latest, wanted, ca.id, now):
+	case found && serves(latest, wanted, ca.id, req.Limits.Until, now):
 		s.metrics.reused.Inc()
 		return latest, nil
 	}
@@ -137,12 +137,13 @@ func (s *Service) tryIssueUser(ctx context.Context, by Actor, req UserRequest, k
 }
 
 // serves tells whether a certificate may be given again: it says what is
-// wanted, is signed by the current generation, and more than half of the life
-// that is wanted is left.
-func serves(cert store.UserCert, wanted profile, authorityKeyID string, now time.Time) bool {
+// wanted, is signed by the current generation, ends within the limit, however
+// long ago the life that is wanted was decided, and has more than half of that
+// left.
+func serves(cert store.UserCert, wanted profile, authorityKeyID string, until, now time.Time) bool {
 	left := cert.ExpiresAt.Sub(now)
 	return cert.RevokedAt.IsZero() && cert.Profile == wanted.digest && cert.AuthorityKeyID == authorityKeyID &&
-		left > wanted.lifetime/2 && left <= wanted.lifetime
+		left > wanted.lifetime/2 && left <= wanted.lifetime && (until.IsZero() || !cert.ExpiresAt.After(until))
 }
 
 func (s *Service) newUserCert(ctx context.Context, req UserRequest, key sshkey.Key, wanted profile, ca signingKey, now time.Time) (store.UserCert, error) {

@@ -262,9 +262,10 @@ type Neutron struct {
 // DNS is [dns]: which addresses get records.
 type DNS struct {
 	Enabled          bool
-	FloatingNetworks []string // IDs, or "*": any
-	FixedNetworks    []string // IDs, or "*": any
-	Reverse          string   // "required", "optional" or "off"
+	FloatingNetworks []string          // IDs, or "*": any
+	FixedNetworks    []string          // IDs, or "*": any
+	Reverse          string            // "required", "optional" or "off"
+	ReverseZones     map[string]string // zone to the network whose PTR records are in it
 }
 
 // Notifications is [notifications]: what Muster listens to.

@@ -5,6 +5,7 @@ package config
 
 import (
 	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -43,6 +44,7 @@ func (r *rules) enrolment() {
 	}
 	r.networks("floating_networks", r.cfg.DNS.FloatingNetworks)
 	r.networks("fixed_networks", r.cfg.DNS.FixedNetworks)
+	r.reverseZones()
 	if enroll.Enabled {
 		r.ipaLogin()
 	}
@@ -55,6 +57,24 @@ func (r *rules) networks(option string, networks []string) {
 		if _, err := uuid.Parse(network); err != nil && network != "*" {
 			r.refuse("dns", []string{option}, "not a list of networks' IDs", "write IDs separated by commas, as openstack network list shows them, or *")
 		}
+	}
+}
+
+// reverseZones judges [dns] reverse_zones.
+func (r *rules) reverseZones() {
+	option := []string{"reverse_zones"}
+	zones := make(map[netip.Prefix]bool)
+	for zone, network := range r.cfg.DNS.ReverseZones {
+		prefix, err := netip.ParsePrefix(network)
+		switch {
+		case err != nil || prefix != prefix.Masked() || prefix.Addr().Is4In6():
+			r.refuse("dns", option, "not a network after the colon", "write ZONE:NETWORK such as 64/26.113.0.203.in-addr.arpa:203.0.113.64/26, without host bits")
+		case !zoneShape.MatchString(strings.ToLower(zone)) || len(zone) > 180:
+			r.refuse("dns", option, "not a zone before the colon", "write ZONE:NETWORK such as 64/26.113.0.203.in-addr.arpa:203.0.113.64/26")
+		case zones[prefix]:
+			r.refuse("dns", option, "two zones for one network", "write each network once")
+		}
+		zones[prefix] = true
 	}
 }
 
@@ -80,7 +100,9 @@ func (r *rules) ipaLogin() {
 
 var (
 	// domainShape is a name of the DNS in lower case (RFC 1123, 2.1).
-	domainShape    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+	domainShape = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+	// zoneShape is a name of labels that a zone may have, those of RFC 2317 too.
+	zoneShape      = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_/-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_/-]{0,61}[a-z0-9_])?)*\.?$`)
 	principalShape = regexp.MustCompile(`^[A-Za-z0-9_.-]+/[A-Za-z0-9.-]+(@[A-Za-z0-9.-]+)?$`)
 	patternShape   = regexp.MustCompile(`^[A-Za-z0-9.*-]+$`)
 )

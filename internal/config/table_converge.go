@@ -81,5 +81,9 @@ func dnsOptions() []option {
 			field: at(func(d *DNS) any { return &d.Reverse }),
 			help: "What of PTR records. required: each address gets one, and that there is no zone for it is an error; " +
 				"optional: where there is a zone; off: none."},
+		{name: "reverse_zones", field: at(func(d *DNS) any { return &d.ReverseZones }),
+			example: "64/26.113.0.203.in-addr.arpa:203.0.113.64/26",
+			help: "Zones of FreeIPA's DNS for the PTR records of networks, as ZONE:NETWORK, where the addresses' own names have CNAME records into " +
+				"them (RFC 2317). Needed only if the zone with the CNAME records is not in FreeIPA; those in FreeIPA are followed."},
 	}
 }

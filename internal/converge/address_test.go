@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -453,6 +454,69 @@ func TestMissingZoneIsOver(t *testing.T) {
 	if failed := s.pending(); len(failed) != 0 {
 		t.Error(failed)
 	}
+}
+
+// TestClasslessZone: the network becomes classless (RFC 2317) after a record was made. This one, and
+// those that are made later, are kept where the CNAME records lead, and go with the instances.
+func TestClasslessZone(t *testing.T) {
+	t.Parallel()
+	const classless = "64/26." + reverse4
+	s := newSite(t, reverse4, classless)
+	web, mail := s.boot("web"), s.boot("mail")
+	f, g := s.floating(web), s.floating()
+	last := func(f network.FloatingIP) string { return strconv.Itoa(int(f.Address.As4()[3])) }
+	alias := func(f network.FloatingIP) string {
+		t.Helper()
+		must(t, s.cloud.FreeIPA.AddRecord(reverse4+".", last(f), "cnamerecord", last(f)+".64/26"))
+		return last(f) + " CNAME " + last(f) + ".64/26"
+	}
+	kept := func(f network.FloatingIP) []string { return s.cloud.FreeIPA.Records(classless)[last(f)]["ptrrecord"] }
+	s.read()
+	s.expect(wants(web, f))
+	must(t, s.cloud.FreeIPA.RemoveRecord(reverse4+".", last(f), "ptrrecord", "web."+zone+"."))
+	aliases := []string{alias(f), alias(g)}
+	s.reconcile(converge.Order{})
+	s.move(g, mail.port)
+	s.read()
+	s.expect(wants(web, f)[1:], wants(mail, g)[1:], aliases)
+	if !slices.Equal(kept(f), []string{"web." + zone + "."}) || !slices.Equal(kept(g), []string{"mail." + zone + "."}) {
+		t.Error(kept(f), kept(g))
+	}
+	s.delete(web)
+	s.delete(mail)
+	s.read()
+	s.gone(web)
+	s.gone(mail)
+	s.expect(aliases)
+	if kept(f) != nil || kept(g) != nil {
+		t.Error(kept(f), kept(g))
+	}
+	if failed := s.pending(); len(failed) != 0 {
+		t.Error(failed)
+	}
+}
+
+// TestNameIsAlias: that FreeIPA takes no address beside the CNAME record of a host's name is
+// somebody's to put right, and no noise.
+func TestNameIsAlias(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, reverse4)
+	web := s.boot("web")
+	must(t, s.cloud.FreeIPA.AddRecord(zone+".", "web", "cnamerecord", "mail."+zone+"."))
+	f := s.floating(web)
+	s.read()
+	failed := s.pending()
+	if len(failed) != 1 || !strings.Contains(failed[0], "CNAME record is not allowed to coexist") {
+		t.Fatal(failed)
+	}
+	keys, err := s.store.PendingKeys(t.Context(), store.Page{})
+	must(t, err)
+	if pause := keys[0].NextAt.Sub(s.clock.Now()); pause < 30*time.Minute {
+		t.Errorf("tried again after %v", pause)
+	}
+	must(t, s.cloud.FreeIPA.RemoveRecord(zone+".", "web", "cnamerecord", "mail."+zone+"."))
+	s.dueNow()
+	s.expect(wants(web, f))
 }
 
 // TestForgedPort: a port of another project that says it is the instance's is not.

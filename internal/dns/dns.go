@@ -47,7 +47,9 @@ type Record struct {
 // String shows the record as a zone file would.
 func (r Record) String() string { return r.Name + " " + string(r.Type) + " " + r.Value }
 
-// Provider is a DNS server's records. It finds the zone of a record by itself: the one with the longest name that fits.
+// Provider is a DNS server's records. It finds the zone of a record by itself: the one with the
+// longest name that fits. A PTR record whose name has a CNAME record is kept where that leads, at
+// each call anew (RFC 2317).
 type Provider interface {
 	// Has tells whether the record is there. *NoZoneError.
 	Has(ctx context.Context, r Record) (bool, error)
@@ -71,7 +73,8 @@ func (e *NoZoneError) Error() string {
 // ErrInvalid: not an address or host name that can have a record.
 var ErrInvalid = errors.New("no address record can be made")
 
-// ErrRefused: the DNS server lets Muster in, but does not let it do this. That stays so until somebody changes its rights.
+// ErrRefused: the DNS server lets Muster in, but does not let it do this. That stays so until
+// somebody changes Muster's rights, or the records that are in the way.
 var ErrRefused = errors.New("the DNS server does not let Muster do that")
 
 // ErrOvertaken: another replica changed the same records to the contrary at the same time. Who knows how they should be looks again.
@@ -107,11 +110,15 @@ const (
 
 // Config is what a Service is made of. Objects and Provider are needed.
 type Config struct {
-	Objects    Objects
-	Provider   Provider
-	Reverse    Reverse // default ReverseRequired
-	Logger     *slog.Logger
-	Registerer prometheus.Registerer
+	Objects  Objects
+	Provider Provider
+	Reverse  Reverse // default ReverseRequired
+	// ReverseZones are zones for the PTR records of networks, by network, where they are not under
+	// the address's own name (RFC 2317) and no CNAME record that the Provider has says so. The
+	// smallest network that has an address decides. The networks have no host bits.
+	ReverseZones map[netip.Prefix]string
+	Logger       *slog.Logger
+	Registerer   prometheus.Registerer
 }
 
 // Service keeps address records. It is safe for simultaneous use.
@@ -304,7 +311,7 @@ func (s *Service) records(fqdn string, address netip.Addr) ([]Record, error) {
 	}
 	records := []Record{{name, kind, address.String()}}
 	if s.cfg.Reverse != ReverseOff {
-		records = append(records, Record{reverseName(address), PTR, name})
+		records = append(records, Record{s.reverseName(address), PTR, name})
 	}
 	return records, nil
 }
@@ -399,6 +406,25 @@ func parseRecord(text string) (Record, error) {
 		return Record{}, fmt.Errorf("the recorded DNS record %q is damaged", text)
 	}
 	return Record{Name: parts[0], Type: Type(parts[1]), Value: parts[2]}, nil
+}
+
+// reverseName is the name of an address's PTR record: in the zone that its network is given, if it
+// is, below it the labels of the address that the network does not fix, one at least.
+func (s *Service) reverseName(address netip.Addr) string {
+	name, longest := reverseName(address), -1
+	for network, zone := range s.cfg.ReverseZones {
+		if network.Contains(address) && network.Bits() > longest {
+			longest = network.Bits()
+			bits := 4 // of a label
+			if address.Is4() {
+				bits = 8
+			}
+			own := max(1, (address.BitLen()-network.Bits()+bits-1)/bits)
+			labels := strings.Split(reverseName(address), ".")[:own]
+			name = strings.Join(labels, ".") + "." + strings.ToLower(strings.TrimSuffix(zone, "."))
+		}
+	}
+	return name
 }
 
 // reverseName is the name of an address in in-addr.arpa or ip6.arpa (RFC 1035, 3.5; RFC 3596, 2.5).

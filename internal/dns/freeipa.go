@@ -27,21 +27,59 @@ type FreeIPA struct{ directory Directory }
 // NewFreeIPA returns the provider.
 func NewFreeIPA(directory Directory) *FreeIPA { return &FreeIPA{directory: directory} }
 
+// aliases bounds how many CNAME records are followed from the name of one PTR record.
+const aliases = 4
+
 // Has implements Provider.
 func (f *FreeIPA) Has(ctx context.Context, r Record) (bool, error) {
-	zone, name, err := f.zone(ctx, r.Name)
-	if err != nil {
-		return false, err
+	for at, hops := r, 0; hops <= aliases; hops++ {
+		zone, name, err := f.zone(ctx, at.Name)
+		if err != nil {
+			return false, err
+		}
+		results, err := f.directory.Batch(ctx, ipa.RecordShow(zone, name))
+		if err != nil {
+			return false, err
+		}
+		there, err := shown(results[0])
+		if err != nil {
+			return false, err
+		}
+		next, alias := follow(at, zone, there)
+		if !alias {
+			return holds(there, at), nil
+		}
+		at = next
 	}
-	result, err := f.run(ctx, ipa.RecordShow(zone, name))
-	if err != nil {
-		return false, err
-	}
+	return false, &NoZoneError{Name: r.Name}
+}
+
+// shown reads the records of a name, of which there may be none.
+func shown(result ipa.Result) (ipa.Record, error) {
 	there, err := result.Record()
 	if errors.Is(err, ipa.NotFound) {
-		return false, nil
+		return ipa.Record{}, nil
 	}
-	return err == nil && slices.ContainsFunc(valuesOf(there, r.Type), func(value string) bool { return same(r, value) }), refused(err)
+	return there, refused(err)
+}
+
+// follow says where a PTR record is kept whose own name, in this zone, has a CNAME record (RFC
+// 2317, 4). The host's own name is not followed: it would be another host that gets the address.
+func follow(r Record, zone string, there ipa.Record) (Record, bool) {
+	if r.Type != PTR || len(there.CNAME) == 0 {
+		return r, false
+	}
+	target := there.CNAME[0]
+	if !strings.HasSuffix(target, ".") {
+		target += "." + zone
+	}
+	r.Name = strings.ToLower(strings.TrimSuffix(target, "."))
+	return r, true
+}
+
+// holds tells whether a record is among those of its name.
+func holds(there ipa.Record, r Record) bool {
+	return slices.ContainsFunc(valuesOf(there, r.Type), func(value string) bool { return same(r, value) })
 }
 
 // Add implements Provider.
@@ -82,36 +120,58 @@ func (f *FreeIPA) Missing(ctx context.Context, records []Record) (missing []Reco
 }
 
 func (f *FreeIPA) missing(ctx context.Context, records []Record) (missing []Record, err error) {
-	zones, err := f.zones(ctx, records)
-	if err != nil {
-		return nil, err
+	// Where each record is kept: under its own name, unless that is an alias.
+	places := slices.Clone(records)
+	pending := make([]int, len(records)) // what is not known to be there or missing
+	for i := range pending {
+		pending[i] = i
 	}
-	var zoned []Record
-	var shows []ipa.Command
-	for _, r := range records {
-		zone, relative := longest(r.Name, zones)
-		if zone == "" {
-			missing = append(missing, r)
-			continue
+	var unzoned bool
+	for hops := 0; len(pending) > 0 && hops <= aliases; hops++ {
+		asked := make([]Record, 0, len(pending))
+		for _, i := range pending {
+			asked = append(asked, places[i])
 		}
-		zoned, shows = append(zoned, r), append(shows, ipa.RecordShow(zone, relative))
-	}
-	if len(missing) > 0 {
-		if err := f.sees(ctx); err != nil {
+		zones, err := f.zones(ctx, asked)
+		if err != nil {
 			return nil, err
 		}
-	}
-	results, err := f.directory.Batch(ctx, shows...)
-	if err != nil {
-		return nil, err
-	}
-	for i, r := range zoned {
-		there, err := results[i].Record()
-		if err != nil && !errors.Is(err, ipa.NotFound) {
-			return nil, refused(err)
+		var zoned []int
+		var shows []ipa.Command
+		for _, i := range pending {
+			zone, relative := longest(places[i].Name, zones)
+			if zone == "" {
+				unzoned, missing = true, append(missing, records[i])
+				continue
+			}
+			zoned, shows = append(zoned, i), append(shows, ipa.RecordShow(zone, relative))
 		}
-		if !slices.ContainsFunc(valuesOf(there, r.Type), func(value string) bool { return same(r, value) }) {
-			missing = append(missing, r)
+		pending = nil
+		results, err := f.directory.Batch(ctx, shows...)
+		if err != nil {
+			return nil, err
+		}
+		for n, i := range zoned {
+			there, err := shown(results[n])
+			if err != nil {
+				return nil, err
+			}
+			zone, _ := longest(places[i].Name, zones)
+			next, alias := follow(places[i], zone, there)
+			switch {
+			case alias:
+				places[i], pending = next, append(pending, i)
+			case !holds(there, places[i]):
+				missing = append(missing, records[i])
+			}
+		}
+	}
+	for _, i := range pending {
+		missing = append(missing, records[i])
+	}
+	if unzoned {
+		if err := f.sees(ctx); err != nil {
+			return nil, err
 		}
 	}
 	return missing, nil
@@ -171,38 +231,46 @@ func (f *FreeIPA) sees(ctx context.Context) error {
 	return err
 }
 
-// change runs a command on the record. The codes tell that it is as wanted already.
+// change runs a command on the record, where its name leads. The codes tell that it is as wanted
+// already. What is under the name is read in the same call: beside a CNAME record FreeIPA takes no
+// other.
 func (f *FreeIPA) change(ctx context.Context, r Record, command func(zone, name string, kind ipa.RecordKind, value string) ipa.Command,
 	harmless ...ipa.Code) error {
-	zone, name, err := f.zone(ctx, r.Name)
-	if err != nil {
-		return err
+	for at, hops := r, 0; hops <= aliases; hops++ {
+		zone, name, err := f.zone(ctx, at.Name)
+		if err != nil {
+			return err
+		}
+		kind, value := attribute(at)
+		results, err := f.directory.Batch(ctx, ipa.RecordShow(zone, name), command(zone, name, kind, value))
+		if err != nil {
+			return err
+		}
+		there, err := shown(results[0])
+		if err != nil {
+			return err
+		}
+		next, alias := follow(at, zone, there)
+		if !alias {
+			err := results[1].Err
+			if slices.ContainsFunc(harmless, func(code ipa.Code) bool { return errors.Is(err, code) }) {
+				return nil
+			}
+			return refused(err)
+		}
+		at = next
 	}
-	kind, value := attribute(r)
-	result, err := f.run(ctx, command(zone, name, kind, value))
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(harmless, func(code ipa.Code) bool { return errors.Is(result.Err, code) }) {
-		return nil
-	}
-	return refused(result.Err)
+	return &NoZoneError{Name: r.Name}
 }
 
-// refused tells a missing right, and whatever else FreeIPA answers until its set-up is another, from what may pass.
+// refused tells a missing right, and whatever else FreeIPA answers until its set-up or the records
+// beside are others, from what may pass. A ValidationError is such an answer: that of a host whose
+// name has a CNAME record, say.
 func refused(err error) error {
-	if own, ok := errors.AsType[*ipa.Error](err); ok && own.Code.Class() == ipa.Operator {
+	if own, ok := errors.AsType[*ipa.Error](err); ok && (own.Code.Class() == ipa.Operator || own.Code == ipa.ValidationError) {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return err
-}
-
-func (f *FreeIPA) run(ctx context.Context, command ipa.Command) (ipa.Result, error) {
-	results, err := f.directory.Batch(ctx, command)
-	if err != nil {
-		return ipa.Result{}, err
-	}
-	return results[0], nil
 }
 
 // zone finds the zone with the longest name that holds a name, and the name relative to it. All candidates are asked for at once.

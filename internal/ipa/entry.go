@@ -107,6 +107,10 @@ type Record struct {
 	A    []string
 	AAAA []string
 	PTR  []string
+
+	// CNAME is one at most, and then there are no others (RFC 1034, 3.6.2). Without a dot at the
+	// end it is relative to the zone.
+	CNAME []string
 }
 
 // UnmarshalJSON reads an entry as the dnsrecord commands give it.
@@ -116,11 +120,13 @@ func (r *Record) UnmarshalJSON(raw []byte) error {
 		A    values `json:"arecord"`
 		AAAA values `json:"aaaarecord"`
 		PTR  values `json:"ptrrecord"`
+
+		CNAME values `json:"cnamerecord"`
 	}
 	if err := json.Unmarshal(raw, &e); err != nil {
 		return err
 	}
-	*r = Record{Name: e.Name.first(), A: e.A, AAAA: e.AAAA, PTR: e.PTR}
+	*r = Record{Name: e.Name.first(), A: e.A, AAAA: e.AAAA, PTR: e.PTR, CNAME: e.CNAME}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"strings"
 
 	"github.com/gophercloud/gophercloud/v2"
@@ -41,6 +42,17 @@ func (e *enrolment) check(ctx context.Context) error {
 	return err
 }
 
+// reverseZones reads which networks' PTR records are in which zones.
+func reverseZones(cfg config.DNS) map[netip.Prefix]string {
+	zones := make(map[netip.Prefix]string)
+	for zone, network := range cfg.ReverseZones {
+		if prefix, err := netip.ParsePrefix(network); err == nil {
+			zones[prefix] = zone
+		}
+	}
+	return zones
+}
+
 // buildEnrolment leaves s.enrolment nil where enrolment is not enabled.
 func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 	if !s.cfg.Enroll.Enabled {
@@ -56,7 +68,7 @@ func (s *Server) buildEnrolment(keyring *custody.Keyring) error {
 		return fmt.Errorf("[ipa]: %w", err)
 	}
 	e.records, err = dns.New(dns.Config{
-		Objects: s.store, Provider: dns.NewFreeIPA(e.directory), Reverse: dns.Reverse(s.cfg.DNS.Reverse), Logger: s.logger, Registerer: s.registry,
+		Objects: s.store, Provider: dns.NewFreeIPA(e.directory), Reverse: dns.Reverse(s.cfg.DNS.Reverse), ReverseZones: reverseZones(s.cfg.DNS), Logger: s.logger, Registerer: s.registry,
 	})
 	if err != nil {
 		return fmt.Errorf("[dns]: %w", err)

@@ -106,6 +106,11 @@ func (s *Server) AddZone(name string) error {
 	return s.asAdmin("dnszone_add", []any{name}, map[string]any{})
 }
 
+// AddRecord puts a record there under a name of a zone. Kind is an attribute, "cnamerecord" say.
+func (s *Server) AddRecord(zone, name, kind, value string) error {
+	return s.asAdmin("dnsrecord_add", []any{zone, name}, map[string]any{kind: []any{value}})
+}
+
 // Join enrols a host as ipa-join does on the machine: it takes the one-time password and gets its keytab. The password
 // serves once; a wrong one, or a second use, is ErrInvalidCredentials.
 func (s *Server) Join(fqdn, otp string) error {

@@ -23,7 +23,7 @@ func TestKeyIsLookedUpByKey(t *testing.T) {
 	must(s.writer.db.ExecContext(t.Context(), `INSERT INTO user_cert SELECT n, project_id, user_id, user_name, principals, 'SHA256:' || md5(n::text),
 		md5, key_id, authority_key_id, cert, created_at, expires_at, revoked_at, profile FROM user_cert, generate_series(1, 5000) n`))(t)
 	rows := must(s.writer.db.QueryContext(t.Context(), "EXPLAIN "+enginePostgreSQL.rebind(selectLatestUserCert),
-		c.Fingerprint, c.ProjectID, c.Fingerprint, c.UserID, c.ProjectID))(t)
+		c.Fingerprint, c.ProjectID, c.Fingerprint, c.UserID, c.ProjectID, c.Credential.ID))(t)
 	var plan strings.Builder
 	err := drain(rows, nil, func(r *sql.Rows) error {
 		var line string

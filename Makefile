@@ -55,6 +55,10 @@ endif
 unit: ## Run the fast tests, without services and installing nothing
 	$(GO) test -short ./...
 
+.PHONY: galera
+galera: deps-galera ## Run the tests of the records on a Galera of three nodes, with one writer and with two (installs it if it is missing)
+	$(GO) test -count=1 -timeout 60m -tags galera $(TESTFLAGS) ./internal/store
+
 .PHONY: openstack
 openstack: deps-e2e ## Put that OpenStack up until Ctrl-C, and write to openstack.json how to reach it
 	$(GO) run ./test/openstack openstack.json
@@ -76,7 +80,7 @@ build: ## Build static binaries into bin/, and the agent for each architecture i
 fuzz: ## Run every fuzz target for FUZZTIME (30s)
 	scripts/fuzz.sh $(FUZZTIME)
 
-.PHONY: deps-demo deps-test deps-e2e deps-release
+.PHONY: deps-demo deps-test deps-e2e deps-release deps-galera
 deps-demo:
 	@scripts/services-install.sh demo
 deps-test:
@@ -85,3 +89,5 @@ deps-e2e:
 	@scripts/services-install.sh e2e
 deps-release:
 	@scripts/services-install.sh release
+deps-galera:
+	@scripts/services-install.sh galera

@@ -8,14 +8,15 @@
 #   services-install.sh test    that, a C compiler, and every service that the tests judge by
 #   services-install.sh e2e     all that, and the rest of OpenStack
 #   services-install.sh release what makes a Debian of another release, which has all the rest
+#   services-install.sh galera  MariaDB and Galera
 #
 # It starts no service, and creates no PostgreSQL cluster; what is there already stays. Run it as often as you like.
 set -eu
 
 case ${1:-} in
-demo | test | e2e | release) ;;
+demo | test | e2e | release | galera) ;;
 *)
-    echo "usage: $0 demo|test|e2e|release" >&2
+    echo "usage: $0 demo|test|e2e|release|galera" >&2
     exit 2
     ;;
 esac
@@ -34,6 +35,12 @@ openssh-client      ssh and ssh-keygen, the judges of certificates and revocatio
 '
 [ "$1" != release ] || packages='
 debootstrap         Debians in folders
+'
+[ "$1" != galera ] || packages='
+mariadb-server-core a node
+mariadb-client-core mariadb-install-db and the command line client
+galera-4            what makes one database of several nodes
+rsync               how a node that joins gets the data
 '
 case $1 in test | e2e) packages="$packages
 curl                the commands that muster dev prints, and the documentation
@@ -125,8 +132,30 @@ unpack_guards() {
     mv "$new" "$folder"
 }
 
+# The script that calls rsync for a node is in the package that sets up a MariaDB for the whole machine.
+unpack_mariadb() {
+    folder=$cache/mariadb-server
+    [ ! -e "$folder" ] || return 0
+    echo "services-install: unpacking mariadb-server into $folder; it is not installed" >&2
+    new=$(mktemp -d "$folder.XXXXXX")
+    (
+        cd "$new"
+        apt-get download -qq -o APT::Sandbox::User=root mariadb-server
+        for package in *.deb; do dpkg-deb -x "$package" .; done
+        rm -- *.deb
+    )
+    chmod 755 "$new"
+    mv "$new" "$folder"
+}
+
 unpack_for() {
-    case $1 in demo | release) return 0 ;; esac
+    case $1 in
+    demo | release) return 0 ;;
+    galera)
+        unpack_mariadb
+        return 0
+        ;;
+    esac
     [ ! -e "$cache/freeipa-client" ] || [ ! -e "$cache/guards" ] || return 0
     # Where all else was there already, nobody may have asked the mirrors yet.
     apt-cache show freeipa-client firewalld >/dev/null 2>&1 || apt-get update -qq

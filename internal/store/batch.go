@@ -243,6 +243,9 @@ func (s *Store) runBatch(t *tx, writes []*write) error {
 // read fetches what the writes need. The authorities come first and stay locked: a revocation in one of these projects has either
 // committed before, and is seen here, or waits and sees what this batch wrote.
 func (b *batch) read() error {
+	if err := b.guard(); err != nil {
+		return err
+	}
 	e := b.tx.pool.engine
 	err := readSet(b.projects, b.tx, scanString, func(id string) { b.projects[id] = true },
 		"SELECT project_id FROM authority WHERE retired_at = 0 AND project_id IN ", " ORDER BY project_id"+e.shareLock())
@@ -268,6 +271,24 @@ func (b *batch) read() error {
 		return err
 	}
 	return b.readEnrolments()
+}
+
+// guard changes the authorities' rows where the database is Galera, whose nodes know nothing of each other's locks: of two transactions
+// that run on two nodes at once, only one commits if both change the same row (https://galeracluster.com/library/documentation/certification-based-replication.html).
+// The other one runs again. It also stands for the lock on a node, which two replicas that share it first could not both change into
+// one for writing.
+func (b *batch) guard() error {
+	if !b.tx.pool.galera.Load() {
+		return nil
+	}
+	ids := make([]any, 0, len(b.projects))
+	for _, id := range slices.Sorted(maps.Keys(b.projects)) {
+		ids = append(ids, id)
+	}
+	return inChunks(ids, func(list string, values []any) error {
+		_, err := b.tx.exec("UPDATE authority SET guard = guard + 1 WHERE retired_at = 0 AND project_id IN "+list, values...)
+		return err
+	})
 }
 
 // readEnrolments fetches enrolments, the owners of names, and what instances have.

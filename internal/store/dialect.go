@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -97,15 +98,15 @@ func (e engine) clock() string {
 }
 
 // connect returns the pools for writing and for reading; the same one but for SQLite. A server that says nothing for longer than silence is
-// given up, whatever it was asked.
-func (l location) connect(mustExist bool, silence time.Duration) (writer, reader *sql.DB, err error) {
+// given up, whatever it was asked. galera becomes true when a server turns out to be a node of Galera.
+func (l location) connect(mustExist bool, silence time.Duration, galera *atomic.Bool) (writer, reader *sql.DB, err error) {
 	switch l.engine {
 	case engineSQLite:
 		return l.connectSQLite(mustExist)
 	case enginePostgreSQL:
 		writer, err = l.connectPostgreSQL() // goes by the context always
 	default:
-		writer, err = l.connectMariaDB(silence)
+		writer, err = l.connectMariaDB(silence, galera)
 	}
 	return writer, writer, err
 }
@@ -199,7 +200,7 @@ func (f fallback) Driver() driver.Driver { return f.first.Driver() }
 // connectMariaDB makes affected rows mean matched rows, and refuses values that don't fit instead of cutting them. The
 // driver heeds no context while it commits or rolls back, so that only silence ends its wait for a server that is cut
 // off; 0: nothing does.
-func (l location) connectMariaDB(silence time.Duration) (*sql.DB, error) {
+func (l location) connectMariaDB(silence time.Duration, galera *atomic.Bool) (*sql.DB, error) {
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Passwd, cfg.DBName = l.user, l.password, l.database
 	cfg.Net, cfg.Addr = "tcp", net.JoinHostPort(l.host, l.port)
@@ -223,7 +224,7 @@ func (l location) connectMariaDB(silence time.Duration) (*sql.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	return sql.OpenDB(connector), nil
+	return sql.OpenDB(galeraConnector{connector, galera}), nil
 }
 
 // tlsConfig returns what the URL asks for, nil for connections in clear.

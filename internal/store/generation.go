@@ -53,9 +53,10 @@ func (s *Store) AddGeneration(ctx context.Context, key AuthorityKey, audit Audit
 	return nil
 }
 
-// lockAuthority keeps everybody else from signing with the project's keys, and from changing them, until the transaction ends.
+// lockAuthority keeps everybody else from signing with the project's keys, and from changing them, until the transaction ends. It
+// changes the row, for Galera does not certify an UPDATE that leaves a row as it is.
 func lockAuthority(t *tx, projectID string) error {
-	n, err := t.exec("UPDATE authority SET krl_version = krl_version WHERE project_id = ? AND retired_at = 0", projectID)
+	n, err := t.exec("UPDATE authority SET guard = guard + 1 WHERE project_id = ? AND retired_at = 0", projectID)
 	if err == nil && n == 0 {
 		err = fmt.Errorf("%w: the project has no live authority", ErrNotFound)
 	}

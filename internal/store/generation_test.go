@@ -84,7 +84,7 @@ func TestRotatedOnce(t *testing.T) {
 
 // A certificate by the old key is not recorded beside a rotation that is about to commit.
 func TestIssueWaitsForRotation(t *testing.T) {
-	onEach(t, func(t *testing.T, f *fixture) {
+	onEachWithLocks(t, func(t *testing.T, f *fixture) {
 		f.authority(t, 1)
 		f.instance(t, 1, 100)
 		c := f.hostCert(t, 1, 100, 1)

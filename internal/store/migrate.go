@@ -87,7 +87,7 @@ func (s *Store) Upgrade(ctx context.Context) (applied []string, err error) {
 	connections := s.writer.db
 	if s.location.engine == engineMariaDB {
 		// To change a large table may take longer than any call.
-		if connections, err = s.location.connectMariaDB(0); err != nil {
+		if connections, err = s.location.connectMariaDB(0, s.writer.galera); err != nil {
 			return nil, fmt.Errorf("upgrade: %w", err)
 		}
 		defer connections.Close()

@@ -40,7 +40,7 @@ func during(t *testing.T, f *fixture, do func(*tx) error, call func(s *Store) er
 
 // TestIssueWaitsForRevocation: a certificate for a key is not recorded beside a revocation of the key that is about to commit.
 func TestIssueWaitsForRevocation(t *testing.T) {
-	onEach(t, func(t *testing.T, f *fixture) {
+	onEachWithLocks(t, func(t *testing.T, f *fixture) {
 		f.authority(t, 1)
 		c := f.userCert(t, 1, 50, 1)
 		err := during(t, f, func(tx *tx) error {
@@ -59,7 +59,7 @@ func TestIssueWaitsForRevocation(t *testing.T) {
 
 // TestSpendingWaitsForSpending: a token that is about to be spent is not spent by another replica too.
 func TestSpendingWaitsForSpending(t *testing.T) {
-	onEach(t, func(t *testing.T, f *fixture) {
+	onEachWithLocks(t, func(t *testing.T, f *fixture) {
 		f.authority(t, 1)
 		i := f.instance(t, 1, 100)
 		c := f.hostCert(t, 1, 100, 2)
@@ -77,7 +77,7 @@ func TestSpendingWaitsForSpending(t *testing.T) {
 // TestDeletionSeesWhatItWaitedFor: a host certificate that another replica records while the deletion of its instance waits is revoked with
 // the others.
 func TestDeletionSeesWhatItWaitedFor(t *testing.T) {
-	onEach(t, func(t *testing.T, f *fixture) {
+	onEachWithLocks(t, func(t *testing.T, f *fixture) {
 		f.authority(t, 1)
 		i := f.instance(t, 1, 100)
 		c := f.hostCert(t, 1, 100, 1)
@@ -105,7 +105,7 @@ func TestDeletionSeesWhatItWaitedFor(t *testing.T) {
 
 // TestReleaseSeesWhatItWaitedFor: whoever leaves knows that Muster made an object, if another instance is about to record it.
 func TestReleaseSeesWhatItWaitedFor(t *testing.T) {
-	onEach(t, func(t *testing.T, f *fixture) {
+	onEachWithLocks(t, func(t *testing.T, f *fixture) {
 		o := Object{Kind: ObjectService, Name: "HTTP/web.test", InstanceID: id(1)}
 		if _, err := f.store().BeginChange(t.Context(), o, false, late); err != nil {
 			t.Fatal(err)

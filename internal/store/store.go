@@ -68,11 +68,13 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg, err = cfg.complete(); err != nil {
 		return nil, err
 	}
-	writer, reader, err := loc.connect(cfg.MustExist, cfg.PoolTimeout)
+	var galera atomic.Bool
+	writer, reader, err := loc.connect(cfg.MustExist, cfg.PoolTimeout, &galera)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", loc, err)
 	}
 	s := &Store{cfg: cfg, location: loc, writer: newPool(writer, loc.engine), seed: maphash.MakeSeed()}
+	s.writer.galera = &galera
 	s.reader = s.writer
 	if reader != writer {
 		s.reader = newPool(reader, loc.engine)

@@ -7,33 +7,32 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/muster-cloud/muster/test/services"
 )
 
-var databases services.Databases
-
-func TestMain(m *testing.M) { os.Exit(databases.Main(m)) }
-
-// engines are the databases of the suite, each with a way to make an empty one.
-var engines = []struct {
+// testEngine is a kind of database.
+type testEngine struct {
 	name string
-	make func(testing.TB) string
-}{
-	{"sqlite", func(t testing.TB) string { return "sqlite:///" + filepath.Join(t.TempDir(), "muster.db") }},
-	{"postgresql", databases.PostgreSQL},
-	{"mariadb", databases.MariaDB},
+	make func(testing.TB) string // makes an empty one and returns its URL
+	// apart: connections come to several nodes, which know nothing of each other's locks.
+	apart bool
+}
+
+// onEachWithLocks is onEach where one transaction waits for another.
+func onEachWithLocks(t *testing.T, test func(t *testing.T, f *fixture)) {
+	all := slices.DeleteFunc(slices.Clone(engines), func(e testEngine) bool { return e.apart })
+	onEachOf(t, all, test)
 }
 
 // onEach runs a test on every kind of database: alone, and again with a second replica, to which every other call goes.
-func onEach(t *testing.T, test func(t *testing.T, f *fixture)) {
+func onEach(t *testing.T, test func(t *testing.T, f *fixture)) { onEachOf(t, engines, test) }
+
+func onEachOf(t *testing.T, engines []testEngine, test func(t *testing.T, f *fixture)) {
 	for _, e := range engines {
 		for _, replicas := range []int{1, 2} {
 			t.Run(fmt.Sprintf("%s/%d", e.name, replicas), func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,7 +19,8 @@ import (
 type pool struct {
 	db     *sql.DB
 	engine engine
-	idle   int // connections that are kept
+	idle   int          // connections that are kept
+	galera *atomic.Bool // a server was found to be a node of Galera; set for the writer
 
 	mu         sync.RWMutex
 	statements map[string]*sql.Stmt

@@ -21,26 +21,31 @@ func StartMariaDB(ctx context.Context) (*Server, error) {
 }
 
 func startMariaDB(ctx context.Context, options ...string) (*Server, error) {
-	m := mariaDB{options: options}
-	var err error
+	m, a, err := mariaDBPrograms()
+	if err != nil {
+		return nil, fmt.Errorf("MariaDB: %w", err)
+	}
+	m.options = options
+	s, err := start(ctx, m, a)
+	if err != nil {
+		return nil, fmt.Errorf("MariaDB: %w", err)
+	}
+	return s, nil
+}
+
+// mariaDBPrograms finds the programs, and the account that they run as.
+func mariaDBPrograms() (m mariaDB, a *account, err error) {
 	for program, patterns := range map[*string][]string{
 		&m.server:    {"/usr/sbin/mariadbd", "/usr/libexec/mariadbd", "/usr/bin/mariadbd"},
 		&m.installer: {"/usr/bin/mariadb-install-db"},
 		&m.client:    {"/usr/bin/mariadb"},
 	} {
 		if *program, err = newest(patterns...); err != nil {
-			return nil, fmt.Errorf("MariaDB: %w", err)
+			return m, nil, err
 		}
 	}
-	a, err := unprivileged("mysql", "nobody")
-	if err != nil {
-		return nil, fmt.Errorf("MariaDB: %w", err)
-	}
-	s, err := start(ctx, m, a)
-	if err != nil {
-		return nil, fmt.Errorf("MariaDB: %w", err)
-	}
-	return s, nil
+	a, err = unprivileged("mysql", "nobody")
+	return m, a, err
 }
 
 func (m mariaDB) prepare(ctx context.Context, s *Server) error {

@@ -54,7 +54,11 @@ func (s *Store) Forget(ctx context.Context, all []Forgotten) error {
 		for i, f := range all {
 			rows[i] = []any{first + int64(i), f.Kind, f.ID, f.Origin}
 		}
-		if err := t.insert(forgettingTable, rows); err != nil {
+		err = t.insert(forgettingTable, rows)
+		if errors.Is(err, ErrExists) {
+			return errStale // another node of Galera took these versions, and this one hears of it only now
+		}
+		if err != nil {
 			return err
 		}
 		_, err = t.exec("DELETE FROM forgetting WHERE version <= ?", first-keptForgettings)

@@ -12,10 +12,10 @@ import (
 // What apt says on a Debian 12 as its installer leaves it, and on an unstable.
 var (
 	bookworm = []source{
-		{"http://deb.debian.org/debian", "bookworm", "main"}, {"http://deb.debian.org/debian", "bookworm-updates", "main"},
-		{"http://security.debian.org/debian-security", "bookworm-security", "main"}, {"https://packages.example.com/apt", "tools", "main"},
+		{"http://mirror.example.test/debian", "bookworm", "main"}, {"http://mirror.example.test/debian", "bookworm-updates", "main"},
+		{"http://mirror.example.test/debian-security", "bookworm-security", "main"}, {"https://packages.example.com/apt", "tools", "main"},
 	}
-	unstable = []source{{"http://deb.debian.org/debian", "sid", "main"}}
+	unstable = []source{{"http://mirror.example.test/debian", "sid", "main"}}
 )
 
 // A release's packages come from where the machine's own do.
@@ -26,8 +26,8 @@ func TestSources(t *testing.T) {
 	}{
 		{"bookworm", "bookworm", bookworm, bookworm[:3]},
 		{"trixie", "bookworm", bookworm, []source{
-			{"http://deb.debian.org/debian", "trixie", "main"}, {"http://deb.debian.org/debian", "trixie-updates", "main"},
-			{"http://security.debian.org/debian-security", "trixie-security", "main"},
+			{"http://mirror.example.test/debian", "trixie", "main"}, {"http://mirror.example.test/debian", "trixie-updates", "main"},
+			{"http://mirror.example.test/debian-security", "trixie-security", "main"},
 		}},
 		{"sid", "bookworm", bookworm, unstable},
 		{"sid", "sid", unstable, unstable},

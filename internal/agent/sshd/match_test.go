@@ -256,6 +256,22 @@ func TestLimitsInMatch(t *testing.T) {
 	}
 }
 
+// TestMethodsByAddress: what an image asks for by where people come from does not count for Muster's
+// accounts, and that is told. A block by User does.
+func TestMethodsByAddress(t *testing.T) {
+	for block, told := range map[string]bool{
+		"Match Address 10.0.0.0/8": true, "Match User member,other LocalPort 2222": true, "match localaddress=10.0.0.1": true,
+		"Match User member": false, "Match Group address": false,
+	} {
+		h := newHost(t, debian+block+"\nAuthenticationMethods publickey,keyboard-interactive\n")
+		h.apply(h.want())
+		got := slices.ContainsFunc(h.Warnings(), func(text string) bool { return strings.Contains(text, "by where a connection comes from") })
+		if got != told {
+			t.Errorf("%s: warnings %q, want it told: %t", block, h.Warnings(), told)
+		}
+	}
+}
+
 // TestSeveralLists: the image has a revocation list of its own. An sshd that takes
 // several gets both (OpenSSH 10.6).
 func TestSeveralLists(t *testing.T) {

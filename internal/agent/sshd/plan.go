@@ -236,6 +236,10 @@ func (c *SSHD) planAccounts(ctx context.Context, p *plan, want Want, others []di
 	fixed := slices.ContainsFunc(others, func(d directive) bool {
 		return d.key == "authenticationmethods" && slices.Contains(d.args, anyMethod)
 	}) && !c.accepts(ctx, "Match all\nAuthenticationMethods publickey\nAuthenticationMethods any")
+	if len(p.accounts) > 0 && slices.ContainsFunc(others, func(d directive) bool { return d.key == "authenticationmethods" && d.from }) {
+		p.limits = append(p.limits, "sshd_config sets AuthenticationMethods by where a connection comes from; Muster's accounts "+
+			strings.Join(p.accounts, ", ")+" have it as it is for 127.0.0.1: a block by User or Group counts for them")
+	}
 	for _, account := range p.accounts {
 		sets := methods{"publickey"}
 		if asked {

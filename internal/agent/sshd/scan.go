@@ -37,7 +37,13 @@ type directive struct {
 	// block: inside any Match block. What stands there goes before what does not,
 	// also where the block is for everybody ("Match all").
 	block bool
+	// from: inside a Match block that goes by where a connection comes from or arrives, which
+	// nobody can ask sshd about beforehand.
+	from bool
 }
+
+// byConnection are the criteria of Match that go by the connection (sshd_config(5)).
+var byConnection = []string{"address", "host", "localaddress", "localport", "rdomain"}
 
 // scan reads the configuration without Muster's part, and marks where Muster's
 // file would be read, if it were named own.
@@ -86,6 +92,7 @@ func (s *scan) file(name string, in directive, depth int) error {
 			continue
 		case "match":
 			in.match, in.block = len(args) != 1 || !strings.EqualFold(args[0], "all"), true
+			in.from = slices.ContainsFunc(criteria(args), func(name string) bool { return slices.Contains(byConnection, name) })
 			continue
 		case "include":
 			if depth >= maxDepth {
@@ -98,9 +105,21 @@ func (s *scan) file(name string, in directive, depth int) error {
 			}
 			continue
 		}
-		s.found = append(s.found, directive{key: key, args: args, match: in.match, block: in.block})
+		s.found = append(s.found, directive{key: key, args: args, match: in.match, block: in.block, from: in.from})
 	}
 	return nil
+}
+
+// criteria are the names, in lower case, of what a Match line goes by: "User a Address b", "user=a".
+func criteria(args []string) (names []string) {
+	for i := 0; i < len(args); i++ {
+		name, _, whole := strings.Cut(strings.ToLower(args[i]), "=")
+		names = append(names, name)
+		if !whole && !slices.Contains([]string{"all", "canonical", "final", "invalid-user"}, name) {
+			i++ // its value
+		}
+	}
+	return names
 }
 
 // include reads the files of a pattern in the order of their names, as glob(3)

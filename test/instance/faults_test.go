@@ -269,7 +269,7 @@ func TestPowerFailure(t *testing.T) {
 // sshd can start at any time, and the next agent finishes.
 func TestKilledAtAnyStep(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withAgent(t, "[vendordata]\npam_sudo = true\n"))
+	s := newSite(t, withAgent(t, "[vendordata]\npam_sudo = true\nsudo_roles = webadmin\n"))
 	alice := s.newPerson(t, "alice", "member")
 	s.certify(t, alice)
 	const machines = 3 // that share the steps

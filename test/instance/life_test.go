@@ -30,7 +30,7 @@ var logs = []string{
 // The life of an instance, from its first boot until the agent is taken away.
 func TestLife(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, withAgent(t, "[vendordata]\npam_sudo = true\n"))
+	s := newSite(t, withAgent(t, "[vendordata]\npam_sudo = true\nsudo_roles = webadmin\n"))
 	i := s.newInstance(t, "web-1", pausing)
 	alice, bob := s.newPerson(t, "alice", "member"), s.newPerson(t, "bob", "webadmin")
 

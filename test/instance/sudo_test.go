@@ -28,8 +28,8 @@ func sudos() map[string]func(root string) error {
 // Whichever sudo the machine has, those who may use it can, and nobody else:
 // with a certificate in their SSH agent, with the key alone there, or unasked.
 func TestEachSudo(t *testing.T) {
-	asked := newSite(t, withAgent(t, "[vendordata]\npam_sudo = true\n"))
-	unasked := newSite(t, withAgent(t, ""))
+	asked := newSite(t, withAgent(t, "[vendordata]\npam_sudo = true\nsudo_roles = webadmin\n"))
+	unasked := newSite(t, withAgent(t, "[vendordata]\nsudo_roles = webadmin\n"))
 	for name, prepare := range sudos() {
 		for s, asks := range map[*site]bool{asked: true, unasked: false} {
 			title := name + ", unasked"
